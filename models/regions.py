@@ -1,0 +1,95 @@
+"""R-MAC regions: the multi-scale grid of square, overlapping regions that an image is described by.
+
+Tolias, Sicre and Jégou, "Particular object retrieval with integral max-pooling of CNN activations", ICLR
+2016, section 3.2; the rounding is that of the regional attention paper's implementation.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+OVERLAP = 0.4
+"""Overlap of neighbouring regions along the longer side that the number of extra regions aims at."""
+
+LARGEST_STEP = 7
+"""At most this many regions are considered along the longer side at level 1."""
+
+
+@dataclass(frozen=True)
+class RegionLevel:
+    """One level of the grid: squares of one side at every pair of a row `ys` and a column `xs`, in pixels."""
+
+    side: int
+    xs: tuple[int, ...]
+    ys: tuple[int, ...]
+
+
+def rmac_levels(height: int, width: int, levels: int) -> list[RegionLevel]:
+    """Lays out the R-MAC grid of an image, level by level.
+
+    Args:
+        height: image height H in pixels, at least 1.
+        width: image width W in pixels, at least 1.
+        levels: number of levels L, at least 1; level l has l × l regions on a square image.
+
+    Returns:
+        L levels, the coarsest first.
+
+    Raises:
+        ValueError: a side or the number of levels is less than 1.
+    """
+    if min(height, width) < 1 or levels < 1:
+        raise ValueError(f"no regions for a {height} x {width} image and {levels} levels: each must be >= 1")
+    shorter = min(height, width)
+    extra = _extra_regions(shorter, max(height, width))
+    extra_x = extra if width > height else 0
+    extra_y = extra if height > width else 0
+    grid = []
+    for level in range(1, levels + 1):
+        side = 2 * shorter // (level + 1)
+        xs = _starts(width, side, level + extra_x)
+        ys = _starts(height, side, level + extra_y)
+        grid.append(RegionLevel(side, xs, ys))
+    return grid
+
+
+def rmac_regions(height: int, width: int, levels: int) -> np.ndarray:
+    """The R-MAC regions of an image as boxes in pixels.
+
+    Args:
+        height: image height H in pixels, at least 1.
+        width: image width W in pixels, at least 1.
+        levels: number of levels L, at least 1.
+
+    Returns:
+        int64 array (R, 4) of x, y, w, h: levels in rising order, in each the rows outermost.
+
+    Raises:
+        ValueError: a side or the number of levels is less than 1.
+    """
+    boxes = [
+        (x, y, level.side, level.side)
+        for level in rmac_levels(height, width, levels)
+        for y in level.ys
+        for x in level.xs
+    ]
+    return np.array(boxes, dtype=np.int64)
+
+
+def _extra_regions(shorter: int, longer: int) -> int:
+    """How many regions more than on a square fit the longer side: their overlap comes closest to OVERLAP."""
+    # float32 throughout, as the original computes it: near a tie the wider type chooses another number.
+    steps = np.arange(2, LARGEST_STEP + 1, dtype=np.float32)
+    shift = np.float32(longer - shorter) / (steps - np.float32(1))
+    area = np.float32(shorter * shorter)
+    overlap = (area - np.float32(shorter) * shift) / area
+    return int(np.argmin(np.abs(overlap - np.float32(OVERLAP)))) + 1
+
+
+def _starts(length: int, side: int, count: int) -> tuple[int, ...]:
+    """First pixels of `count` regions of `side` pixels spread evenly over `length` pixels."""
+    half = math.floor(side / 2 - 1)
+    step = (length - side) / (count - 1) if count > 1 else 0.0
+    starts = (math.floor(half + i * step) - half for i in range(count))
+    return tuple(min(start, length - side) for start in starts)

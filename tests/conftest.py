@@ -1,0 +1,74 @@
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+GOLDEN = Path(__file__).parent / "golden"
+SHARED = Path(__file__).parents[2] / "shared"
+
+sys.path.insert(0, str(GOLDEN))
+
+needs_photographs = pytest.mark.skipif(
+    not (SHARED / "data" / "datasets").is_dir(), reason="the photographs are not beside the project"
+)
+needs_authors_head = pytest.mark.skipif(
+    not (SHARED / "data" / "weights").is_dir(),
+    reason="the authors' attention weights are not beside the project",
+)
+
+
+def golden_arrays(name):
+    with np.load(GOLDEN / f"{name}.npz") as arrays:
+        return dict(arrays)
+
+
+def golden_json(name):
+    return json.loads((GOLDEN / f"{name}.json").read_text())
+
+
+def golden_inputs(name, key):
+    """(H, W) of each golden entry that has an array of this key."""
+    return [
+        tuple(map(int, entry.split("/")[0].split("x")))
+        for entry in golden_arrays(name)
+        if entry.endswith(key)
+    ]
+
+
+def authors_head_file():
+    return SHARED / "data" / "weights" / "ContextAwareRegionalAttention_weights.pth"
+
+
+def recipe_state_dict(module, seed):
+    from recipe import fill_state_dict
+
+    shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    return {name: torch.from_numpy(np.array(array)) for name, array in fill_state_dict(shapes, seed).items()}
+
+
+def draw_picture(path, seed=0, size=(64, 48)):
+    """A picture of random squares, in an image file."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1] // 8, size[0] // 8, 3), dtype=np.uint8)
+    Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST).save(path)
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """Four pictures a, b, c, d and one query, a's upper left, for which b is good, c ok and d junk."""
+    folder = tmp_path / "data" / "Tiny"
+    (folder / "jpg").mkdir(parents=True)
+    (folder / "lab").mkdir()
+    for seed, name in enumerate("abcd"):
+        draw_picture(folder / "jpg" / f"{name}.png", seed)
+    write_query(folder, "q_1", "a 0 0 40 40", good="b", ok="c", junk="d")
+    return folder
+
+
+def write_query(folder, name, text, good="", ok="", junk=""):
+    (folder / "lab" / f"{name}_query.txt").write_text(text + "\n")
+    for label, names in (("good", good), ("ok", ok), ("junk", junk)):
+        (folder / "lab" / f"{name}_{label}.txt").write_text("".join(f"{item}\n" for item in names.split()))

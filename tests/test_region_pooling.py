@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+import torch
+from conftest import golden_arrays, golden_inputs
+
+from models.region_pooling import cell_grid, region_max, region_mean
+from models.regions import rmac_regions
+
+
+def pool_one_by_one(features, image_size, levels, reduce):
+    """Each region by itself, as the method's text says it: (C, h, w) -> (R, C)."""
+    _, height, width = features.shape
+    pooled = []
+    for x, y, w, h in rmac_regions(*image_size, levels):
+        left, top, right, bottom = np.rint(np.array([x, y, x + w - 1, y + h - 1]) / 32).astype(int)
+        cells = features[:, top : min(bottom, height - 1) + 1, left : min(right, width - 1) + 1]
+        pooled.append(reduce(cells, axis=(1, 2)) if cells.size else np.zeros(len(features)))
+    return np.stack(pooled)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    ("image_size", "map_size"),
+    [
+        ((768, 1024), (24, 32)),
+        ((1024, 300), (32, 10)),
+        ((97, 131), (3, 5)),
+        ((33, 35), (1, 1)),
+        ((1, 64), (1, 2)),
+    ],
+)
+def test_pools_as_one_region_after_the_other(image_size, map_size, memory_format):
+    features = torch.randn(2, 8, *map_size, generator=torch.Generator().manual_seed(0))
+    grid = cell_grid(image_size, map_size, 5, 32)
+    given = features.to(memory_format=memory_format)
+    for image, maxima, means in zip(
+        features.numpy(), region_max(given, grid), region_mean(given, grid), strict=True
+    ):
+        np.testing.assert_array_equal(
+            maxima, pool_one_by_one(image, image_size, 5, np.max).astype(np.float32)
+        )
+        np.testing.assert_allclose(means, pool_one_by_one(image, image_size, 5, np.mean), atol=1e-6)
+
+
+@pytest.mark.parametrize("size", golden_inputs("head", "features"))
+def test_maxima_are_the_originals(size):
+    arrays = golden_arrays("head")
+    name = "x".join(map(str, size))
+    features = torch.from_numpy(arrays[f"{name}/features"]).float().unsqueeze(0)
+    maxima = region_max(features, cell_grid(size, tuple(features.shape[-2:]), 5, 32))[0, :, ::64]
+    np.testing.assert_allclose(maxima, arrays[f"{name}/region_max"], rtol=1e-4)
+
+
+def test_a_region_beyond_the_map_is_zero():
+    # A 33 pixels wide input has one cell; the level-2 region that starts at pixel 11 begins in cell 0, the
+    # one of level 5 that starts at pixel 22 in cell 1, which is not there.
+    grid = cell_grid((33, 33), (1, 1), 5, 32)
+    features = torch.full((1, 1, 1, 1), -3.0)
+    pooled = region_max(features, grid)[0, :, 0]
+    assert pooled[:5].tolist() == [-3.0] * 5
+    assert pooled[-1] == 0
+    assert region_mean(features, grid)[0, -1, 0] == 0
