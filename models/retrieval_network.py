@@ -1,0 +1,85 @@
+"""The method from input to descriptor: backbone, regions, attention, whitening, weighted average."""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.attention import ContextAwareRegionalAttention
+from models.region_pooling import cell_grid, region_max, region_mean
+from models.whitening import Whitening
+
+Pooling = Literal["ra", "rmac", "mac"]
+
+
+class RetrievalNetwork(nn.Module):
+    """Describes each image by one vector of length 1.
+
+    Args:
+        backbone: (N, 3, H, W) -> (N, C, h, w).
+        stride: pixels a cell of the backbone's map.
+        pooling: `ra` weighs the R-MAC regions by attention, `rmac` weighs them alike, `mac` has one region,
+            the whole map.
+        levels: L, the number of R-MAC levels.
+        attention: the head; needed for `ra`, unused otherwise.
+        whitening: PCA of the region vectors, or None to leave them as they are.
+
+    Raises:
+        ValueError: `ra` without a head.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        stride: int,
+        pooling: Pooling = "ra",
+        levels: int = 5,
+        attention: ContextAwareRegionalAttention | None = None,
+        whitening: Whitening | None = None,
+    ) -> None:
+        super().__init__()
+        if pooling == "ra" and attention is None:
+            raise ValueError("pooling 'ra' needs an attention head")
+        self.backbone = backbone
+        self.stride = stride
+        self.pooling = pooling
+        self.levels = levels
+        self.attention = attention
+        self.whitening = whitening
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Describes images of one size.
+
+        Args:
+            images: (N, 3, H, W), prepared as the backbone's entry says.
+
+        Returns:
+            (N, D) float32, each of Euclidean length 1.
+        """
+        height, width = images.shape[-2:]
+        return self.describe_maps(self.backbone(images), (height, width))
+
+    def describe_maps(self, features: Tensor, image_size: tuple[int, int]) -> Tensor:
+        """Describes images by their feature maps, (N, C, h, w) -> (N, D); `image_size` is the input's (H, W).
+
+        The head computes in float32 whatever the backbone's precision: it costs next to nothing and its sums
+        are long.
+        """
+        features = features.float()
+        if self.pooling == "mac":
+            regions = features.amax((2, 3)).unsqueeze(1)
+            weights = torch.ones_like(regions[..., 0])
+        else:
+            map_height, map_width = features.shape[-2:]
+            grid = cell_grid(image_size, (map_height, map_width), self.levels, self.stride)
+            regions = region_max(features, grid)
+            if self.pooling == "ra":
+                weights = self.attention(region_mean(features, grid), features.mean((2, 3)))
+            else:
+                weights = torch.ones_like(regions[..., 0])
+        if self.whitening is not None:
+            regions = self.whitening(regions)
+        regions = F.normalize(regions, dim=2)
+        descriptors = (weights.unsqueeze(1) @ regions).squeeze(1) / weights.shape[1]
+        return F.normalize(descriptors, dim=1)

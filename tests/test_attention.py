@@ -1,0 +1,44 @@
+import numpy as np
+import pytest
+import torch
+from conftest import authors_head_file, golden_arrays, golden_inputs, needs_authors_head
+from torch import nn
+
+from models.attention import ContextAwareRegionalAttention
+from models.region_pooling import cell_grid, region_mean
+from utils.weights import load_attention
+
+
+@needs_authors_head
+@pytest.mark.parametrize("activation", ["tanh", "softplus"])
+@pytest.mark.parametrize("size", golden_inputs("head", "features"))
+def test_weights_are_the_originals(size, activation):
+    arrays = golden_arrays("head")
+    name = "x".join(map(str, size))
+    features = torch.from_numpy(arrays[f"{name}/features"]).float().unsqueeze(0)
+    head = load_attention(authors_head_file(), 2048, activation)
+    means = region_mean(features, cell_grid(size, tuple(features.shape[-2:]), 5, 32))
+    weights = head(means, features.mean((2, 3)))[0].detach()
+    np.testing.assert_allclose(weights, arrays[f"{name}/attention_{activation}"], rtol=1e-4)
+
+
+@pytest.mark.parametrize(("activation", "layer"), [("tanh", nn.Tanh()), ("softplus", nn.Softplus())])
+def test_is_two_convolutions_over_region_and_context(activation, layer):
+    torch.manual_seed(0)
+    head = ContextAwareRegionalAttention(6, activation)
+    means, context = torch.randn(2, 5, 6), torch.randn(2, 6)
+    both = torch.cat([means, context[:, None].expand(-1, 5, -1)], dim=2).transpose(1, 2)
+    expected = nn.Sequential(head.conv_att_1, layer, head.conv_att_2, nn.Softplus())(both).squeeze(1)
+    torch.testing.assert_close(head(means, context), expected)
+
+
+def test_parameters_have_the_names_and_shapes_of_the_authors_file():
+    shapes = {
+        name: tuple(value.shape) for name, value in ContextAwareRegionalAttention(2048).state_dict().items()
+    }
+    assert shapes == {
+        "conv_att_1.weight": (64, 4096, 1),
+        "conv_att_1.bias": (64,),
+        "conv_att_2.weight": (1, 64, 1),
+        "conv_att_2.bias": (1,),
+    }

@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+import torch
+from conftest import authors_head_file, golden_arrays, golden_inputs, needs_authors_head
+from recipe import pca_arrays
+from torch import nn
+
+from models.attention import ContextAwareRegionalAttention
+from models.regions import rmac_regions
+from models.retrieval_network import RetrievalNetwork
+from models.whitening import Whitening
+from utils.weights import load_attention
+
+
+@needs_authors_head
+@pytest.mark.parametrize("size", golden_inputs("head", "features"))
+@torch.inference_mode()
+def test_descriptors_are_the_originals(size):
+    arrays = golden_arrays("head")
+    name = "x".join(map(str, size))
+    components, _ = pca_arrays(2048, 1)
+    whitening = Whitening(torch.from_numpy(components), torch.from_numpy(arrays["pca_mean"]))
+    head = load_attention(authors_head_file(), 2048, "tanh")
+    network = RetrievalNetwork(nn.Identity(), 32, attention=head, whitening=whitening)
+    features = torch.from_numpy(arrays[f"{name}/features"]).float().unsqueeze(0)
+    descriptor = network.describe_maps(features, size)[0].numpy()
+    expected = arrays[f"{name}/descriptor"]
+    assert descriptor @ expected / np.linalg.norm(expected) >= 0.99999
+
+
+def unit(vector):
+    return vector / np.linalg.norm(vector)
+
+
+@torch.inference_mode()
+def test_mac_is_the_direction_of_the_maximum():
+    features = torch.tensor([[[[1.0, 3.0]], [[4.0, 2.0]]]])  # maxima 3 and 4
+    descriptor = RetrievalNetwork(nn.Identity(), 32, "mac").describe_maps(features, (32, 64))
+    torch.testing.assert_close(descriptor, torch.tensor([[0.6, 0.8]]))
+
+
+@torch.inference_mode()
+def test_rmac_is_the_mean_of_whitened_unit_regions():
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((3, 2, 2)).astype(np.float32)
+    components, mean = (
+        rng.standard_normal((2, 3)).astype(np.float32),
+        rng.standard_normal(3).astype(np.float32),
+    )
+    network = RetrievalNetwork(
+        nn.Identity(),
+        32,
+        "rmac",
+        2,
+        whitening=Whitening(torch.from_numpy(components), torch.from_numpy(mean)),
+    )
+    # On 64 x 64 pixels level 1 is the whole map and level 2, of side 42, starts at pixel 0 or 22: cells 0 to
+    # round(41 / 32) = 1 and round(22 / 32) = 1 to round(63 / 32) = 2, clipped to 1.
+    assert rmac_regions(64, 64, 2)[1:, :2].tolist() == [[0, 0], [22, 0], [0, 22], [22, 22]]
+    regions = [features, features, features[:, :, 1:], features[:, 1:], features[:, 1:, 1:]]
+    whitened = [unit(components @ (region.max((1, 2)) + mean)) for region in regions]
+    descriptor = network.describe_maps(torch.from_numpy(features).unsqueeze(0), (64, 64))[0]
+    np.testing.assert_allclose(descriptor, unit(np.mean(whitened, axis=0)), rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_attention_weighs_the_regions():
+    class First(ContextAwareRegionalAttention):
+        def forward(self, region_means, context):
+            return torch.eye(region_means.shape[1])[:1]
+
+    features = torch.rand(1, 4, 2, 2)
+    network = RetrievalNetwork(nn.Identity(), 32, "ra", 2, attention=First(4))
+    whole = RetrievalNetwork(nn.Identity(), 32, "mac")
+    torch.testing.assert_close(
+        network.describe_maps(features, (64, 64)), whole.describe_maps(features, (64, 64))
+    )
+
+
+@torch.inference_mode()
+def test_a_batch_is_described_as_its_images_one_by_one():
+    torch.manual_seed(0)
+    network = RetrievalNetwork(nn.AvgPool2d(32), 32, attention=ContextAwareRegionalAttention(3))
+    images = torch.randn(3, 3, 96, 160)
+    together = network(images)
+    torch.testing.assert_close(together, torch.cat([network(image[None]) for image in images]))
+    torch.testing.assert_close(together.norm(dim=1), torch.ones(3))
+
+
+def test_regional_attention_needs_a_head():
+    with pytest.raises(ValueError, match="attention head"):
+        RetrievalNetwork(nn.Identity(), 32, "ra")
