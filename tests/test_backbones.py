@@ -1,0 +1,130 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from conftest import SHARED, golden_arrays, golden_inputs, needs_photographs, recipe_state_dict
+from PIL import Image
+
+from models.backbones import BACKBONES
+from models.batch_norm_folding import fold_batch_norms
+from utils.weights import load_backbone, read_backbone_weights
+
+
+@pytest.fixture(scope="module")
+def caffe():
+    network = BACKBONES["resnet101_caffe"].build().eval()
+    network.load_state_dict(recipe_state_dict(network, 2))
+    return network
+
+
+@pytest.mark.parametrize("folded", [False, True])
+@pytest.mark.parametrize("size", golden_inputs("backbone", "features"))
+@torch.inference_mode()
+def test_features_are_the_originals(caffe, size, folded):
+    arrays = golden_arrays("backbone")
+    name = "x".join(map(str, size))
+    network = fold_batch_norms(copy.deepcopy(caffe)) if folded else caffe
+    rgb = torch.from_numpy(np.ascontiguousarray(arrays[f"{name}/bgr"][::-1].transpose(1, 2, 0)))
+    features = network(BACKBONES["resnet101_caffe"].normalise(rgb.unsqueeze(0)))[0, ::16].numpy()
+    expected = arrays[f"{name}/features"]
+    np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("backbone", "side", "cells"),
+    [
+        ("resnet101_caffe", 33, 1),
+        ("resnet101_caffe", 97, 3),
+        ("resnet101_caffe", 225, 7),
+        ("resnet101_caffe", 1024, 32),
+        ("resnet101_caffe", 1, 1),
+        ("resnet101_caffe", 2, 1),
+        ("resnet101", 33, 2),
+        ("resnet101", 1, 1),
+        ("efficientnet_lite0", 33, 2),
+        ("efficientnet_lite0", 225, 8),
+        ("efficientnet_lite0", 1, 1),
+    ],
+)
+@torch.inference_mode()
+def test_a_side_has_so_many_cells(backbone, side, cells):
+    entry = BACKBONES[backbone]
+    features = entry.build().eval()(torch.zeros(1, 3, side, 40))
+    assert features.shape[1:3] == (entry.channels, cells)
+    assert torch.isfinite(features).all()
+
+
+@torch.inference_mode()
+def test_resnet101_is_torchvisions_last_stage():
+    torch.manual_seed(0)
+    whole = torchvision.models.resnet101().eval()
+    found = {}
+    whole.layer4.register_forward_hook(lambda module, inputs, output: found.update(layer4=output))
+    network = BACKBONES["resnet101"].build().eval()
+    network.load_state_dict(whole.state_dict(), strict=False)
+    images = torch.randn(1, 3, 70, 50)
+    whole(images)
+    torch.testing.assert_close(network(images), found["layer4"])
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+@torch.inference_mode()
+def test_folding_changes_no_feature(backbone):
+    network = BACKBONES[backbone].build().eval()
+    network.load_state_dict(recipe_state_dict(network, 3))
+    images = torch.randn(2, 3, 97, 65, generator=torch.Generator().manual_seed(0))
+    expected = network(images)
+    folded = fold_batch_norms(network)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
+    torch.testing.assert_close(folded(images), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_only_an_evaluated_network_can_be_folded():
+    with pytest.raises(ValueError, match="evaluation mode"):
+        fold_batch_norms(BACKBONES["efficientnet_lite0"].build())
+
+
+@pytest.mark.parametrize(
+    ("backbone", "expected"),
+    [
+        ("resnet101_caffe", [30 - 103.93900299, 20 - 116.77899933, 10 - 123.68000031]),
+        ("resnet101", [(10 / 255 - 0.485) / 0.229, (20 / 255 - 0.456) / 0.224, (30 / 255 - 0.406) / 0.225]),
+        ("efficientnet_lite0", [(10 - 127) / 128, (20 - 127) / 128, (30 - 127) / 128]),
+    ],
+)
+def test_pixels_are_normalised_as_each_backbone_was_trained(backbone, expected):
+    red, green, blue = 10, 20, 30
+    pixels = torch.tensor([red, green, blue], dtype=torch.uint8).expand(1, 2, 3, 3)
+    normal = BACKBONES[backbone].normalise(pixels)
+    assert normal.shape == (1, 3, 2, 3)
+    torch.testing.assert_close(normal[0, :, 1, 2], torch.tensor(expected), rtol=1e-5, atol=1e-5)
+
+
+@needs_photographs
+@torch.inference_mode()
+def test_efficientnet_recognises_photographs():
+    entry = BACKBONES["efficientnet_lite0"]
+    network = fold_batch_norms(load_backbone(entry, None)).to(memory_format=torch.channels_last)
+    weights, _ = read_backbone_weights(entry, None)
+    data = SHARED / "data" / "datasets" / "ImageNet"
+    wnids = (SHARED / "data" / "imagenet_wnids.txt").read_text().split()
+    labelled = [
+        (path, wnids.index(path.parent.name)) for path in sorted((data / "train" / "data").glob("*/*"))
+    ]
+    for line in (data / "val" / "val.txt").read_text().splitlines():
+        name, label = line.split()
+        labelled.append((data / "val" / "data" / name, int(label)))
+    hits = 0
+    for path, label in labelled:
+        image = Image.open(path).convert("RGB")
+        ratio = 256 / min(image.size)
+        image = image.resize([round(side * ratio) for side in image.size], Image.Resampling.BICUBIC)
+        left, top = (image.width - 224) // 2, (image.height - 224) // 2
+        pixels = torch.from_numpy(np.array(image.crop((left, top, left + 224, top + 224)))).unsqueeze(0)
+        mean = network(entry.normalise(pixels)).mean((2, 3))
+        hits += int(F.linear(mean, weights["fc.weight"], weights["fc.bias"]).argmax()) == label
+    assert len(labelled) == 420
+    assert hits / len(labelled) == pytest.approx(0.89, abs=0.01)
