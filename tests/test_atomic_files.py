@@ -1,0 +1,61 @@
+import errno
+import os
+
+import pytest
+
+from utils.atomic_files import make_folder, replace_file, replace_folder
+from utils.errors import UserError
+
+
+def names(folder):
+    return [path.name for path in folder.iterdir()]
+
+
+def test_a_file_appears_when_it_is_complete(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with replace_file(path) as file:
+        file.write(b"new")
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new"
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_file_that_fails_leaves_the_old_one(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with pytest.raises(RuntimeError), replace_file(path) as file:
+        file.write(b"half")
+        raise RuntimeError
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_full_disk_is_told_and_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with pytest.raises(UserError, match=r"cannot write .*No space left on device"), replace_file(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert path.read_bytes() == b"old"
+
+
+def test_a_folder_takes_the_place_of_the_old_one(tmp_path):
+    path = tmp_path / "folder"
+    for content in ("first", "second"):
+        with replace_folder(path) as draft:
+            (draft / content).touch()
+        assert names(path) == [content]
+    with pytest.raises(RuntimeError), replace_folder(path) as draft:
+        (draft / "half").touch()
+        raise RuntimeError
+    assert names(path) == ["second"]
+    assert names(tmp_path) == ["folder"]
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UserError, match="cannot write"):
+            make_folder(path)
+    make_folder(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()

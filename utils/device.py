@@ -1,0 +1,31 @@
+"""The device and number type to compute with."""
+
+import torch
+
+from utils.errors import UserError
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name, set up so that float32 means float32 and a run repeats itself.
+
+    Args:
+        name: `cpu`, `cuda`, `cuda:1`, ..., or `auto` for a GPU where there is one.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"device {name!r} cannot be used ({reason}); --device cpu always works") from error
+    # By default cuDNN rounds float32 inputs to 10 bits of mantissa, which moves descriptors by 1e-3, and it
+    # may choose algorithms whose sums differ from run to run.
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
+    return device

@@ -1,0 +1,35 @@
+"""Names of the files and folders that the project reads and writes, all in one place."""
+
+from pathlib import Path
+
+from models.backbones import DEFAULT_BACKBONE
+
+DATASETS_DIR = Path("datasets")
+WEIGHTS_DIR = Path("weights")
+
+# a data set: datasets/<Name>/jpg, datasets/<Name>/lab
+IMAGES_FOLDER = "jpg"
+LABELS_FOLDER = "lab"
+QUERY_SUFFIX = "_query.txt"
+MINI = "Mini"
+MINI_SETTINGS = "mini.json"
+
+# weights/ for the authors' backbone, weights/<backbone>/ for the others
+ATTENTION_WEIGHTS = "ContextAwareRegionalAttention_weights.pth"
+PCA_COMPONENTS = "pca_components.npy"
+PCA_MEAN = "pca_mean.npy"
+
+# an evaluation's output
+RESULTS = "results.json"
+DESCRIPTORS = "descriptors.npz"
+RANKINGS_FOLDER = "rankings"
+RANKING_SUFFIX = ".rnk"
+
+
+def weights_folder(weights_dir: Path, backbone: str) -> Path:
+    """Where the attention and whitening files of a backbone lie.
+
+    The authors' four files lie in the weights folder itself, as their archive unpacks; every other backbone
+    has a folder of its name in it.
+    """
+    return weights_dir if backbone == DEFAULT_BACKBONE else weights_dir / backbone
