@@ -1,0 +1,178 @@
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from conftest import authors_head_file, needs_authors_head
+from torch import nn
+from torchvision.models import ResNet101_Weights
+
+from models.attention import ContextAwareRegionalAttention
+from models.backbones import BACKBONES
+from utils.errors import UserError
+from utils.weights import (
+    check_head_files,
+    fill,
+    load_attention,
+    load_backbone,
+    load_whitening,
+    read_backbone_weights,
+    read_state_dict,
+)
+
+
+def save_pca(folder, components, mean):
+    np.save(folder / "pca_components.npy", components)
+    np.save(folder / "pca_mean.npy", mean)
+
+
+def test_reads_files_of_2018_with_cuda_storages(tmp_path, monkeypatch):
+    path = tmp_path / "old.pth"
+    monkeypatch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+    torch.save({"weight": torch.arange(3.0)}, path, _use_new_zipfile_serialization=False)
+    assert b"cuda:0" in path.read_bytes()
+    state = read_state_dict(path)
+    assert state["weight"].tolist() == [0, 1, 2]
+    assert state["weight"].device.type == "cpu"
+
+
+@needs_authors_head
+def test_reads_the_authors_file():
+    head = load_attention(authors_head_file(), 2048, "tanh")
+    assert head.conv_att_1.weight.shape == (64, 4096, 1)
+    assert float(head.conv_att_1.weight.detach().std()) > 0
+
+
+class Malicious:
+    def __reduce__(self):
+        return os.mkdir, ("unpickled",)
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda item, path: path.write_bytes(pickle.dumps(item))])
+def test_unpickles_nothing_but_tensors(tmp_path, monkeypatch, save):
+    monkeypatch.chdir(tmp_path)
+    save({"weight": Malicious()}, tmp_path / "bad.pth")
+    with pytest.raises(UserError, match=r"bad\.pth cannot be read"):
+        read_state_dict(tmp_path / "bad.pth")
+    np.save(tmp_path / "pca_components.npy", np.array([Malicious()], object), allow_pickle=True)
+    with pytest.raises(UserError, match=r"pca_components\.npy cannot be read"):
+        load_whitening(tmp_path, 1)
+    assert not (tmp_path / "unpickled").exists()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("share", [0, 0.5, 0.98])
+def test_a_truncated_file_is_named(tmp_path, zipped, share):
+    path = tmp_path / "part.pth"
+    torch.save({"weight": torch.rand(1000)}, path, _use_new_zipfile_serialization=zipped)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(UserError, match=r"part\.pth cannot be read"):
+        read_state_dict(path)
+
+
+def test_what_is_no_state_dict_is_an_error(tmp_path):
+    torch.save([torch.zeros(1)], tmp_path / "list.pth")
+    with pytest.raises(UserError, match="no state dict"):
+        read_state_dict(tmp_path / "list.pth")
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ({"weight": torch.zeros(2, 3)}, "1 of 2 parameters are missing, bias"),
+        (
+            {"weight": torch.zeros(3, 3), "bias": torch.zeros(2)},
+            r"weight has shape \(3, 3\), expected \(2, 3\)",
+        ),
+        ({"weight": torch.full((2, 3), torch.nan), "bias": torch.zeros(2)}, "not finite"),
+    ],
+)
+def test_weights_of_another_network_are_told(state, said):
+    with pytest.raises(UserError, match=said):
+        fill(nn.Linear(3, 2), state, "some.pth")
+
+
+def test_the_counters_of_batch_norms_may_be_missing_and_a_classifier_be_there():
+    norm = nn.BatchNorm2d(2)
+    state = {name: value + 5 for name, value in norm.state_dict().items() if name != "num_batches_tracked"}
+    fill(norm, state | {"fc.weight": torch.zeros(3)}, "old.pth")
+    assert norm.running_mean.tolist() == [5, 5]
+
+
+def test_a_missing_backbone_says_how_to_get_it_or_do_without(tmp_path):
+    with pytest.raises(UserError, match=r"resnet101_caffeProto\.pth.*weights\.tar.*efficientnet_lite0"):
+        load_backbone(BACKBONES["resnet101_caffe"], tmp_path)
+
+
+def test_a_failed_download_is_told(tmp_path, monkeypatch):
+    def no_network(self, *args, **kwargs):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(ResNet101_Weights, "get_state_dict", no_network)
+    with pytest.raises(UserError, match=r"resnet101-63fe2227\.pth cannot be downloaded \(no route to host\)"):
+        load_backbone(BACKBONES["resnet101"], tmp_path)
+
+
+def test_the_embedded_backbone_has_the_published_tensors():
+    state, _ = read_backbone_weights(BACKBONES["efficientnet_lite0"], None)
+    assert len(state) == 296
+    assert state["fc.weight"].shape == (1000, 1280)
+    assert len(BACKBONES["efficientnet_lite0"].build().state_dict()) == 294
+
+
+@pytest.mark.parametrize(
+    ("files", "needs", "said"),
+    [
+        ([], (True, True), "--pooling rmac --no-whiten does without"),
+        (["pca_components.npy", "pca_mean.npy"], (True, True), "pth.*--pooling rmac does without"),
+        (["pca_components.npy"], (False, True), r"lacks \S*pca_mean.npy.*; --no-whiten does without"),
+    ],
+)
+def test_missing_head_files_are_told_with_the_options_that_do_without(tmp_path, files, needs, said):
+    folder = tmp_path / "efficientnet_lite0"
+    folder.mkdir()
+    for name in files:
+        (folder / name).touch()
+    attention, pca = needs
+    with pytest.raises(UserError, match=said):
+        check_head_files("efficientnet_lite0", tmp_path, needs_attention=attention, needs_pca=pca)
+    check_head_files("efficientnet_lite0", tmp_path, needs_attention=False, needs_pca=False)
+
+
+def test_attention_of_another_width_is_an_error(tmp_path):
+    torch.save(ContextAwareRegionalAttention(8).state_dict(), tmp_path / "head.pth")
+    with pytest.raises(UserError, match=r"conv_att_1.weight has shape \(64, 16, 1\), expected \(64, 32, 1\)"):
+        load_attention(tmp_path / "head.pth", 16, "tanh")
+
+
+def test_whitening_is_components_times_vector_plus_negative_mean(tmp_path):
+    rng = np.random.default_rng(0)
+    components, mean, vectors = rng.normal(size=(2, 3)), rng.normal(size=3), rng.normal(size=(4, 3))
+    save_pca(tmp_path, components, mean)
+    whitened = load_whitening(tmp_path, 3)(torch.from_numpy(vectors).float())
+    np.testing.assert_allclose(whitened, [components @ (vector + mean) for vector in vectors], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("components", "mean", "said"),
+    [
+        (np.zeros((2, 4)), np.zeros(3), "pca_components.npy has shape 2 x 4; this backbone needs D x 3"),
+        (np.zeros((2, 3)), np.zeros(2), "pca_mean.npy has shape 2; this backbone needs 3"),
+        (np.zeros((0, 3)), np.zeros(3), "pca_components.npy has shape 0 x 3"),
+        (np.full((2, 3), np.inf), np.zeros(3), "not finite"),
+        (np.array([["a"]]), np.zeros(3), "no array of real numbers"),
+    ],
+)
+def test_a_pca_that_does_not_fit_is_an_error(tmp_path, components, mean, said):
+    save_pca(tmp_path, components, mean)
+    with pytest.raises(UserError, match=said):
+        load_whitening(tmp_path, 3)
+
+
+def test_a_truncated_pca_is_named(tmp_path):
+    save_pca(tmp_path, np.zeros((2, 3)), np.zeros(3))
+    path = tmp_path / "pca_mean.npy"
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(UserError, match=r"pca_mean\.npy cannot be read"):
+        load_whitening(tmp_path, 3)
