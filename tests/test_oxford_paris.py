@@ -1,0 +1,111 @@
+import pytest
+from conftest import draw_picture, write_query
+
+from utils.errors import UserError
+from utils.image_loading import Picture
+from utils.oxford_paris import CORRUPT_PARIS_IMAGES, check_queries, find_dataset, read_dataset
+
+
+def test_reads_images_queries_and_labels_in_the_order_of_their_files(dataset):
+    write_query(dataset, "q_0", "oxc1_b 1.5 2 30 40.25", good="a\nc", junk="d")
+    data = read_dataset(dataset)
+    assert list(data.images.items()) == [(name, dataset / "jpg" / f"{name}.png") for name in "abcd"]
+    assert [query.name for query in data.queries] == ["q_0", "q_1"]
+    query = data.queries[0]
+    assert (query.image, query.box) == ("b", (1.5, 2, 30, 40.25))
+    assert (query.good, query.ok, query.junk) == ({"a", "c"}, set(), {"d"})
+    assert data.query_pictures()[0] == Picture(dataset / "jpg" / "b.png", (1.5, 2, 30, 40.25))
+
+
+def test_what_is_no_image_is_ignored_with_a_note(dataset, caplog):
+    for name in ("Thumbs.db", ".DS_Store", "._a.png", "notes.txt"):
+        (dataset / "jpg" / name).write_bytes(b"x")
+    assert list(read_dataset(dataset).images) == list("abcd")
+    assert "ignored 4 files" in caplog.text
+
+
+def test_images_published_corrupt_are_left_out(dataset, caplog):
+    assert len(CORRUPT_PARIS_IMAGES) == 20
+    draw_picture(dataset / "jpg" / "paris_louvre_000136.jpg")
+    draw_picture(dataset / "jpg" / "paris_louvre_000137.jpg")
+    assert list(read_dataset(dataset).images) == [*"abcd", "paris_louvre_000137"]
+    assert "paris_louvre_000136" in caplog.text
+
+
+def test_labels_of_unknown_images_are_counted_once_and_kept(dataset, caplog):
+    write_query(dataset, "q_2", "b 0 0 9 9", good="nowhere", ok="elsewhere")
+    write_query(dataset, "q_3", "c 0 0 9 9", good="nowhere")
+    assert read_dataset(dataset).queries[1].good == {"nowhere"}
+    assert [record.message for record in caplog.records if "the labels name 2 images" in record.message]
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a", "a 1 2 3", "a 1 2 3 4 5", "a 1 2 x 4", "a 0 0 nan 10", "a 0 0 10 inf", "a, 1, 2, 3, 4"]
+)
+def test_a_malformed_query_file_is_named(dataset, text):
+    write_query(dataset, "q_2", text)
+    with pytest.raises(UserError, match=r"q_2_query\.txt is malformed"):
+        read_dataset(dataset)
+
+
+def test_a_query_file_that_is_no_text_is_named(dataset):
+    (dataset / "lab" / "q_1_query.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match=r"q_1_query\.txt cannot be read as text"):
+        read_dataset(dataset)
+
+
+def test_a_query_of_an_absent_image_is_named(dataset):
+    write_query(dataset, "q_2", "oxc1_z 0 0 9 9")
+    with pytest.raises(UserError, match="query q_2: its image z is not"):
+        read_dataset(dataset)
+
+
+def test_a_missing_label_file_is_named(dataset):
+    (dataset / "lab" / "q_1_junk.txt").unlink()
+    with pytest.raises(UserError, match=r"q_1_junk\.txt is missing"):
+        read_dataset(dataset)
+
+
+@pytest.mark.parametrize("name", ["jpg", "lab"])
+def test_a_missing_folder_is_named(dataset, name):
+    (dataset / name).rename(dataset / "elsewhere")
+    with pytest.raises(UserError, match=f"has no folder {name}/"):
+        read_dataset(dataset)
+
+
+def test_empty_folders_are_errors(dataset):
+    for path in (dataset / "lab").iterdir():
+        path.unlink()
+    with pytest.raises(UserError, match="no queries in"):
+        read_dataset(dataset)
+    for path in (dataset / "jpg").iterdir():
+        path.unlink()
+    (dataset / "jpg" / "paris").mkdir()
+    with pytest.raises(UserError, match="no images in"):
+        read_dataset(dataset)
+
+
+def test_two_files_of_one_name_are_an_error(dataset):
+    draw_picture(dataset / "jpg" / "a.jpg")
+    with pytest.raises(UserError, match="one image name, a"):
+        read_dataset(dataset)
+
+
+def test_a_data_set_is_found_by_name_and_by_path(dataset, tmp_path):
+    assert find_dataset("Tiny", tmp_path / "data") == dataset
+    assert find_dataset(str(dataset), tmp_path) == dataset
+    with pytest.raises(UserError, match=r"no data set at .*Oxford.*--dataset Mini"):
+        find_dataset("Oxford", tmp_path / "data")
+
+
+def test_a_box_outside_its_image_names_the_query(dataset):
+    write_query(dataset, "q_2", "b 64 0 90 48")
+    with pytest.raises(UserError, match="query q_2: the box 64 0 90 48 has no pixel inside"):
+        check_queries(read_dataset(dataset), 64)
+
+
+def test_an_unreadable_query_image_names_the_query(dataset):
+    (dataset / "jpg" / "a.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"query q_1: .*a\.png cannot be decoded"):
+        check_queries(read_dataset(dataset), 64)

@@ -1,0 +1,52 @@
+import pytest
+from conftest import draw_picture
+
+from utils.image_loading import Picture, load_pixels
+from utils.size_batches import HELD_BATCHES, BadPicture, size_batches
+
+
+def batches_of(folder, sizes, batch_size, workers=0):
+    pictures = []
+    for number, size in enumerate(sizes):
+        path = folder / f"{number}.png"
+        if size is None:
+            path.write_bytes(b"")
+        else:
+            draw_picture(path, number, size)
+        pictures.append(Picture(path))
+    return pictures, list(size_batches(pictures, 64, batch_size, workers))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_groups_pictures_of_one_size(tmp_path, workers):
+    wide, tall = (64, 48), (48, 64)
+    pictures, batches = batches_of(tmp_path, [wide, tall, wide, None, wide, tall], 2, workers)
+    assert [batch.indices for batch in batches if not isinstance(batch, BadPicture)] == [[0, 2], [1, 5], [4]]
+    bad = [batch for batch in batches if isinstance(batch, BadPicture)]
+    assert [(item.index, item.error.path) for item in bad] == [(3, pictures[3].path)]
+    for batch in batches:
+        if not isinstance(batch, BadPicture):
+            for index, pixels in zip(batch.indices, batch.pixels, strict=True):
+                assert pixels.equal(load_pixels(pictures[index], 64))
+
+
+def test_holds_back_no_more_than_a_few_batches(tmp_path):
+    """Of all-different sizes none fills a batch, and yet they come out before the last one is read."""
+    sizes = [(64, 8 * (number % 8 + 1)) for number in range(40)]
+    pictures, batches = batches_of(tmp_path, sizes, 100)
+    assert len(batches) == 8  # all 40 fit into what may be held
+    waiting = {pictures.index(picture) for picture in pictures}
+    assert {index for batch in batches for index in batch.indices} == waiting
+
+    _, batches = batches_of(tmp_path, sizes, 6)
+    held = 0
+    for batch in batches:
+        # When a batch goes out, all pictures up to its last one were read.
+        read = max(batch.indices) + 1
+        held = max(held, read - sum(len(other.indices) for other in batches[: batches.index(batch)]))
+    assert held <= HELD_BATCHES * 6 + 1
+    assert sorted(index for batch in batches for index in batch.indices) == list(range(40))
+
+
+def test_nothing_has_no_batches():
+    assert list(size_batches([], 64, 4, 2)) == []

@@ -1,0 +1,196 @@
+"""Data sets in the layout of Oxford5k and Paris6k: pictures in jpg/, queries and labels as text in lab/."""
+
+import logging
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from utils.errors import UserError
+from utils.file_names import IMAGES_FOLDER, LABELS_FOLDER, QUERY_SUFFIX
+from utils.image_loading import Box, EmptyBoxError, Picture, UnreadableImageError, check_box
+
+log = logging.getLogger(__name__)
+
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
+)
+
+QUERY_PREFIX = "oxc1_"
+"""Stands before the image names in Oxford5k's query files, and nowhere else."""
+
+CORRUPT_PARIS_IMAGES = frozenset(
+    f"paris_{name}"
+    for name in (
+        "louvre_000136",
+        "louvre_000146",
+        "moulinrouge_000422",
+        "museedorsay_001059",
+        "notredame_000188",
+        "pantheon_000284",
+        "pantheon_000960",
+        "pantheon_000974",
+        "pompidou_000195",
+        "pompidou_000196",
+        "pompidou_000201",
+        "pompidou_000467",
+        "pompidou_000640",
+        "sacrecoeur_000299",
+        "sacrecoeur_000330",
+        "sacrecoeur_000353",
+        "triomphe_000662",
+        "triomphe_000833",
+        "triomphe_000863",
+        "triomphe_000867",
+    )
+)
+"""Published broken, and left out of every evaluation on Paris6k."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """A query: the part of an image of the database inside a box, and the labels of other images for it."""
+
+    name: str
+    image: str
+    box: Box
+    good: frozenset[str]
+    ok: frozenset[str]
+    junk: frozenset[str]
+
+
+@dataclass(frozen=True)
+class RetrievalDataset:
+    """A database of images, in the order of their file names, and the queries to it, in that of theirs."""
+
+    folder: Path
+    images: dict[str, Path]
+    """Image name, the file's name without its suffix, to file."""
+    queries: list[Query]
+
+    def query_pictures(self) -> list[Picture]:
+        """What each query shows the network."""
+        return [Picture(self.images[query.image], query.box) for query in self.queries]
+
+
+def find_dataset(dataset: str, datasets_dir: Path) -> Path:
+    """The folder of a data set given by its name in the data sets' folder or by its own path.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    for folder in (datasets_dir / dataset, Path(dataset)):
+        if folder.is_dir():
+            return folder
+    raise UserError(
+        f"no data set at {datasets_dir / dataset}: it needs folders {IMAGES_FOLDER}/ and {LABELS_FOLDER}/ "
+        "(see datasets/README.md); --dataset Mini needs no download"
+    )
+
+
+def read_dataset(folder: Path) -> RetrievalDataset:
+    """Reads a data set's file names, queries and labels; no image is opened.
+
+    Files in jpg/ that are no images are ignored with a note; labels that name unknown images are counted in
+    a note and kept, since recall is over all listed positives.
+
+    Raises:
+        UserError: a folder is missing or empty, a query file is malformed, or its image is not there.
+    """
+    images = _read_images(_subfolder(folder, IMAGES_FOLDER))
+    queries = _read_queries(_subfolder(folder, LABELS_FOLDER), images)
+    unknown = {name for query in queries for name in query.good | query.ok | query.junk} - images.keys()
+    if unknown:
+        log.warning(
+            "note: the labels name %d images that are not in %s (%s): as positives they count as never found",
+            len(unknown),
+            folder / IMAGES_FOLDER,
+            _some(unknown),
+        )
+    return RetrievalDataset(folder, images, queries)
+
+
+def check_queries(dataset: RetrievalDataset, longer_side: int) -> None:
+    """Checks every query's box against its image, which takes no decoding.
+
+    Raises:
+        UserError: a box has no pixel inside its image, or the image cannot be read; the query is named.
+    """
+    for query, picture in zip(dataset.queries, dataset.query_pictures(), strict=True):
+        try:
+            check_box(picture, longer_side)
+        except (EmptyBoxError, UnreadableImageError) as error:
+            raise UserError(f"query {query.name}: {error}") from error
+
+
+def _subfolder(folder: Path, name: str) -> Path:
+    subfolder = folder / name
+    if not subfolder.is_dir():
+        raise UserError(f"{folder} has no folder {name}/ (see datasets/README.md for the layout)")
+    return subfolder
+
+
+def _read_images(folder: Path) -> dict[str, Path]:
+    images: dict[str, Path] = {}
+    ignored, left_out = [], []
+    for path in sorted(folder.iterdir(), key=lambda path: path.name):
+        if path.name.startswith(".") or path.suffix.lower() not in IMAGE_SUFFIXES or not path.is_file():
+            ignored.append(path.name)
+        elif path.stem in CORRUPT_PARIS_IMAGES:
+            left_out.append(path.stem)
+        elif path.stem in images:
+            raise UserError(f"{images[path.stem]} and {path.name} are one image name, {path.stem}: keep one")
+        else:
+            images[path.stem] = path
+    if ignored:
+        log.warning(
+            "note: ignored %d files in %s that are no images (%s)", len(ignored), folder, _some(ignored)
+        )
+    if left_out:
+        log.warning(
+            "note: left out %d images that were published corrupt (%s)", len(left_out), _some(left_out)
+        )
+    if not images:
+        raise UserError(f"no images in {folder}: they lie right in it, not in folders of their own")
+    return images
+
+
+def _read_queries(folder: Path, images: dict[str, Path]) -> list[Query]:
+    files = sorted(folder.glob(f"*{QUERY_SUFFIX}"), key=lambda path: path.name)
+    if not files:
+        raise UserError(f"no queries in {folder}: they are files <query>{QUERY_SUFFIX}")
+    return [_read_query(path, images) for path in files]
+
+
+def _read_query(path: Path, images: dict[str, Path]) -> Query:
+    name = path.name.removesuffix(QUERY_SUFFIX)
+    fields = _read_text(path).split()
+    try:
+        image, *sides = fields
+        x1, y1, x2, y2 = box = tuple(float(side) for side in sides)
+    except ValueError as error:
+        raise UserError(f"{path} is malformed: expected '<image name> x1 y1 x2 y2'") from error
+    if not all(math.isfinite(side) for side in box):
+        raise UserError(f"{path} is malformed: its box has a side that is no finite number")
+    image = image.removeprefix(QUERY_PREFIX)
+    if image not in images:
+        raise UserError(f"query {name}: its image {image} is not among the images of the data set")
+    good, ok, junk = (
+        frozenset(_read_text(path.with_name(f"{name}_{label}.txt")).split())
+        for label in ("good", "ok", "junk")
+    )
+    return Query(name, image, (x1, y1, x2, y2), good, ok, junk)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as text: {error}") from error
+
+
+def _some(names: list[str] | set[str]) -> str:
+    """The first few of the names, for a note."""
+    first = sorted(names)[:3]
+    return ", ".join(first) + (", ..." if len(names) > len(first) else "")
