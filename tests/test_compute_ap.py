@@ -1,0 +1,64 @@
+import math
+import stat
+import sys
+
+import pytest
+from conftest import golden_json
+
+from utils.compute_ap import compute_ap, compute_ap_by_binary
+from utils.errors import UserError
+
+
+@pytest.mark.parametrize("case", golden_json("average_precision"))
+def test_equals_vggs_program_to_its_printed_digits(case):
+    found = compute_ap(case["ranking"], case["good"], case["ok"], case["junk"])
+    assert f"{found:.6g}" == f"{case['ap']:.6g}"
+
+
+def test_is_the_area_by_trapezoids():
+    # After each of the four images: recall 1/2, 1/2, 1, 1 and precision 1, 1/2, 2/3, 1/2; from recall 0,
+    # precision 1 that is 1/2 * (1 + 1) / 2 + 1/2 * (1/2 + 2/3) / 2.
+    assert compute_ap("adbe", "a", "b", "") == pytest.approx(0.5 + 0.5 * (0.5 + 2 / 3) / 2)
+
+
+def test_junk_is_passed_over_even_where_it_is_good_too():
+    assert compute_ap("jabj", ["a"], ["b"], ["j"]) == 1
+    # g counts as junk in the ranking and as a positive in the recall, which so never gets beyond a half.
+    assert compute_ap("gab", ["g", "a"], [], ["g"]) == pytest.approx(0.5)
+
+
+def test_recall_is_over_all_listed_positives():
+    assert compute_ap("a", ["a", "missing"], [], []) == pytest.approx(0.5)
+    assert compute_ap([], ["a"], [], []) == 0
+
+
+def test_without_positives_it_is_undefined():
+    assert math.isnan(compute_ap("ab", [], [], ["a"]))
+
+
+def program(folder, body):
+    """An executable in the place of VGG's compiled one."""
+    path = folder / "compute_ap"
+    path.write_text(f"#!{sys.executable}\nimport sys\nlabels, ranking = sys.argv[1:]\n{body}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+def test_a_program_is_given_the_labels_and_the_ranking(tmp_path):
+    ranking = tmp_path / "q_1.rnk"
+    ranking.write_text("a\n")
+    (tmp_path / "q_1_good.txt").write_text("0.25")
+    binary = program(tmp_path, "print(float(open(labels + '_good.txt').read()) + len(open(ranking).read()))")
+    assert compute_ap_by_binary(binary, tmp_path / "q_1", ranking) == 2.25
+
+
+@pytest.mark.parametrize(("body", "said"), [("sys.exit(3)", "status 3"), ("print('oops')", "not a number")])
+def test_a_failing_program_is_an_error(tmp_path, body, said):
+    with pytest.raises(UserError, match=said):
+        compute_ap_by_binary(program(tmp_path, body), tmp_path / "q_1", tmp_path / "q_1.rnk")
+
+
+def test_a_program_that_cannot_run_is_an_error(tmp_path):
+    (tmp_path / "text").write_text("no program")
+    with pytest.raises(UserError, match="cannot be run"):
+        compute_ap_by_binary(tmp_path / "text", tmp_path / "q_1", tmp_path / "q_1.rnk")

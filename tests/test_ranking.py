@@ -1,0 +1,39 @@
+import numpy as np
+
+from utils.query_expansion import average_query_expansion
+from utils.ranking import BLOCK, rank, similarities
+
+
+def test_ranks_by_falling_dot_product():
+    database = np.array([[0.1, 0], [0.9, 0], [-1, 5], [0.5, 0]], np.float32)
+    assert rank(np.array([[1, 0], [0, 1]], np.float32), database).tolist() == [[1, 3, 0, 2], [2, 0, 1, 3]]
+
+
+def test_equal_images_rank_in_the_databases_order():
+    rng = np.random.default_rng(0)
+    row = rng.standard_normal(2048).astype(np.float32)
+    database = np.tile(row, (BLOCK + 37, 1))
+    queries = rng.standard_normal((3, 2048)).astype(np.float32)
+    assert (rank(queries, database) == np.arange(len(database))).all()
+
+
+def test_similarities_are_dot_products_in_every_block():
+    rng = np.random.default_rng(1)
+    queries, database = rng.standard_normal((2, 4)), rng.standard_normal((BLOCK + 5, 4))
+    np.testing.assert_allclose(
+        similarities(queries, database), np.einsum("qd,nd->qn", queries, database), rtol=1e-5
+    )
+
+
+def test_expansion_is_the_direction_of_the_mean_of_query_and_first_images():
+    queries = np.array([[1, 0, 0]], np.float32)
+    database = np.array([[0, 1, 0], [0, 0, 1], [1, 0, 0]], np.float32)
+    expanded = average_query_expansion(queries, database, np.array([[2, 0, 1]]), 2)
+    # (1, 0, 0) + (1, 0, 0) + (0, 1, 0) = (2, 1, 0)
+    np.testing.assert_allclose(expanded, [[2 / 5**0.5, 1 / 5**0.5, 0]], rtol=1e-6)
+    assert expanded.dtype == np.float32
+
+
+def test_expansion_takes_all_images_where_there_are_fewer():
+    expanded = average_query_expansion(np.eye(1, 2), np.array([[0.0, 1.0]]), np.array([[0]]), 5)
+    np.testing.assert_allclose(expanded, [[0.5**0.5, 0.5**0.5]], rtol=1e-6)

@@ -1,0 +1,92 @@
+"""Average precision as VGG's program `compute_ap` defines it, computed here or by that program itself."""
+
+import subprocess
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from utils.errors import UserError
+
+BINARY_TIMEOUT = 60.0
+"""Seconds after which a program that should take a tenth of one is given up."""
+
+
+def compute_ap(
+    ranking: Sequence[str], good: Collection[str], ok: Collection[str], junk: Collection[str]
+) -> float:
+    """Average precision of one query's ranking.
+
+    Junk images are taken out of the ranking, good and ok ones are positives, and an image that is both counts
+    as junk. The area under the precision-recall curve is summed by trapezoids from recall 0, precision 1, in
+    float32 as VGG's program does. Recall is over all listed positives, also those that are not in the ranking
+    or are junk as well.
+
+    Args:
+        ranking: image names, the most similar first.
+        good: names of the images that show the object well.
+        ok: names of the images that show more than a quarter of it.
+        junk: names of the images that show less, neither right nor wrong.
+
+    Returns:
+        0..1; NaN if no positive is listed, where recall, and so the program's output, is 0 / 0.
+    """
+    positives = set(good) | set(ok)
+    junk = set(junk)
+    kept = (name for name in ranking if name not in junk)
+    places = (place for place, name in enumerate(kept) if name in positives)
+    return average_precision(places, len(positives))
+
+
+def average_precision(places: Iterable[int], positives: int) -> float:
+    """Average precision from the places at which positives were found.
+
+    Only these matter: at any other place recall does not rise, so its trapezoid has no width.
+
+    Args:
+        places: places of the positives in the ranking without junk, counted from 0, rising.
+        positives: how many there are to find.
+
+    Returns:
+        0..1; NaN if there is nothing to find.
+    """
+    if positives == 0:
+        return float("nan")
+    # Each intermediate has the type that it has in VGG's C++: recall, precision and the sum are float,
+    # divisions by a double literal and the product with one are double.
+    area = old_recall = np.float32(0)
+    for found, place in enumerate(places, start=1):
+        recall = np.float32(found) / np.float32(positives)
+        before = np.float32((found - 1) / place) if place else np.float32(1)
+        precision = np.float32(found / (place + 1))
+        area = np.float32(float(area) + float(recall - old_recall) * (float(before + precision) / 2))
+        old_recall = recall
+    return float(area)
+
+
+def compute_ap_by_binary(binary: Path, query: Path, ranking_file: Path) -> float:
+    """Average precision as a compiled `compute_ap` prints it.
+
+    Args:
+        binary: VGG's program, compiled.
+        query: the path of the query's label files up to `_good.txt`, `_ok.txt` and `_junk.txt`.
+        ranking_file: image names, one a line.
+
+    Returns:
+        0..1, to the six digits that the program prints; NaN if it prints that.
+
+    Raises:
+        UserError: the program cannot be run, fails, or prints no number.
+    """
+    try:
+        done = subprocess.run(
+            [binary.absolute(), query, ranking_file], capture_output=True, text=True, timeout=BINARY_TIMEOUT
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise UserError(f"{binary} cannot be run: {error}") from error
+    if done.returncode:
+        raise UserError(f"{binary} failed on query {query.name} with status {done.returncode}: {done.stderr}")
+    try:
+        return float(done.stdout)
+    except ValueError as error:
+        raise UserError(f"{binary} printed {done.stdout!r} for query {query.name}, not a number") from error

@@ -1,0 +1,29 @@
+"""Average query expansion: search once more with the mean of the query and what it found first.
+
+Chum et al., "Total recall: automatic query expansion with a generative feature model for object retrieval",
+ICCV 2007, section 4.2, without spatial verification.
+"""
+
+import numpy as np
+
+
+def average_query_expansion(
+    queries: np.ndarray, database: np.ndarray, rankings: np.ndarray, count: int
+) -> np.ndarray:
+    """Mean of each query's descriptor and those of the first images of its ranking.
+
+    Nothing is left out of the first images, neither the query's own image nor one labelled junk, which no
+    search could know.
+
+    Args:
+        queries: (Q, D).
+        database: (N, D).
+        rankings: (Q, N) places in the database, the most similar first.
+        count: how many images to add; all of them where the database has fewer.
+
+    Returns:
+        (Q, D) float32, each of Euclidean length 1.
+    """
+    found = database[rankings[:, :count]]
+    total = queries + found.sum(axis=1)
+    return (total / np.linalg.norm(total, axis=1, keepdims=True)).astype(np.float32)

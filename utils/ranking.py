@@ -1,0 +1,38 @@
+"""Exhaustive search: the database in the order of falling similarity to each query."""
+
+import numpy as np
+
+BLOCK = 4096
+"""Rows of the database compared at a time, which bounds the memory of the float64 product."""
+
+
+def similarities(queries: np.ndarray, database: np.ndarray) -> np.ndarray:
+    """Dot products of every query with every row of the database.
+
+    Args:
+        queries: (Q, D).
+        database: (N, D).
+
+    Returns:
+        (Q, N) float32. Equal rows have equal similarities, so that ties are ties: a float32 matrix product
+        sums in an order that depends on a row's place, a float64 one rounded to float32 hides that.
+    """
+    result = np.empty((len(queries), len(database)), np.float32)
+    wide = queries.astype(np.float64)
+    for start in range(0, len(database), BLOCK):
+        rows = slice(start, start + BLOCK)
+        result[:, rows] = wide @ database[rows].astype(np.float64).T
+    return result
+
+
+def rank(queries: np.ndarray, database: np.ndarray) -> np.ndarray:
+    """Places in the database by falling similarity to each query, ties in the database's order.
+
+    Args:
+        queries: (Q, D).
+        database: (N, D).
+
+    Returns:
+        (Q, N) int64.
+    """
+    return np.argsort(-similarities(queries, database), axis=1, kind="stable")
