@@ -1,0 +1,165 @@
+"""The Mini benchmark as a whole: which pictures there are, their labels and queries, written to a folder."""
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from utils.atomic_files import replace_folder
+from utils.file_names import IMAGES_FOLDER, LABELS_FOLDER, MINI_SETTINGS, QUERY_SUFFIX
+from utils.image_loading import Box
+from utils.mini_benchmark.facades import Facade, draw_facade
+from utils.mini_benchmark.scenes import Framing, Scene, draw_scene
+
+log = logging.getLogger(__name__)
+
+VERSION = 1
+"""Raised with every change that changes a picture, so that folders drawn before are drawn again."""
+
+VIEWS: tuple[Framing, ...] = ("whole", "whole", "whole", "whole", "whole", "part", "part", "glimpse")
+"""Pictures of each landmark."""
+
+QUERIES = 3
+"""Each landmark's first pictures have query boxes."""
+
+GOOD = 0.65
+OK = 0.25
+JUNK = 0.02
+"""Least visible share of a landmark's front in a picture that is labelled good, ok and junk for it."""
+
+PLACES_WITHOUT_BUILDING = 4
+"""Every so many-th distractor shows no building; the others show one that is no landmark."""
+
+TRIES = 30
+
+
+@dataclass(frozen=True)
+class MiniSettings:
+    """What the benchmark's pictures depend on."""
+
+    seed: int = 0
+    landmarks: int = 12
+    distractors: int = 110
+    version: int = VERSION
+
+
+class MiniPicture(NamedTuple):
+    """One picture to draw; a distractor has no landmark."""
+
+    name: str
+    landmark: int | None
+    number: int
+
+
+class DrawnPicture(NamedTuple):
+    """What the labels need to know of a drawn picture."""
+
+    picture: MiniPicture
+    visible: float
+    box: Box
+
+
+def prepare_mini(folder: Path, seed: int) -> None:
+    """Draws the benchmark into a folder unless it is there already.
+
+    A folder that was drawn with other settings is replaced; one that was not drawn at all is left alone.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    settings = MiniSettings(seed=seed)
+    record = folder / MINI_SETTINGS
+    if record.is_file() and record.read_text() == _record_text(settings):
+        return
+    if folder.exists() and not record.is_file():
+        log.warning("note: %s was not drawn by this program and is used as it is", folder)
+        return
+    log.info("drawing the Mini benchmark into %s", folder)
+    draw_benchmark(folder, settings)
+
+
+def draw_benchmark(folder: Path, settings: MiniSettings, workers: int | None = None) -> None:
+    """Draws the benchmark into a folder, in parallel; the folder appears when it is complete.
+
+    The pictures only depend on the settings, each by a random generator of its own.
+
+    Args:
+        folder: replaced if it exists.
+        settings: the seed and the counts.
+        workers: processes; one a core if not given.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    with replace_folder(folder) as draft:
+        images, labels = draft / IMAGES_FOLDER, draft / LABELS_FOLDER
+        images.mkdir()
+        labels.mkdir()
+        workers = workers or os.cpu_count() or 1
+        with ProcessPoolExecutor(workers) as pool:
+            draw = partial(_draw_picture, settings.seed, images)
+            drawn = list(pool.map(draw, list(_pictures(settings)), chunksize=len(VIEWS)))
+        for landmark in range(settings.landmarks):
+            _write_labels(labels, [item for item in drawn if item.picture.landmark == landmark])
+        (draft / MINI_SETTINGS).write_text(_record_text(settings))
+
+
+def _record_text(settings: MiniSettings) -> str:
+    return json.dumps(asdict(settings), indent=2) + "\n"
+
+
+def _pictures(settings: MiniSettings) -> Iterator[MiniPicture]:
+    for landmark in range(settings.landmarks):
+        for view in range(len(VIEWS)):
+            yield MiniPicture(f"landmark{landmark:02d}_{view:06d}", landmark, view)
+    for number in range(settings.distractors):
+        yield MiniPicture(f"distractor_{number:06d}", None, number)
+
+
+def _draw_picture(seed: int, folder: Path, picture: MiniPicture) -> DrawnPicture:
+    place = 0 if picture.landmark is None else picture.landmark + 1
+    rng = np.random.default_rng([seed, 1, place, picture.number])
+    if picture.landmark is not None:
+        scene = _draw_view(rng, _landmark(seed, picture.landmark), picture.number)
+    elif picture.number % PLACES_WITHOUT_BUILDING == 0:
+        scene = draw_scene(rng, None, "whole")
+    else:
+        scene = draw_scene(rng, draw_facade(rng), "whole" if rng.random() < 0.7 else "part")
+    scene.image.save(folder / f"{picture.name}.jpg", quality=int(rng.integers(30, 93)))
+    return DrawnPicture(picture, scene.visible, scene.box)
+
+
+def _draw_view(rng: np.random.Generator, facade: Facade, view: int) -> Scene:
+    """A view of a landmark; one that is to have a query box is drawn again until it is a good picture."""
+    for _ in range(TRIES):
+        scene = draw_scene(rng, facade, VIEWS[view])
+        if view >= QUERIES or scene.visible >= GOOD:
+            break
+    return scene
+
+
+@lru_cache(maxsize=4)
+def _landmark(seed: int, landmark: int) -> Facade:
+    return draw_facade(np.random.default_rng([seed, 0, landmark]))
+
+
+def _write_labels(folder: Path, views: list[DrawnPicture]) -> None:
+    """Writes the query, good, ok and junk files of a landmark's queries."""
+    labels = {
+        "good": [view.picture.name for view in views if view.visible >= GOOD],
+        "ok": [view.picture.name for view in views if OK <= view.visible < GOOD],
+        "junk": [view.picture.name for view in views if JUNK <= view.visible < OK],
+    }
+    for number, view in enumerate(views[:QUERIES], start=1):
+        query = f"{view.picture.name.split('_')[0]}_{number}"
+        box = " ".join(f"{side:.1f}" for side in view.box)
+        (folder / f"{query}{QUERY_SUFFIX}").write_text(f"{view.picture.name} {box}\n")
+        for label, names in labels.items():
+            (folder / f"{query}_{label}.txt").write_text("".join(f"{name}\n" for name in names))
