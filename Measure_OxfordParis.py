@@ -1,0 +1,217 @@
+"""Evaluates image retrieval on Oxford5k, Paris6k, the Mini benchmark or any folder of their layout.
+
+Every image of the data set and every query box becomes one descriptor; each query ranks all images by the
+dot product with its own; the ranking is scored by average precision, once as it is and once after query
+expansion. The scores go to standard output, everything else to standard error.
+
+    python Measure_OxfordParis.py --dataset Oxford
+"""
+
+import logging
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from models.attention import Activation
+from models.backbones import BACKBONES, DEFAULT_BACKBONE
+from models.retrieval_network import Pooling
+from utils import arguments, report
+from utils.atomic_files import make_folder
+from utils.compute_ap import compute_ap, compute_ap_by_binary
+from utils.describe import describe
+from utils.device import PRECISIONS, choose_device
+from utils.errors import UserError, run_command
+from utils.file_names import DATASETS_DIR, LABELS_FOLDER, MINI, RANKINGS_FOLDER, WEIGHTS_DIR
+from utils.image_loading import Picture
+from utils.mini_benchmark import prepare_mini
+from utils.oxford_paris import RetrievalDataset, check_queries, find_dataset, read_dataset
+from utils.query_expansion import average_query_expansion
+from utils.ranking import rank
+from utils.weights import load_network
+
+log = logging.getLogger(__name__)
+
+
+def main(
+    dataset: str,
+    *,
+    datasets_dir: Path = DATASETS_DIR,
+    weights_dir: Path = WEIGHTS_DIR,
+    backbone: str = DEFAULT_BACKBONE,
+    pooling: Pooling = arguments.POOLING,
+    whiten: bool = True,
+    S: int = arguments.LONGER_SIDE,
+    L: int = arguments.LEVELS,
+    activation: Activation = arguments.ACTIVATION,
+    qe: int = arguments.EXPANSION,
+    device: str = arguments.DEVICE,
+    precision: str = arguments.PRECISION,
+    batch_size: int | None = None,
+    workers: int = arguments.WORKERS,
+    seed: int = arguments.SEED,
+    skip_bad_images: bool = False,
+    eval_binary: Path | None = None,
+    output: Path | None = None,
+) -> dict[str, object]:
+    """Evaluates one network on one data set; the parameters are the command line's options.
+
+    Returns:
+        What results.json holds: the settings, average precisions as fractions, versions, seconds by stage.
+
+    Raises:
+        UserError: whatever the user can mend, most of it before any image is decoded.
+    """
+    settings = dict(locals())
+    seconds: dict[str, float] = {}
+    if output is not None:
+        make_folder(output)
+
+    with timed(seconds, "load"):
+        if dataset == MINI:
+            prepare_mini(datasets_dir / MINI, seed)
+        data = read_dataset(find_dataset(dataset, datasets_dir))
+        check_queries(data, S)
+        torch_device = choose_device(device)
+        network = load_network(
+            backbone,
+            weights_dir=weights_dir,
+            pooling=pooling,
+            levels=L,
+            whiten=whiten,
+            activation=activation,
+            device=torch_device,
+            dtype=PRECISIONS[precision],
+        )
+
+    # One descriptor for every image of the database and for every query box.
+    common = {"longer_side": S, "batch_size": batch_size, "workers": workers}
+    with timed(seconds, "queries"):
+        entry = BACKBONES[backbone]
+        queries = describe(network, entry, data.query_pictures(), title="queries", **common).rows
+    with timed(seconds, "images"):
+        pictures = [Picture(path) for path in data.images.values()]
+        found = describe(network, entry, pictures, skip_bad_images=skip_bad_images, **common)
+    for error in found.bad.values():
+        log.warning("note: left out %s", error)
+    kept = [place for place in range(len(pictures)) if place not in found.bad]
+    names = [name for place, name in enumerate(data.images) if place not in found.bad]
+    database = found.rows[kept]
+    log.info(
+        "described %d images in %.1f s (%.2f a second)",
+        len(pictures),
+        seconds["images"],
+        len(pictures) / seconds["images"],
+    )
+
+    # Search, score, and once more with expanded queries.
+    with timed(seconds, "search"):
+        rankings = rank(queries, database)
+    with timed(seconds, "scoring"):
+        precisions = score(data, names, rankings, eval_binary)
+    print(report.format_scores(precisions))
+    expanded_precisions = None
+    if qe:
+        with timed(seconds, "query expansion"):
+            expanded = average_query_expansion(queries, database, rankings, qe)
+            expanded_precisions = score(data, names, rank(expanded, database), eval_binary)
+        print("Query expansion...")
+        print(report.format_scores(expanded_precisions))
+
+    results = {
+        "settings": settings,
+        "images": len(names),
+        "images_left_out": [str(error.path) for error in found.bad.values()],
+        "queries": len(queries),
+        "mAP": report.mean_average_precision(precisions),
+        "mAP_query_expansion": report.mean_average_precision(expanded_precisions or {}),
+        "AP": precisions,
+        "AP_query_expansion": expanded_precisions,
+        "seconds": seconds,
+        "versions": report.versions(torch_device),
+    }
+    if output is not None:
+        query_names = [query.name for query in data.queries]
+        report.write_descriptors(output, names, database, query_names, queries)
+        report.write_rankings(output, named_rankings(data, names, rankings))
+        report.write_results(output, results)
+    return results
+
+
+def named_rankings(
+    data: RetrievalDataset, names: Sequence[str], rankings: np.ndarray
+) -> dict[str, list[str]]:
+    """Each query's ranking as image names instead of places in the database."""
+    return {
+        query.name: [names[place] for place in ranking]
+        for query, ranking in zip(data.queries, rankings, strict=True)
+    }
+
+
+def score(
+    data: RetrievalDataset, names: Sequence[str], rankings: np.ndarray, eval_binary: Path | None
+) -> dict[str, float]:
+    """Average precision of each query, 0..1, computed here or by a compiled copy of VGG's program."""
+    named = named_rankings(data, names, rankings)
+    if eval_binary is None:
+        precisions = {
+            query.name: compute_ap(named[query.name], query.good, query.ok, query.junk)
+            for query in data.queries
+        }
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            report.write_rankings(Path(folder), named)
+            precisions = {
+                query: compute_ap_by_binary(
+                    eval_binary,
+                    data.folder / LABELS_FOLDER / query,
+                    report.ranking_file(Path(folder) / RANKINGS_FOLDER, query),
+                )
+                for query in named
+            }
+    without = [query for query, precision in precisions.items() if np.isnan(precision)]
+    if without:
+        log.warning("note: queries without positives are left out of the mean: %s", ", ".join(without))
+    return precisions
+
+
+@contextmanager
+def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Adds the time spent inside to a stage's seconds."""
+    start = time.perf_counter()
+    yield
+    seconds[stage] = round(time.perf_counter() - start, 3)
+
+
+def command_line(words: Sequence[str] | None = None) -> None:
+    """Reads the options, of this process if none are given, and runs main with them."""
+    parser = arguments.ArgumentParser(__doc__.splitlines()[0])
+    parser.add_argument(
+        "--dataset",
+        default="Oxford",
+        help="a folder in --datasets-dir or anywhere: Oxford, Paris, Oxford105k, ...; Mini draws itself",
+    )
+    arguments.add_network_options(parser)
+    arguments.add_run_options(parser)
+    parser.add_argument(
+        "--qe",
+        type=arguments.at_least(0),
+        default=arguments.EXPANSION,
+        help="images averaged with the query for its expansion; 0 for none",
+    )
+    parser.add_argument("--skip-bad-images", action="store_true", help="leave out what cannot be decoded")
+    parser.add_argument("--eval-binary", type=Path, help="score with this compiled compute_ap of VGG's")
+    parser.add_argument("--output", type=Path, help="folder for results.json, descriptors.npz and rankings/")
+    options = parser.parse_args(words)
+    if options.eval_binary and not options.eval_binary.is_file():
+        raise UserError(f"no program at {options.eval_binary}")
+    main(**vars(options))
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    sys.exit(run_command(command_line))

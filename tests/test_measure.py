@@ -1,0 +1,270 @@
+import json
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import (
+    SHARED,
+    authors_head_file,
+    draw_picture,
+    golden_arrays,
+    needs_authors_head,
+    needs_photographs,
+    recipe_state_dict,
+    write_query,
+)
+from PIL import Image
+from recipe import pca_arrays
+
+import Measure_OxfordParis
+from models.backbones import BACKBONES
+from utils.compute_ap import compute_ap
+from utils.errors import run_command
+from utils.mini_benchmark import MiniSettings, benchmark
+
+ROOT = Path(__file__).parents[1]
+EMBEDDED = ["--backbone", "efficientnet_lite0", "--pooling", "rmac", "--no-whiten", "--device", "cpu"]
+
+
+@pytest.fixture
+def measure(dataset, tmp_path, capsys):
+    """Runs the command line on the tiny data set in this process: status, standard output, standard error."""
+
+    def run(*options, network=EMBEDDED):
+        words = ["--datasets-dir", tmp_path / "data", "--weights-dir", tmp_path / "weights", "--workers", "0"]
+        words += ["--dataset", "Tiny", "--S", "64", *network, *options]
+        status = run_command(lambda: Measure_OxfordParis.command_line([str(word) for word in words]))
+        return status, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def caffe_weights(tmp_path_factory):
+    """A weights folder with the golden recipe's stand-ins for the authors' files."""
+    folder = tmp_path_factory.mktemp("weights")
+    network = BACKBONES["resnet101_caffe"].build()
+    state = recipe_state_dict(network, 2)
+    torch.save({name: value for name, value in state.items() if "num_batches" not in name} | {
+        "fc.weight": torch.zeros(1000, 2048), "fc.bias": torch.zeros(1000),
+    }, folder / "resnet101_caffeProto.pth", _use_new_zipfile_serialization=False)  # fmt: skip
+    np.save(folder / "pca_components.npy", pca_arrays(2048, 2)[0])
+    np.save(folder / "pca_mean.npy", golden_arrays("backbone")["pca_mean"])
+    if authors_head_file().is_file():
+        (folder / authors_head_file().name).symlink_to(authors_head_file())
+    return folder
+
+
+def error_line(result):
+    status, out, err = result
+    assert status == 2
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    return err
+
+
+def test_the_script_prints_the_originals_form_and_nothing_else(dataset, tmp_path):
+    write_query(dataset, "q_2", "d 0 0 64 48", good="d")
+    done = subprocess.run(
+        [sys.executable, ROOT / "Measure_OxfordParis.py", "--dataset", dataset, "--S", "64", *EMBEDDED],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 9
+    assert lines[4] == "Query expansion..."
+    for part in (lines[:4], lines[5:]):
+        percents = [float(line.split(": ")[1]) for line in part if line[0] != "-"]
+        assert [line.split(":")[0] for line in part] == ["q_1", "q_2", "-" * 20, "Mean"]
+        assert part[0] == f"q_1: {percents[0]:.2f}"
+        assert part[3] == f"Mean: {percents[2]:.1f}"
+        assert percents[2] == pytest.approx((percents[0] + percents[1]) / 2, abs=0.06)
+    assert lines[1] == "q_2: 100.00"  # the query is its own only positive
+
+
+def test_output_agrees_with_itself(measure, dataset, tmp_path):
+    status, out, _ = measure("--output", tmp_path / "out")
+    assert status == 0
+    arrays = np.load(tmp_path / "out" / "descriptors.npz")
+    assert arrays["names"].tolist() == list("abcd")
+    assert arrays["query_names"].tolist() == ["q_1"]
+    assert arrays["descriptors"].shape == (4, 1280)
+    assert arrays["descriptors"].dtype == arrays["query_descriptors"].dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(arrays["descriptors"], axis=1), 1, rtol=1e-5)
+
+    similarity = arrays["descriptors"] @ arrays["query_descriptors"][0]
+    ranking = (tmp_path / "out" / "rankings" / "q_1.rnk").read_text().split()
+    assert ranking == [arrays["names"][place] for place in np.argsort(-similarity)]
+    precision = compute_ap(ranking, "b", "c", "d")
+
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["AP"] == {"q_1": precision}
+    assert results["mAP"] == precision
+    assert out.splitlines()[0] == f"q_1: {100 * precision:.2f}"
+    assert out.splitlines()[-1] == f"Mean: {100 * results['mAP_query_expansion']:.1f}"
+    assert results["settings"]["S"] == 64
+    assert results["settings"]["backbone"] == "efficientnet_lite0"
+    assert results["versions"]["torch"] == torch.__version__
+    assert set(results["seconds"]) == {"load", "queries", "images", "search", "scoring", "query expansion"}
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "descriptors.npz",
+        "rankings",
+        "results.json",
+    ]
+
+
+def test_without_expansion_only_the_plain_scores_are_printed(measure, tmp_path):
+    _, with_expansion, _ = measure()
+    _, out, _ = measure("--qe", "0", "--output", tmp_path / "out")
+    assert out.splitlines() == with_expansion.splitlines()[:3]
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["mAP_query_expansion"] is None
+
+
+@needs_authors_head
+def test_descriptors_with_the_authors_method_are_the_originals(measure, dataset, tmp_path, caffe_weights):
+    # Saved without loss and with S its own longer side, the golden picture comes to the network as it is.
+    arrays = golden_arrays("backbone")
+    Image.fromarray(np.ascontiguousarray(arrays["224x160/bgr"][::-1].transpose(1, 2, 0))).save(
+        dataset / "jpg" / "golden.png"
+    )
+    options = ["--S", "224", "--weights-dir", caffe_weights, "--output", tmp_path / "out"]
+    status, _, err = measure(*options, network=["--device", "cpu"])
+    assert status == 0, err
+    found = np.load(tmp_path / "out" / "descriptors.npz")
+    descriptor = found["descriptors"][found["names"].tolist().index("golden")]
+    expected = arrays["224x160/descriptor"]
+    assert descriptor @ expected / np.linalg.norm(expected) >= 0.99999
+
+
+@pytest.mark.parametrize(
+    "options", [["--batch-size", "3"], ["--workers", "2"], ["--batch-size", "2", "--workers", "1"]]
+)
+def test_batches_and_workers_change_nothing(measure, tmp_path, options):
+    measure("--output", tmp_path / "one")
+    measure("--output", tmp_path / "other", *options)
+    one, other = (np.load(tmp_path / name / "descriptors.npz") for name in ("one", "other"))
+    assert one["names"].tolist() == other["names"].tolist()
+    np.testing.assert_allclose(one["descriptors"], other["descriptors"], atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_keeps_the_directions(measure, tmp_path, precision):
+    measure("--output", tmp_path / "full")
+    status, _, err = measure("--output", tmp_path / "half", "--precision", precision)
+    assert status == 0, err
+    full, half = (np.load(tmp_path / name / "descriptors.npz")["descriptors"] for name in ("full", "half"))
+    assert (full * half).sum(axis=1).min() > 0.99
+    assert np.abs(full - half).max() > 0
+
+
+@needs_photographs
+@pytest.mark.parametrize(("pooling", "expected", "expanded"), [("mac", 70.6, 55.1), ("rmac", 73.1, 62.6)])
+def test_photographs_of_landmarks_score_as_by_another_implementation(pooling, expected, expanded):
+    results = Measure_OxfordParis.main(
+        "Landmarks",
+        datasets_dir=SHARED / "data" / "datasets",
+        backbone="efficientnet_lite0",
+        pooling=pooling,
+        whiten=False,
+        device="cpu",
+    )
+    assert 100 * results["mAP"] == pytest.approx(expected, abs=1.0)
+    assert 100 * results["mAP_query_expansion"] == pytest.approx(expanded, abs=2.0)
+
+
+def test_a_query_without_positives_is_left_out_of_the_mean(measure, dataset, tmp_path):
+    _, before, _ = measure()
+    write_query(dataset, "q_0", "b 0 0 9 9", junk="a")
+    status, out, _ = measure("--output", tmp_path / "out")
+    assert status == 0
+    assert out.splitlines()[0] == "q_0: nan"
+    assert [line for line in out.splitlines() if "q_0" not in line] == before.splitlines()
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["AP"]["q_0"] is None
+
+
+def test_a_picture_of_one_pixels_height_is_described(measure, dataset, tmp_path, caffe_weights):
+    draw_picture(dataset / "jpg" / "line.png", size=(64, 8))
+    Image.open(dataset / "jpg" / "line.png").crop((0, 0, 64, 1)).save(dataset / "jpg" / "line.png")
+    caffe = ["--pooling", "rmac", "--weights-dir", caffe_weights, "--device", "cpu"]
+    for network in (EMBEDDED, caffe):
+        status, _, err = measure("--output", tmp_path / "out", network=network)
+        assert status == 0, err
+        found = np.load(tmp_path / "out" / "descriptors.npz")
+        line = found["descriptors"][found["names"].tolist().index("line")]
+        assert np.linalg.norm(line) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_program_can_score(measure, dataset, tmp_path):
+    program = tmp_path / "compute_ap"
+    program.write_text(
+        f"#!{sys.executable}\nimport sys\n"
+        "good = open(sys.argv[1] + '_good.txt').read().split()\n"
+        "print(0.125 if good == ['b'] and len(open(sys.argv[2]).read().split()) == 4 else 'wrong')\n"
+    )
+    program.chmod(0o755)
+    status, out, err = measure("--eval-binary", program)
+    assert status == 0, err
+    assert out.count("q_1: 12.50\n") == 2
+    assert "no program at" in error_line(measure("--eval-binary", tmp_path / "missing"))
+
+
+def test_an_undecodable_image_stops_with_its_name_unless_skipped(measure, dataset, tmp_path, caplog):
+    _, before, _ = measure()
+    (dataset / "jpg" / "e.png").write_bytes((dataset / "jpg" / "d.png").read_bytes()[:60])
+    assert "e.png cannot be decoded" in error_line(measure("--output", tmp_path / "out"))
+    assert list((tmp_path / "out").iterdir()) == []
+
+    status, out, _ = measure("--output", tmp_path / "out", "--skip-bad-images", "--workers", "2")
+    assert status == 0
+    assert out == before
+    assert "e.png cannot be decoded" in caplog.text
+    assert np.load(tmp_path / "out" / "descriptors.npz")["names"].tolist() == list("abcd")
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["images_left_out"] == [str(dataset / "jpg" / "e.png")]
+
+
+def test_bad_options_are_told(measure, tmp_path):
+    assert "--S: '0' is not a whole number from 1 up" in error_line(measure("--S", "0"))
+    assert "unrecognized arguments: --pool" in error_line(measure("--pool", "rmac"))
+    assert "invalid choice: 'gem'" in error_line(measure("--pooling", "gem"))
+    assert "device 'gpu' cannot be used" in error_line(measure("--device", "gpu"))
+    if not torch.cuda.is_available():
+        assert "device 'cuda' cannot be used" in error_line(measure("--device", "cuda"))
+
+
+def test_missing_files_are_told_before_any_work(measure, dataset, tmp_path):
+    assert "no data set at" in error_line(measure("--dataset", "Oxford"))
+    assert "--pooling rmac --no-whiten" in error_line(measure(network=["--backbone", "efficientnet_lite0"]))
+    assert "weights.tar" in error_line(measure(network=[]))
+    assert "no backbone weights at" in error_line(measure(network=["--pooling", "rmac", "--no-whiten"]))
+    (tmp_path / "file").touch()
+    assert "cannot write" in error_line(measure("--output", tmp_path / "file"))
+
+
+def test_a_damaged_weights_file_is_told(measure, tmp_path, caffe_weights):
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    whole = caffe_weights / "resnet101_caffeProto.pth"
+    with whole.open("rb") as file:
+        (weights / whole.name).write_bytes(file.read(1_000_000))
+    line = error_line(measure(network=["--pooling", "rmac", "--no-whiten"]))
+    assert "resnet101_caffeProto.pth cannot be read" in line
+
+
+def test_mini_draws_itself(tmp_path, capsys, monkeypatch):
+    # With fewer pictures than the real one, so that the test need not describe two hundred.
+    monkeypatch.setattr(benchmark, "MiniSettings", partial(MiniSettings, landmarks=2, distractors=4))
+    words = ["--dataset", "Mini", "--datasets-dir", str(tmp_path), "--S", "128", *EMBEDDED]
+    assert run_command(lambda: Measure_OxfordParis.command_line(words)) == 0
+    lines = capsys.readouterr().out.splitlines()
+    queries = [f"landmark0{landmark}_{number}" for landmark in range(2) for number in range(1, 4)]
+    assert [line.split(":")[0] for line in lines[:6]] == queries
+    assert len(list((tmp_path / "Mini" / "jpg").iterdir())) == 2 * 8 + 4

@@ -1,0 +1,99 @@
+"""The scripts' command-line options and their defaults, each in one place."""
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn, get_args
+
+from models.attention import Activation
+from models.backbones import BACKBONES, DEFAULT_BACKBONE
+from models.retrieval_network import Pooling
+from utils.device import PRECISIONS
+from utils.errors import UserError
+from utils.file_names import DATASETS_DIR, WEIGHTS_DIR
+
+LONGER_SIDE = 1024
+"""S of an evaluation: the longer side of the resized image, in pixels."""
+
+LEVELS = 5
+"""L of regional attention: the number of R-MAC levels."""
+
+POOLING: Pooling = "ra"
+ACTIVATION: Activation = "tanh"
+EXPANSION = 5
+"""Images averaged with the query for its expansion."""
+
+DEVICE = "auto"
+PRECISION = "float32"
+SEED = 0
+WORKERS = min(os.cpu_count() or 1, 8)
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """A parser whose complaints are user errors like all others, and that takes no abbreviations."""
+
+    def __init__(self, description: str) -> None:
+        super().__init__(
+            description=description,
+            allow_abbrev=False,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Raises a UserError instead of leaving the program."""
+        raise UserError(f"{message} (--help lists the options)")
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """An argument type: a whole number that is not less than `least`."""
+
+    def whole_number(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if number < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} up")
+        return number
+
+    return whole_number
+
+
+def add_network_options(parser: argparse.ArgumentParser) -> None:
+    """Options that say which network: backbone, regions, attention, whitening."""
+    group = parser.add_argument_group("network")
+    group.add_argument("--weights-dir", type=Path, default=WEIGHTS_DIR, help="folder of the weight files")
+    group.add_argument("--backbone", choices=list(BACKBONES), default=DEFAULT_BACKBONE, help="frozen network")
+    group.add_argument(
+        "--pooling",
+        choices=get_args(Pooling),
+        default=POOLING,
+        help="regional attention, R-MAC (all regions alike) or MAC (the whole map)",
+    )
+    group.add_argument("--no-whiten", dest="whiten", action="store_false", help="leave the PCA whitening out")
+    group.add_argument("--L", type=at_least(1), default=LEVELS, help="number of R-MAC levels")
+    group.add_argument(
+        "--activation",
+        choices=get_args(Activation),
+        default=ACTIVATION,
+        help="between the layers of the attention head",
+    )
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Options that say where from and how to compute: data sets' folder, image size, device, seed."""
+    group = parser.add_argument_group("run")
+    group.add_argument("--datasets-dir", type=Path, default=DATASETS_DIR, help="folder of the data sets")
+    group.add_argument(
+        "--S", type=at_least(1), default=LONGER_SIDE, help="longer side of the resized image, in pixels"
+    )
+    group.add_argument("--device", default=DEVICE, help="auto, cpu, cuda, or one GPU as cuda:1")
+    group.add_argument("--precision", choices=list(PRECISIONS), default=PRECISION, help="of the backbone")
+    group.add_argument(
+        "--batch-size",
+        type=at_least(1),
+        help="images of one size at a time; 1 on a CPU, 16 on a GPU if not given",
+    )
+    group.add_argument("--workers", type=at_least(0), default=WORKERS, help="processes that decode images")
+    group.add_argument("--seed", type=at_least(0), default=SEED, help="of whatever is drawn at random")

@@ -1,0 +1,86 @@
+"""Descriptors of pictures: the loop that feeds the network."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from models.backbones import Backbone
+from models.retrieval_network import RetrievalNetwork
+from utils.errors import UserError
+from utils.image_loading import Picture, UnreadableImageError
+from utils.size_batches import BadPicture, size_batches
+
+GPU_BATCH_SIZE = 16
+CPU_BATCH_SIZE = 1
+"""On a CPU one picture already keeps every core busy, and larger batches fall out of its caches."""
+
+
+class Descriptors(NamedTuple):
+    """One row a picture, (N, D) float32, and the pictures that could not be decoded, whose rows are zero."""
+
+    rows: np.ndarray
+    bad: dict[int, UnreadableImageError]
+
+
+@torch.inference_mode()
+def describe(
+    network: RetrievalNetwork,
+    backbone: Backbone,
+    pictures: Sequence[Picture],
+    *,
+    longer_side: int,
+    batch_size: int | None,
+    workers: int,
+    skip_bad_images: bool = False,
+    title: str = "images",
+) -> Descriptors:
+    """Describes pictures by a network.
+
+    Args:
+        network: in evaluation mode, on its device.
+        backbone: the entry of its backbone, which says how pixels are prepared.
+        pictures: what to describe.
+        longer_side: S, the longer side of the resized images, in pixels.
+        batch_size: pictures of one size in a batch, at most; None for what suits the device.
+        workers: processes that decode.
+        skip_bad_images: go on after a picture that cannot be decoded.
+        title: what the progress bar calls the pictures.
+
+    Raises:
+        UnreadableImageError: a picture cannot be decoded, unless those are skipped.
+        UserError: a descriptor is not finite, or the GPU's memory does not suffice.
+    """
+    weight = next(network.backbone.parameters())
+    if batch_size is None:
+        batch_size = GPU_BATCH_SIZE if weight.device.type == "cuda" else CPU_BATCH_SIZE
+    rows: np.ndarray | None = None
+    bad: dict[int, UnreadableImageError] = {}
+    batches = size_batches(pictures, longer_side, batch_size, workers)
+    with tqdm(total=len(pictures), desc=title, unit="image", disable=None) as progress:
+        for batch in batches:
+            if isinstance(batch, BadPicture):
+                if not skip_bad_images:
+                    raise batch.error
+                bad[batch.index] = batch.error
+                progress.update()
+                continue
+            try:
+                images = backbone.normalise(batch.pixels.to(weight.device)).to(weight.dtype)
+                found = network(images).cpu().numpy()
+            except torch.OutOfMemoryError as error:
+                raise UserError(
+                    "the GPU's memory does not suffice: try a smaller --batch-size or --S"
+                ) from error
+            if not np.isfinite(found).all():
+                first = pictures[batch.indices[int(np.isfinite(found).all(1).argmin())]].path
+                raise UserError(f"the descriptor of {first} is not finite: try --precision float32")
+            if rows is None:
+                rows = np.zeros((len(pictures), found.shape[1]), np.float32)
+            rows[batch.indices] = found
+            progress.update(len(batch.indices))
+    if rows is None:
+        raise UserError(f"none of the {len(pictures)} {title} can be decoded")
+    return Descriptors(rows, bad)
