@@ -52,7 +52,7 @@ def main(
     device: str = arguments.DEVICE,
     precision: str = arguments.PRECISION,
     batch_size: int | None = None,
-    workers: int = arguments.WORKERS,
+    workers: int | None = None,
     seed: int = arguments.SEED,
     skip_bad_images: bool = False,
     eval_binary: Path | None = None,

@@ -58,13 +58,11 @@ class Backbone:
         Returns:
             (N, 3, H, W) float32 in channels_last.
         """
-        order = [0, 1, 2] if self.channel_order == "RGB" else [2, 1, 0]
-        x = pixels.to(torch.float32)
-        if self.channel_order == "BGR":
-            x = x[..., order]
-        x = x - x.new_tensor(self.mean)
+        x = pixels if self.channel_order == "RGB" else pixels.flip(3)
+        x = x.to(torch.float32)
+        x.sub_(x.new_tensor(self.mean))
         if self.scale != (1.0, 1.0, 1.0):
-            x = x / x.new_tensor(self.scale)
+            x.div_(x.new_tensor(self.scale))
         return x.permute(0, 3, 1, 2)
 
 

@@ -1,7 +1,6 @@
 """The scripts' command-line options and their defaults, each in one place."""
 
 import argparse
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn, get_args
@@ -27,7 +26,6 @@ EXPANSION = 5
 DEVICE = "auto"
 PRECISION = "float32"
 SEED = 0
-WORKERS = min(os.cpu_count() or 1, 8)
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -93,7 +91,11 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--batch-size",
         type=at_least(1),
-        help="images of one size at a time; 1 on a CPU, 16 on a GPU if not given",
+        help="images of one size at a time; what suits the device if not given",
     )
-    group.add_argument("--workers", type=at_least(0), default=WORKERS, help="processes that decode images")
+    group.add_argument(
+        "--workers",
+        type=at_least(0),
+        help="processes that decode images, 0 for the one that computes; what suits the device if not given",
+    )
     group.add_argument("--seed", type=at_least(0), default=SEED, help="of whatever is drawn at random")

@@ -9,13 +9,10 @@ from tqdm import tqdm
 
 from models.backbones import Backbone
 from models.retrieval_network import RetrievalNetwork
+from utils.device import suitable_batch_size, suitable_workers
 from utils.errors import UserError
 from utils.image_loading import Picture, UnreadableImageError
 from utils.size_batches import BadPicture, size_batches
-
-GPU_BATCH_SIZE = 16
-CPU_BATCH_SIZE = 1
-"""On a CPU one picture already keeps every core busy, and larger batches fall out of its caches."""
 
 
 class Descriptors(NamedTuple):
@@ -32,8 +29,8 @@ def describe(
     pictures: Sequence[Picture],
     *,
     longer_side: int,
-    batch_size: int | None,
-    workers: int,
+    batch_size: int | None = None,
+    workers: int | None = None,
     skip_bad_images: bool = False,
     title: str = "images",
 ) -> Descriptors:
@@ -45,7 +42,7 @@ def describe(
         pictures: what to describe.
         longer_side: S, the longer side of the resized images, in pixels.
         batch_size: pictures of one size in a batch, at most; None for what suits the device.
-        workers: processes that decode.
+        workers: processes that decode, 0 for this one; None for what suits the device.
         skip_bad_images: go on after a picture that cannot be decoded.
         title: what the progress bar calls the pictures.
 
@@ -54,8 +51,8 @@ def describe(
         UserError: a descriptor is not finite, or the GPU's memory does not suffice.
     """
     weight = next(network.backbone.parameters())
-    if batch_size is None:
-        batch_size = GPU_BATCH_SIZE if weight.device.type == "cuda" else CPU_BATCH_SIZE
+    batch_size = suitable_batch_size(weight.device) if batch_size is None else batch_size
+    workers = suitable_workers(weight.device) if workers is None else workers
     rows: np.ndarray | None = None
     bad: dict[int, UnreadableImageError] = {}
     batches = size_batches(pictures, longer_side, batch_size, workers)

@@ -1,8 +1,18 @@
 """The device and number type to compute with."""
 
+import os
+
 import torch
 
 from utils.errors import UserError
+
+GPU_BATCH_SIZE = 16
+CPU_BATCH_SIZE = 1
+"""On a CPU one picture already keeps every core busy, and larger batches fall out of its caches."""
+
+GPU_WORKERS = 8
+CORES_A_CPU_WORKER = 8
+"""A worker takes a core from a network on the CPU: with fewer cores that costs more than it gains."""
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -29,3 +39,14 @@ def choose_device(name: str) -> torch.device:
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.deterministic = True
     return device
+
+
+def suitable_batch_size(device: torch.device) -> int:
+    """How many pictures of one size to describe at a time."""
+    return GPU_BATCH_SIZE if device.type == "cuda" else CPU_BATCH_SIZE
+
+
+def suitable_workers(device: torch.device) -> int:
+    """How many processes should decode pictures; 0 for the one that computes."""
+    cores = os.cpu_count() or 1
+    return min(cores, GPU_WORKERS) if device.type == "cuda" else cores // CORES_A_CPU_WORKER

@@ -27,7 +27,7 @@ def command_line() -> None:
     parser.add_argument(
         "--seed", type=arguments.at_least(0), default=default.seed, help="of all that is drawn"
     )
-    parser.add_argument("--workers", type=arguments.at_least(1), default=arguments.WORKERS, help="processes")
+    parser.add_argument("--workers", type=arguments.at_least(1), help="processes; one a core if not given")
     options = parser.parse_args()
     if options.folder.exists() and not (options.folder / MINI_SETTINGS).is_file():
         raise UserError(f"{options.folder} was not drawn by this program: choose another folder")
