@@ -21,13 +21,13 @@ from models.attention import Activation
 from models.backbones import BACKBONES, DEFAULT_BACKBONE
 from models.retrieval_network import Pooling
 from utils import arguments, report
-from utils.atomic_files import make_folder
+from utils.atomic_files import check_writable, make_folder
 from utils.compute_ap import compute_ap, compute_ap_by_binary
 from utils.describe import describe
 from utils.device import PRECISIONS, choose_device
 from utils.errors import UserError, run_command
 from utils.file_names import DATASETS_DIR, LABELS_FOLDER, MINI, RANKINGS_FOLDER, WEIGHTS_DIR
-from utils.image_loading import Picture
+from utils.image_loading import Picture, UnreadableImageError
 from utils.mini_benchmark import prepare_mini
 from utils.oxford_paris import RetrievalDataset, check_queries, find_dataset, read_dataset
 from utils.query_expansion import average_query_expansion
@@ -69,7 +69,7 @@ def main(
     settings = dict(locals())
     seconds: dict[str, float] = {}
     if output is not None:
-        make_folder(output)
+        check_writable(output)
 
     with timed(seconds, "load"):
         if dataset == MINI:
@@ -92,7 +92,11 @@ def main(
     common = {"longer_side": S, "batch_size": batch_size, "workers": workers}
     with timed(seconds, "queries"):
         entry = BACKBONES[backbone]
-        queries = describe(network, entry, data.query_pictures(), title="queries", **common).rows
+        try:
+            queries = describe(network, entry, data.query_pictures(), title="queries", **common).rows
+        except UnreadableImageError as error:
+            query = next(query.name for query in data.queries if data.images[query.image] == error.path)
+            raise UserError(f"query {query}: {error}") from error
     with timed(seconds, "images"):
         pictures = [Picture(path) for path in data.images.values()]
         found = describe(network, entry, pictures, skip_bad_images=skip_bad_images, **common)
@@ -135,6 +139,7 @@ def main(
         "versions": report.versions(torch_device),
     }
     if output is not None:
+        make_folder(output)
         query_names = [query.name for query in data.queries]
         report.write_descriptors(output, names, database, query_names, queries)
         report.write_rankings(output, named_rankings(data, names, rankings))

@@ -36,7 +36,7 @@ class Backbone:
 
     `normalise` prepares pixels with `channel_order`, `mean` and `scale` (in grey levels, in that order of
     channels); `build` makes the network without its weights; `module_name` translates the names in the
-    published state dict, of which `classifier` is the prefix of the layer that only training needs.
+    published state dict.
     """
 
     build: Callable[[], nn.Module]
@@ -46,7 +46,6 @@ class Backbone:
     channel_order: Literal["RGB", "BGR"]
     mean: tuple[float, float, float]
     scale: tuple[float, float, float]
-    classifier: str = "fc."
     module_name: Callable[[str], str] = str
 
     def normalise(self, pixels: Tensor) -> Tensor:
@@ -102,7 +101,6 @@ BACKBONES: dict[str, Backbone] = {
         channel_order="RGB",
         mean=(127.0, 127.0, 127.0),
         scale=(128.0, 128.0, 128.0),
-        classifier="fc.",
         module_name=module_name,
     ),
 }

@@ -120,4 +120,5 @@ def _averaging_matrix(grid: CellGrid, device: torch.device, dtype: torch.dtype) 
                 cells = row[top:below, left:right]
                 cells[...] = 1 / max(cells.size, 1)
                 rows.append(row.ravel())
-    return torch.from_numpy(np.stack(rows)).to(device, dtype)
+    with torch.inference_mode(False):  # or a matrix first made in an evaluation would fail in training
+        return torch.from_numpy(np.stack(rows)).to(device, dtype)

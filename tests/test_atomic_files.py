@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from utils.atomic_files import make_folder, replace_file, replace_folder
+from utils.atomic_files import check_writable, make_folder, replace_file, replace_folder
 from utils.errors import UserError
 
 
@@ -52,10 +52,16 @@ def test_a_folder_takes_the_place_of_the_old_one(tmp_path):
     assert names(tmp_path) == ["folder"]
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+@pytest.mark.parametrize("use", [check_writable, make_folder])
+def test_a_folder_that_cannot_be_made_is_told(tmp_path, use):
     (tmp_path / "file").touch()
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(UserError, match="cannot write"):
-            make_folder(path)
+            use(path)
+
+
+def test_checking_leaves_nothing_behind(tmp_path):
+    check_writable(tmp_path / "a" / "b")
+    assert names(tmp_path) == []
     make_folder(tmp_path / "a" / "b")
     assert (tmp_path / "a" / "b").is_dir()

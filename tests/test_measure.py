@@ -220,7 +220,7 @@ def test_an_undecodable_image_stops_with_its_name_unless_skipped(measure, datase
     _, before, _ = measure()
     (dataset / "jpg" / "e.png").write_bytes((dataset / "jpg" / "d.png").read_bytes()[:60])
     assert "e.png cannot be decoded" in error_line(measure("--output", tmp_path / "out"))
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
 
     status, out, _ = measure("--output", tmp_path / "out", "--skip-bad-images", "--workers", "2")
     assert status == 0
@@ -229,6 +229,11 @@ def test_an_undecodable_image_stops_with_its_name_unless_skipped(measure, datase
     assert np.load(tmp_path / "out" / "descriptors.npz")["names"].tolist() == list("abcd")
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["images_left_out"] == [str(dataset / "jpg" / "e.png")]
+
+
+def test_a_query_on_an_undecodable_image_is_named_even_if_those_are_skipped(measure, dataset):
+    (dataset / "jpg" / "a.png").write_bytes((dataset / "jpg" / "a.png").read_bytes()[:60])
+    assert "query q_1: " in error_line(measure("--skip-bad-images"))
 
 
 def test_bad_options_are_told(measure, tmp_path):

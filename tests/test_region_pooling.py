@@ -51,6 +51,15 @@ def test_maxima_are_the_originals(size):
     np.testing.assert_allclose(maxima, arrays[f"{name}/region_max"], rtol=1e-4)
 
 
+def test_means_are_differentiable_after_an_evaluation():
+    grid = cell_grid((64, 64), (2, 2), 2, 32)
+    with torch.inference_mode():
+        region_mean(torch.ones(1, 1, 2, 2), grid)
+    features = torch.ones(1, 1, 2, 2, requires_grad=True)
+    region_mean(features, grid).sum().backward()
+    assert float(features.grad.sum()) == pytest.approx(5)  # five regions, each the mean of its cells
+
+
 def test_a_region_beyond_the_map_is_zero():
     # A 33 pixels wide input has one cell; the level-2 region that starts at pixel 11 begins in cell 0, the
     # one of level 5 that starts at pixel 22 in cell 1, which is not there.

@@ -10,17 +10,27 @@ from typing import IO
 from utils.errors import UserError
 
 
-def make_folder(path: Path) -> None:
-    """Makes a folder, or finds it there, and checks that files can be written into it.
+def check_writable(folder: Path) -> None:
+    """Checks, before hours of work, that a folder can be written to, or made where it is not there yet.
 
     Raises:
-        UserError: it cannot be made or written to.
+        UserError: it cannot.
     """
-    with _told_of(path):
-        path.mkdir(parents=True, exist_ok=True)
-        probe = _temporary(path / "probe")
+    with _told_of(folder):
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        probe = _temporary(existing / "probe")
         probe.touch()
         probe.unlink()
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder, or finds it there.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    with _told_of(folder):
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager
