@@ -200,7 +200,8 @@ def command_line(words: Sequence[str] | None = None) -> None:
         default="Oxford",
         help="a folder in --datasets-dir or anywhere: Oxford, Paris, Oxford105k, ...; Mini draws itself",
     )
-    arguments.add_network_options(parser)
+    arguments.add_backbone_options(parser)
+    arguments.add_descriptor_options(parser)
     arguments.add_run_options(parser)
     parser.add_argument(
         "--qe",

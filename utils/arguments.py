@@ -58,18 +58,22 @@ def at_least(least: int) -> Callable[[str], int]:
     return whole_number
 
 
-def add_network_options(parser: argparse.ArgumentParser) -> None:
-    """Options that say which network: backbone, regions, attention, whitening."""
+def positive(text: str) -> float:
+    """An argument type: a finite number greater than 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number greater than 0")
+    return number
+
+
+def add_backbone_options(parser: argparse.ArgumentParser) -> None:
+    """Options of all jobs that look at regions through a backbone."""
     group = parser.add_argument_group("network")
     group.add_argument("--weights-dir", type=Path, default=WEIGHTS_DIR, help="folder of the weight files")
     group.add_argument("--backbone", choices=list(BACKBONES), default=DEFAULT_BACKBONE, help="frozen network")
-    group.add_argument(
-        "--pooling",
-        choices=get_args(Pooling),
-        default=POOLING,
-        help="regional attention, R-MAC (all regions alike) or MAC (the whole map)",
-    )
-    group.add_argument("--no-whiten", dest="whiten", action="store_false", help="leave the PCA whitening out")
     group.add_argument("--L", type=at_least(1), default=LEVELS, help="number of R-MAC levels")
     group.add_argument(
         "--activation",
@@ -79,20 +83,32 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_run_options(parser: argparse.ArgumentParser) -> None:
-    """Options that say where from and how to compute: data sets' folder, image size, device, seed."""
-    group = parser.add_argument_group("run")
-    group.add_argument("--datasets-dir", type=Path, default=DATASETS_DIR, help="folder of the data sets")
+def add_descriptor_options(parser: argparse.ArgumentParser) -> None:
+    """Options that say how regions become descriptors, and of which pictures."""
+    group = parser.add_argument_group("descriptors")
+    group.add_argument(
+        "--pooling",
+        choices=get_args(Pooling),
+        default=POOLING,
+        help="regional attention, R-MAC (all regions alike) or MAC (the whole map)",
+    )
+    group.add_argument("--no-whiten", dest="whiten", action="store_false", help="leave the PCA whitening out")
     group.add_argument(
         "--S", type=at_least(1), default=LONGER_SIDE, help="longer side of the resized image, in pixels"
     )
-    group.add_argument("--device", default=DEVICE, help="auto, cpu, cuda, or one GPU as cuda:1")
-    group.add_argument("--precision", choices=list(PRECISIONS), default=PRECISION, help="of the backbone")
     group.add_argument(
         "--batch-size",
         type=at_least(1),
         help="images of one size at a time; what suits the device if not given",
     )
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Options that say where the data are and how to compute."""
+    group = parser.add_argument_group("run")
+    group.add_argument("--datasets-dir", type=Path, default=DATASETS_DIR, help="folder of the data sets")
+    group.add_argument("--device", default=DEVICE, help="auto, cpu, cuda, or one GPU as cuda:1")
+    group.add_argument("--precision", choices=list(PRECISIONS), default=PRECISION, help="of the backbone")
     group.add_argument(
         "--workers",
         type=at_least(0),

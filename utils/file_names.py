@@ -19,11 +19,23 @@ ATTENTION_WEIGHTS = "ContextAwareRegionalAttention_weights.pth"
 PCA_COMPONENTS = "pca_components.npy"
 PCA_MEAN = "pca_mean.npy"
 
+# a training's output
+TRAINING_STATE = "training_state.pth"
+TRAINING_LOG = "training.jsonl"
+TRAINING_CURVES = "training.png"
+TENSORBOARD_FOLDER = "tensorboard"
+
 # an evaluation's output
 RESULTS = "results.json"
 DESCRIPTORS = "descriptors.npz"
 RANKINGS_FOLDER = "rankings"
 RANKING_SUFFIX = ".rnk"
+
+
+def trained_weights(number: int, accuracy: float) -> str:
+    """Attention weights of a training's report, by its number from 1 and its validation accuracy."""
+    name = Path(ATTENTION_WEIGHTS)
+    return f"{name.stem}_{number}_{accuracy:.4f}{name.suffix}"
 
 
 def weights_folder(weights_dir: Path, backbone: str) -> Path:

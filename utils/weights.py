@@ -49,8 +49,7 @@ def load_network(
     check_head_files(backbone, weights_dir, needs_attention=pooling == "ra", needs_pca=whiten)
     folder = weights_folder(weights_dir, backbone)
     network = RetrievalNetwork(
-        # Folded and in channels_last the same network runs 1.4 times as fast on a CPU.
-        fold_batch_norms(load_backbone(entry, weights_dir)).to(dtype, memory_format=torch.channels_last),
+        load_folded_backbone(entry, weights_dir).to(dtype),
         entry.stride,
         pooling,
         levels,
@@ -91,6 +90,31 @@ def load_backbone(backbone: Backbone, weights_dir: Path) -> nn.Module:
     network = backbone.build().eval()
     fill(network, state, source)
     return network
+
+
+def load_folded_backbone(backbone: Backbone, weights_dir: Path) -> nn.Module:
+    """A backbone to be used and not trained: the same function, 1.4 times as fast on a CPU.
+
+    Raises:
+        UserError: as `load_backbone`.
+    """
+    network = fold_batch_norms(load_backbone(backbone, weights_dir)).requires_grad_(False)
+    return network.to(memory_format=torch.channels_last)
+
+
+def load_classifier(backbone: Backbone, weights_dir: Path) -> tuple[Tensor, Tensor]:
+    """Weight (K, C) and bias (K,) of the layer behind a backbone that tells ImageNet's K classes.
+
+    Raises:
+        UserError: the weights are missing or damaged, or hold no such layer.
+    """
+    state, source = read_backbone_weights(backbone, weights_dir)
+    weight, bias = state.get("fc.weight"), state.get("fc.bias")
+    if weight is None or bias is None or weight.shape != (len(bias), backbone.channels):
+        raise UserError(
+            f"{source} has no classifier, as training needs: fc.weight (K, {backbone.channels}), fc.bias (K)"
+        )
+    return weight.float(), bias.float()
 
 
 def read_backbone_weights(backbone: Backbone, weights_dir: Path) -> tuple[dict[str, Tensor], str]:

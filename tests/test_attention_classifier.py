@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import authors_head_file, golden_arrays, needs_authors_head
+from torch import nn
+
+from models.attention import ContextAwareRegionalAttention
+from models.attention_classifier import AttentionClassifier, RegionFeatures, region_features
+from utils.weights import load_attention
+
+
+@needs_authors_head
+@pytest.mark.parametrize("activation", ["tanh", "softplus"])
+def test_loss_and_gradients_are_the_originals(activation):
+    arrays = golden_arrays("training")
+    rng = np.random.default_rng(int(arrays["fc_seed"]))
+    rng.standard_normal((2, 2048, 7, 7))
+    fc_weight = torch.from_numpy((0.02 * rng.standard_normal((1000, 2048))).astype(np.float32))
+    head = load_attention(authors_head_file(), 2048, activation)
+    model = AttentionClassifier(head, fc_weight, torch.zeros(1000))
+
+    # The features are the backbone's output of 224 x 224 inputs, so a network that returns them is put there.
+    maps = torch.from_numpy(arrays["features"]).float()
+    features = region_features(lambda images: maps, torch.empty(2, 3, 224, 224), 5, 32, 2)
+    loss = F.cross_entropy(
+        model(RegionFeatures(*(tensor.clone() for tensor in features))), torch.from_numpy(arrays["labels"])
+    )
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(float(arrays[f"{activation}/loss"]), rel=1e-4)
+    for name, parameter in head.named_parameters():
+        gradient = parameter.grad[:, ::32] if name == "conv_att_1.weight" else parameter.grad
+        expected = arrays[f"{activation}/grad/{name}"]
+        np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+def some_features(regions=4, channels=6):
+    torch.manual_seed(0)
+    return RegionFeatures(
+        torch.rand(2, regions, channels), torch.rand(2, regions, channels), torch.rand(2, channels)
+    )
+
+
+def test_scores_are_the_classifiers_of_the_weighted_mean():
+    features = some_features()
+    head = ContextAwareRegionalAttention(6)
+    weight, bias = torch.randn(3, 6), torch.randn(3)
+    weights = head(features.means, features.context)
+    expected = [
+        weight @ sum(weights[n, r] * features.maxima[n, r] for r in range(4)) / 4 + bias for n in range(2)
+    ]
+    torch.testing.assert_close(
+        AttentionClassifier(head, weight, bias)(features), torch.stack(expected), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_uniform_scores_are_those_of_weight_one():
+    class One(ContextAwareRegionalAttention):
+        def forward(self, region_means, context):
+            return torch.ones(region_means.shape[:2])
+
+    model = AttentionClassifier(One(6), torch.randn(3, 6), torch.randn(3))
+    torch.testing.assert_close(model.uniform(some_features()), model(some_features()))
+
+
+def test_the_backbone_is_not_differentiated_whatever_the_batch():
+    backbone = nn.Conv2d(3, 5, 32, 32)
+    images = torch.randn(3, 3, 96, 64)
+    one_by_one = region_features(backbone, images, 2, 32, 1)
+    together = region_features(backbone, images, 2, 32, 3)
+    assert all(tensor.is_inference() for tensor in together)
+    for a, b in zip(one_by_one, together, strict=True):
+        torch.testing.assert_close(a, b)

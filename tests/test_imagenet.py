@@ -1,0 +1,94 @@
+import pytest
+from conftest import SHARED, draw_picture, needs_photographs
+
+from utils.errors import UserError
+from utils.imagenet import read_training_images, read_validation_images, read_wnids
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two pictures of the third and one of the last class; a validation picture of each of classes 0 to 4."""
+    wnids = read_wnids()
+    for wnid, count in ((wnids[2], 2), (wnids[999], 1)):
+        (tmp_path / "train" / "data" / wnid).mkdir(parents=True)
+        for number in range(count):
+            draw_picture(tmp_path / "train" / "data" / wnid / f"{wnid}_{number}.JPEG")
+    (tmp_path / "val" / "data").mkdir(parents=True)
+    for number in range(5):
+        draw_picture(tmp_path / "val" / "data" / f"v{number}.JPEG")
+    write_listing(tmp_path, "".join(f"v{number}.JPEG {number}\n" for number in range(5)))
+    return tmp_path
+
+
+def write_listing(folder, text):
+    (folder / "val" / "val.txt").write_text(text)
+
+
+def test_the_wnids_are_a_thousand_sorted_ones():
+    wnids = read_wnids()
+    assert len(set(wnids)) == 1000
+    assert wnids == sorted(wnids)
+    assert wnids[0] == "n01440764"  # the tench
+
+
+@needs_photographs
+def test_the_wnids_are_those_of_ilsvrc():
+    assert read_wnids() == (SHARED / "data" / "imagenet_wnids.txt").read_text().split()
+
+
+def test_a_class_is_its_wnids_place_however_many_folders_there_are(folder):
+    images = read_training_images(folder, 1000)
+    assert images.classes.tolist() == [2, 2, 999]
+    assert [path.name for path in images.paths] == [
+        f"{read_wnids()[c]}_{n}.JPEG" for c, n in ((2, 0), (2, 1), (999, 0))
+    ]
+
+
+def test_other_folders_are_a_data_set_of_their_own_if_the_classifier_fits(folder):
+    data = folder / "train" / "data"
+    (data / "aardvark").mkdir()
+    draw_picture(data / "aardvark" / "a.jpg")
+    with pytest.raises(UserError, match=r"1 folders that are no ILSVRC wnids \(aardvark the first\)"):
+        read_training_images(folder, 1000)
+    assert read_training_images(folder, 3).classes.tolist() == [0, 1, 1, 2]
+
+
+def test_missing_or_empty_training_images_are_errors(tmp_path):
+    with pytest.raises(UserError, match=r"no training images: .* is missing"):
+        read_training_images(tmp_path, 1000)
+    (tmp_path / "train" / "data" / read_wnids()[0]).mkdir(parents=True)
+    with pytest.raises(UserError, match="no training images in"):
+        read_training_images(tmp_path, 1000)
+
+
+def test_validation_images_are_drawn_once(folder):
+    whole = read_validation_images(folder, 1000, 100, 0)
+    assert whole.classes.tolist() == [0, 1, 2, 3, 4]
+    assert [path.name for path in whole.paths] == [f"v{number}.JPEG" for number in range(5)]
+    part = read_validation_images(folder, 1000, 3, 1)
+    assert len(set(part.paths)) == 3
+    assert part.paths == read_validation_images(folder, 1000, 3, 1).paths
+    draws = {tuple(read_validation_images(folder, 1000, 3, seed).paths) for seed in range(10)}
+    assert len(draws) > 1
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("v0.JPEG 0\n", "is short: 4 files"),
+        ("".join(f"v{n}.JPEG {n}\n" for n in range(6)), "names 1 files that are not in .*, v5.JPEG"),
+        ("v0.JPEG\n", "line 1: expected"),
+        ("v0.JPEG 0\nv1.JPEG 1000\n", r"line 2: expected '<file name> <class index 0\.\.999>'"),
+        ("v0.JPEG -1\n", "line 1: expected"),
+    ],
+)
+def test_a_bad_listing_is_told(folder, text, said):
+    write_listing(folder, text)
+    with pytest.raises(UserError, match=said):
+        read_validation_images(folder, 1000, 10, 0)
+
+
+def test_a_missing_listing_is_told(folder):
+    (folder / "val" / "val.txt").unlink()
+    with pytest.raises(UserError, match=r"val\.txt is missing"):
+        read_validation_images(folder, 1000, 10, 0)
