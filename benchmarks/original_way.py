@@ -1,4 +1,6 @@
-"""The method the way the original computes it: one image, one region at a time. The baseline, kept plain."""
+"""The method the way the original computes it, one region at a time. The baseline, kept plain."""
+
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -10,6 +12,29 @@ from models.regions import rmac_regions
 from models.whitening import Whitening
 
 
+def weighted_regions(
+    features: Tensor, image_size: tuple[int, int], levels: int, attention: ContextAwareRegionalAttention
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Maximum (N, C) and weight (N, 1) of each region of feature maps (N, C, h, w)."""
+    context = features.mean((2, 3))
+    for x, y, w, h in rmac_regions(*image_size, levels):
+        left, top, right, bottom = np.rint(np.array([x, y, x + w - 1, y + h - 1]) / 32).astype(int)
+        cells = features[:, :, top : bottom + 1, left : right + 1]
+        both = torch.cat([cells.mean((2, 3)), context], dim=1).unsqueeze(2)
+        hidden = attention.activation(attention.conv_att_1(both))
+        yield cells.amax((2, 3)), F.softplus(attention.conv_att_2(hidden)).squeeze(2)
+
+
+def pooled_regions(
+    features: Tensor, image_size: tuple[int, int], levels: int, attention: ContextAwareRegionalAttention
+) -> Tensor:
+    """Mean (N, C) of the weighted maxima, as training sees it."""
+    weighted = [
+        weight * maximum for maximum, weight in weighted_regions(features, image_size, levels, attention)
+    ]
+    return torch.stack(weighted).mean(0)
+
+
 def describe_map(
     features: Tensor,
     image_size: tuple[int, int],
@@ -18,18 +43,11 @@ def describe_map(
     whitening: Whitening,
 ) -> Tensor:
     """Descriptor (D,) of one image from its feature map (1, C, h, w)."""
-    context = features.mean((2, 3))
-    descriptor = torch.zeros(whitening.components.shape[0])
-    regions = rmac_regions(*image_size, levels)
-    for x, y, w, h in regions:
-        left, top, right, bottom = np.rint(np.array([x, y, x + w - 1, y + h - 1]) / 32).astype(int)
-        cells = features[:, :, top : bottom + 1, left : right + 1]
-        vector = F.normalize(whitening(cells.amax((2, 3))), dim=1)
-        both = torch.cat([cells.mean((2, 3)), context], dim=1).unsqueeze(2)
-        hidden = attention.activation(attention.conv_att_1(both))
-        weight = F.softplus(attention.conv_att_2(hidden))
-        descriptor += float(weight) * vector[0]
-    return F.normalize(descriptor / len(regions), dim=0)
+    weighted = [
+        weight * F.normalize(whitening(maximum), dim=1)
+        for maximum, weight in weighted_regions(features, image_size, levels, attention)
+    ]
+    return F.normalize(torch.stack(weighted).mean(0)[0], dim=0)
 
 
 def describe(

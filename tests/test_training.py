@@ -1,0 +1,303 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import draw_picture
+
+import Training_ImageNet
+from utils.errors import run_command
+from utils.imagenet import read_wnids
+
+ROOT = Path(__file__).parents[1]
+COMMON = [
+    *("--backbone", "efficientnet_lite0", "--crop", "64", "--resize", "68", "72", "--device", "cpu"),
+    *("--workers", "0", "--lr", "0.1", "--iterations", "10", "--checkpoint-every", "4"),
+]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Four classes of eight pictures, and six to validate with."""
+    folder = tmp_path_factory.mktemp("data")
+    wnids = read_wnids()[:4]
+    for place, wnid in enumerate(wnids):
+        (folder / "ImageNet" / "train" / "data" / wnid).mkdir(parents=True)
+        for number in range(8):
+            draw_picture(
+                folder / "ImageNet" / "train" / "data" / wnid / f"{number}.JPEG", 10 * place + number
+            )
+    (folder / "ImageNet" / "val" / "data").mkdir(parents=True)
+    for number in range(6):
+        draw_picture(folder / "ImageNet" / "val" / "data" / f"{number}.JPEG", 100 + number)
+    lines = "".join(f"{number}.JPEG {number % 4}\n" for number in range(6))
+    (folder / "ImageNet" / "val" / "val.txt").write_text(lines)
+    return folder
+
+
+@pytest.fixture
+def train(data, capsys):
+    """Runs the command line in this process: status, reports, standard error."""
+
+    def run(output, *options):
+        words = [*COMMON, "--datasets-dir", data, "--output", output, *options]
+        status = run_command(lambda: Training_ImageNet.command_line([str(word) for word in words]))
+        out, err = capsys.readouterr()
+        return status, [json.loads(line) for line in out.splitlines()], err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data, tmp_path_factory):
+    """The output of ten steps that nothing interrupted."""
+    output = tmp_path_factory.mktemp("undisturbed")
+    words = [*COMMON, "--datasets-dir", str(data), "--output", str(output)]
+    assert run_command(lambda: Training_ImageNet.command_line(words)) == 0
+    return output
+
+
+def command(data, output, *options):
+    script = [
+        str(ROOT / "Training_ImageNet.py"),
+        *COMMON,
+        "--datasets-dir",
+        str(data),
+        "--output",
+        str(output),
+    ]
+    return [*script, *options]
+
+
+def weights(output):
+    """The head's tensors of the last report."""
+    last = max(output.glob("ContextAware*.pth"), key=lambda path: int(path.stem.split("_")[-2]))
+    return torch.load(last, weights_only=True)
+
+
+def assert_same_weights(output, other):
+    for name, tensor in weights(output).items():
+        assert tensor.equal(weights(other)[name]), name
+
+
+def reports(output):
+    return [json.loads(line) for line in (output / "training.jsonl").read_text().splitlines()]
+
+
+def test_reports_every_so_often_and_at_the_end(undisturbed):
+    assert [report["step"] for report in reports(undisturbed)] == [4, 8, 10]
+    names = sorted(path.name for path in undisturbed.iterdir() if path.name != "tensorboard")
+    expected = [
+        f"ContextAwareRegionalAttention_weights_{report['report']}_{report['val_accuracy']:.4f}.pth"
+        for report in reports(undisturbed)
+    ]
+    assert names == [*expected, "training.jsonl", "training.png", "training_state.pth"]
+    assert {name: tuple(tensor.shape) for name, tensor in weights(undisturbed).items()} == {
+        "conv_att_1.weight": (64, 2560, 1),
+        "conv_att_1.bias": (64,),
+        "conv_att_2.weight": (1, 64, 1),
+        "conv_att_2.bias": (1,),
+    }
+
+
+def test_an_update_is_sgds_with_the_mean_gradient_of_sixteen_images(data, tmp_path, train):
+    """Four mini-batches of four and one of sixteen are the same images, so the same update."""
+    train(tmp_path / "four", "--iterations", "4")
+    train(tmp_path / "sixteen", "--iterations", "1", "--batch-size", "16", "--accumulate", "1")
+    for name, tensor in weights(tmp_path / "four").items():
+        torch.testing.assert_close(tensor, weights(tmp_path / "sixteen")[name], rtol=1e-4, atol=1e-6)
+    torch.manual_seed(0)
+    start = Training_ImageNet.ContextAwareRegionalAttention(1280).state_dict()
+    assert not weights(tmp_path / "four")["conv_att_1.weight"].equal(start["conv_att_1.weight"])
+
+
+def test_the_same_seed_trains_the_same_weights_with_any_workers(undisturbed, tmp_path, train):
+    train(tmp_path / "again", "--workers", "2")
+    assert_same_weights(tmp_path / "again", undisturbed)
+    assert reports(tmp_path / "again") == reports(undisturbed)
+    train(tmp_path / "other", "--seed", "1")
+    assert not weights(tmp_path / "other")["conv_att_1.weight"].equal(
+        weights(undisturbed)["conv_att_1.weight"]
+    )
+
+
+def test_learns_what_it_sees(tmp_path, train):
+    _, found, _ = train(tmp_path / "out", "--iterations", "60", "--checkpoint-every", "20", "--lr", "1")
+    assert found[-1]["loss"] < found[0]["loss"]
+
+
+@pytest.mark.parametrize("steps", [3, 4, 9])
+def test_a_training_in_two_parts_is_one_in_one(undisturbed, tmp_path, train, monkeypatch, steps):
+    """Ctrl-C saves at any step, also between the mini-batches of an update."""
+    learn = Training_ImageNet.learn
+
+    def learn_and_interrupt(model, batch, progress, images):
+        learn(model, batch, progress, images)
+        if progress.step == steps:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Training_ImageNet, "learn", learn_and_interrupt)
+    with pytest.raises(SystemExit) as stopped:
+        train(tmp_path / "out")
+    assert stopped.value.code == 130
+    monkeypatch.undo()
+    status, _, err = train(tmp_path / "out", "--resume")
+    assert status == 0, err
+    assert_same_weights(tmp_path / "out", undisturbed)
+    assert reports(tmp_path / "out") == reports(undisturbed)
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_training_goes_on_to_the_same_weights(data, undisturbed, tmp_path, train, sent):
+    output = tmp_path / "out"
+    process = subprocess.Popen([sys.executable, *command(data, output, "--iterations", "100000")])
+    deadline = time.monotonic() + 120
+    while not list(output.glob("*_1_*.pth")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(sent)
+    assert process.wait(60) == (-sent if sent == signal.SIGKILL else 128 + sent)
+    reached = (
+        torch.load(output / "training_state.pth", weights_only=True)["progress"]["step"]
+        if (output / "training_state.pth").exists()
+        else 0
+    )
+    end = max(12, reached + 2)
+    status, _, err = train(output, "--iterations", end, *(["--resume"] if reached else []))
+    assert status == 0, err
+    train(tmp_path / "whole", "--iterations", end)
+    assert_same_weights(output, tmp_path / "whole")
+
+
+def test_two_processes_train_what_one_does(data, undisturbed, tmp_path):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*launch, *command(data, tmp_path / "out")], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line) for line in done.stdout.splitlines()] == reports(tmp_path / "out")
+    for one, two in zip(reports(undisturbed), reports(tmp_path / "out"), strict=True):
+        assert two["loss"] == pytest.approx(one["loss"], abs=1e-4)
+        assert {key: two[key] for key in two if key != "loss"} == {
+            key: one[key] for key in one if key != "loss"
+        }
+    for name, tensor in weights(undisturbed).items():
+        torch.testing.assert_close(tensor, weights(tmp_path / "out")[name], rtol=1e-4, atol=1e-5)
+
+
+def test_precomputed_features_are_made_once_and_resumed(data, tmp_path, train, monkeypatch):
+    from utils import precomputed_features
+
+    monkeypatch.setattr(precomputed_features, "SAVED_EVERY", 5)
+    store = tmp_path / "features.npy"
+    status, found, err = train(tmp_path / "whole", "--precompute", store)
+    assert status == 0, err
+    rows = np.load(store)
+    assert rows.shape == (32 + 6, 2 * 55 + 1, 1280)
+    assert rows.dtype == np.float16
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["features.npy", "features.npy.json", "whole"]
+
+    # Killed after some pictures: what is there is kept, the rest comes out the same.
+    part = tmp_path / "part.npy"
+    from utils import training_batches
+
+    extract, calls = training_batches.region_features, []
+
+    def counted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 12:
+            raise KeyboardInterrupt
+        return extract(*arguments)
+
+    monkeypatch.setattr(training_batches, "region_features", counted)
+    assert train(tmp_path / "part", "--precompute", part)[0] == 130
+    assert not part.exists()
+    assert train(tmp_path / "part", "--precompute", part)[0] == 0
+    assert len(calls) == 12 + 38 - 10
+    np.testing.assert_array_equal(np.load(part), rows)
+    assert_same_weights(tmp_path / "part", tmp_path / "whole")
+
+    # Complete, it is not made again; for another crop it is refused.
+    calls.clear()
+    assert train(tmp_path / "again", "--precompute", store)[1] == found
+    assert calls == []
+    status, _, err = train(tmp_path / "crop", "--precompute", store, "--crop", "60")
+    assert status == 2
+    assert "made with another crop" in err
+
+
+def test_an_epoch_has_each_picture_once(tmp_path):
+    from utils.training_batches import _epoch_place
+
+    places = np.array([3, 5, 8, 9, 11])
+    drawn = [_epoch_place(places, number, 0) for number in range(15)]
+    for epoch in range(3):
+        assert sorted(drawn[5 * epoch : 5 * epoch + 5]) == places.tolist()
+    assert drawn[:5] != drawn[5:10] or drawn[5:10] != drawn[10:]
+
+
+def test_resuming_with_other_settings_is_refused_by_name(undisturbed, tmp_path, train):
+    status, _, err = train(undisturbed, "--resume", "--lr", "0.5", "--momentum", "0.5")
+    assert status == 2
+    assert "lr 0.1 (now 0.5), momentum 0.9 (now 0.5)" in err
+    assert "--resume, or another --output" in train(undisturbed)[2]
+    assert "nothing to resume" in train(tmp_path / "empty", "--resume")[2]
+    assert not (tmp_path / "empty").exists() or not list((tmp_path / "empty").iterdir())
+
+
+def test_a_damaged_state_is_told(undisturbed, tmp_path, train):
+    (tmp_path / "training_state.pth").write_bytes((undisturbed / "training_state.pth").read_bytes()[:1000])
+    status, _, err = train(tmp_path, "--resume")
+    assert status == 2
+    assert "training_state.pth cannot be read" in err
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path, train, monkeypatch):
+    train(tmp_path / "out", "--iterations", "4")
+    before = (tmp_path / "out" / "training_state.pth").read_bytes()
+    monkeypatch.setattr(
+        Training_ImageNet.F, "cross_entropy", lambda *arguments, **options: torch.tensor(float("nan"))
+    )
+    status, _, err = train(tmp_path / "out", "--resume")
+    assert status == 2
+    assert "the loss is not finite at step 5" in err
+    assert (tmp_path / "out" / "training_state.pth").read_bytes() == before
+
+
+def test_too_many_corrupt_pictures_stop_the_training(data, tmp_path, train):
+    victim = next(iter(sorted((data / "ImageNet" / "train" / "data").glob("*/*"))))
+    content = victim.read_bytes()
+    try:
+        victim.write_bytes(b"")
+        status, _, err = train(tmp_path / "out", "--iterations", "40")
+    finally:
+        victim.write_bytes(content)
+    assert status == 2
+    assert "1 of 32 training images cannot be decoded, more than 1%" in err
+
+
+def test_few_corrupt_pictures_are_counted_and_left_out(data, tmp_path, train, monkeypatch, caplog):
+    monkeypatch.setattr(Training_ImageNet, "MOST_CORRUPT", 0.1)
+    victim = next(iter(sorted((data / "ImageNet" / "train" / "data").glob("*/*"))))
+    content = victim.read_bytes()
+    try:
+        victim.write_bytes(b"")
+        status, found, _ = train(tmp_path / "out", "--iterations", "40")
+    finally:
+        victim.write_bytes(content)
+    assert status == 0
+    assert found[-1]["corrupt_images"] == 1
+    assert caplog.text.count("cannot be decoded") == 1
+
+
+def test_bad_options_and_data_are_told(data, tmp_path, train):
+    assert "must be a range of sides" in train(tmp_path / "out", "--crop", "70")[2]
+    assert "'0' is not a number greater than 0" in train(tmp_path / "out", "--lr", "0")[2]
+    assert "no training images" in train(tmp_path / "out", "--datasets-dir", tmp_path)[2]
+    assert not (tmp_path / "out").exists()

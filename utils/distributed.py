@@ -1,0 +1,56 @@
+"""Several processes that train together, as torchrun starts them; one process is the case of one rank."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class Ranks(NamedTuple):
+    """This process's place among all."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that writes files and prints."""
+        return self.rank == 0
+
+    def share(self, items: range) -> range:
+        """The part of some numbered items that is this process's: every world-th."""
+        return items[self.rank :: self.world]
+
+    def add_up(self, tensor: Tensor) -> Tensor:
+        """Replaces a tensor by its sum over all processes, in place."""
+        if self.world > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+
+def launched_device(name: str) -> str:
+    """The device of this process: under torchrun, each has a GPU of its own where GPUs are used."""
+    if "LOCAL_RANK" in os.environ and (name == "cuda" or (name == "auto" and torch.cuda.is_available())):
+        return f"cuda:{os.environ['LOCAL_RANK']}"
+    return name
+
+
+@contextmanager
+def joined_ranks(device: torch.device) -> Iterator[Ranks]:
+    """Joins the processes that torchrun started, over nccl on GPUs and gloo on CPUs; parts at the end."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield Ranks(0, 1, device)
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Ranks(dist.get_rank(), world, device)
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,95 @@
+"""Region features of fixed crops, computed once and kept on disk, from which the head trains in seconds."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from models.attention_classifier import RegionFeatures
+from utils.atomic_files import replace_file
+from utils.errors import UserError
+
+SAVED_EVERY = 32
+"""Pictures after which a killed run does not have to begin again."""
+
+
+class FeatureStore(NamedTuple):
+    """Features by picture, (N, 2 R + 1, C) float16: maxima, means, context; rows of corrupt ones."""
+
+    rows: np.ndarray
+    corrupt: list[int]
+
+    def read(self, places: np.ndarray) -> RegionFeatures:
+        """The features of some pictures, in float32."""
+        rows = torch.from_numpy(self.rows[places].astype(np.float32))
+        regions = (rows.shape[1] - 1) // 2
+        return RegionFeatures(rows[:, :regions], rows[:, regions : 2 * regions], rows[:, -1])
+
+
+def precompute(
+    path: Path,
+    pictures: Sequence[Path],
+    extract_from: Callable[[int], Iterable[RegionFeatures | None]],
+    made_with: Mapping[str, object],
+) -> FeatureStore:
+    """Fills a file with the features of pictures, or goes on where it was, or finds it complete.
+
+    The file appears under its name once it is complete; until then it is `<name>.part`. A JSON file beside it
+    says how far it is and what it was made with.
+
+    Args:
+        path: the file, in numpy's format.
+        pictures: whose features; the file is for these alone, in this order.
+        extract_from: the features, each of one picture, from some place on; None for a corrupt one.
+        made_with: what else the features depend on.
+
+    Raises:
+        UserError: the file was made with other settings, or cannot be written.
+    """
+    count = len(pictures)
+    names = hashlib.sha256(
+        "\0".join(f"{picture.parent.name}/{picture.name}" for picture in pictures).encode()
+    )
+    settings = {**made_with, "pictures": names.hexdigest()}
+    part, record = path.with_name(path.name + ".part"), path.with_name(path.name + ".json")
+    state = {"settings": settings, "done": 0, "corrupt": []}
+    try:
+        if record.is_file() and (path.is_file() or part.is_file()):
+            state = json.loads(record.read_text())
+            if state["settings"] != settings:
+                differing = [name for name in settings if state["settings"].get(name) != settings[name]]
+                raise UserError(
+                    f"{path} was made with another {', '.join(differing)}: remove it or name another"
+                )
+        rows = None
+        if state["done"]:
+            rows = np.load(path if path.is_file() else part, mmap_mode="r" if path.is_file() else "r+")
+        bar = tqdm(
+            extract_from(state["done"]), "features", count, unit="image", initial=state["done"], disable=None
+        )
+        for place, features in enumerate(bar, start=state["done"]):
+            if features is None:
+                state["corrupt"].append(place)
+            else:
+                row = torch.cat([features.maxima[0], features.means[0], features.context]).cpu().numpy()
+                if rows is None:
+                    shape = (count, *row.shape)
+                    rows = np.lib.format.open_memmap(part, mode="w+", dtype=np.float16, shape=shape)
+                rows[place] = row
+            if rows is not None and (place + 1 == count or (place + 1) % SAVED_EVERY == 0):
+                rows.flush()
+                state["done"] = place + 1
+                with replace_file(record) as file:
+                    file.write(json.dumps(state).encode())
+        if part.is_file() and state["done"] == count:
+            part.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    if rows is None:
+        raise UserError(f"none of the {count} pictures can be decoded")
+    return FeatureStore(np.load(path, mmap_mode="r"), state["corrupt"])

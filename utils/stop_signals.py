@@ -1,0 +1,34 @@
+"""SIGTERM and Ctrl-C as a wish to stop at the next good place, so that what was done can be saved first."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+
+
+class StopWish:
+    """Which signal asked to stop; 0 as long as none did."""
+
+    signal_number = 0
+
+    def exit_status(self) -> int:
+        """The status that tells a shell of the signal."""
+        return 128 + self.signal_number
+
+
+@contextmanager
+def stop_wish() -> Iterator[StopWish]:
+    """Notes the signals that ask to stop, instead of dying of them, for as long as the block lasts."""
+    wish = StopWish()
+
+    def note(signal_number: int, frame: FrameType | None) -> None:
+        wish.signal_number = signal_number
+
+    before = {number: signal.signal(number, note) for number in STOPPING}
+    try:
+        yield wish
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,48 @@
+"""What a training tells: a JSON line a report, TensorBoard where it is installed, a picture of the curves."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from utils.atomic_files import replace_file
+from utils.file_names import TENSORBOARD_FOLDER, TRAINING_CURVES, TRAINING_LOG
+
+
+def write_log(output: Path, reports: Sequence[Mapping[str, float]]) -> None:
+    """Writes training.jsonl, one JSON object a report."""
+    with replace_file(output / TRAINING_LOG) as file:
+        file.write("".join(json.dumps(report) + "\n" for report in reports).encode())
+
+
+def write_tensorboard(output: Path, report: Mapping[str, float]) -> None:
+    """Adds a report to TensorBoard's log, if TensorBoard is installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return
+    with SummaryWriter(str(output / TENSORBOARD_FOLDER)) as writer:
+        for name, value in report.items():
+            writer.add_scalar(name, value, int(report["step"]))
+
+
+def draw_curves(output: Path, reports: Sequence[Mapping[str, float]]) -> None:
+    """Draws loss and accuracies over the steps into training.png."""
+    steps = [report["step"] for report in reports]
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    loss, accuracy = figure.subplots(1, 2)
+    loss.plot(steps, [report["loss"] for report in reports], "k-o", markersize=3)
+    loss.set(xlabel="step", ylabel="training loss")
+    for name, style, label in (
+        ("train_accuracy", "-o", "training, since the last report"),
+        ("val_accuracy", "-s", "validation"),
+        ("val_accuracy_uniform", "--", "validation, all regions alike"),
+    ):
+        accuracy.plot(steps, [100 * report[name] for report in reports], style, markersize=3, label=label)
+    accuracy.set(xlabel="step", ylabel="accuracy, %")
+    accuracy.legend()
+    for axes in (loss, accuracy):
+        axes.grid(alpha=0.3)
+    with replace_file(output / TRAINING_CURVES) as file:
+        figure.savefig(file, format="png", dpi=120)
