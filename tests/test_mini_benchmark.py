@@ -1,12 +1,22 @@
+import errno
 import hashlib
 import json
+import multiprocessing
+import os
+import signal
+import time
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from utils.errors import UserError
-from utils.mini_benchmark import MiniSettings, draw_benchmark, prepare_mini
+from utils.mini_benchmark import MiniSettings, benchmark, draw_benchmark, prepare_mini
 from utils.mini_benchmark.benchmark import VIEWS
 from utils.mini_benchmark.camera import Camera, warp
 from utils.mini_benchmark.facades import draw_facade
@@ -19,6 +29,10 @@ SMALL = MiniSettings(seed=5, landmarks=2, distractors=5)
 def digest(folder):
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
 
 
 @pytest.fixture(scope="module")
@@ -67,30 +81,134 @@ def test_more_distractors_leave_the_other_pictures_as_they_are(small, tmp_path):
     assert len(more) == len(digest(small)) + 4
 
 
-def test_is_drawn_once_a_seed(tmp_path, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(
-        "utils.mini_benchmark.benchmark.draw_benchmark", lambda folder, settings: drawn.append(settings.seed)
-    )
-    folder = tmp_path / "Mini"
-    prepare_mini(folder, 1)
-    folder.mkdir()
-    record = folder / "mini.json"
-    settings = {"seed": 1, "landmarks": 12, "distractors": 110, "version": 1}
-    record.write_text(json.dumps(settings, indent=2) + "\n")
-    prepare_mini(folder, 1)
-    assert drawn == [1]
-    prepare_mini(folder, 2)
-    record.write_text("{")
-    prepare_mini(folder, 3)
-    assert drawn == [1, 2, 3]
+@pytest.fixture
+def tiny(monkeypatch):
+    """What prepare_mini draws is small in this test."""
+    monkeypatch.setattr(benchmark, "MiniSettings", partial(MiniSettings, landmarks=1, distractors=1))
 
 
-def test_a_folder_of_the_users_own_is_left_alone(tmp_path):
+@pytest.fixture
+def forked(monkeypatch):
+    """The processes that draw begin as copies of the test's, with all that it has replaced in it."""
+    pool = partial(ProcessPoolExecutor, mp_context=multiprocessing.get_context("fork"))
+    monkeypatch.setattr(benchmark, "ProcessPoolExecutor", pool)
+
+
+def test_each_seed_is_drawn_once_into_a_folder_of_its_own(tmp_path, tiny):
+    assert prepare_mini(tmp_path, 0) == tmp_path / "Mini"
+    assert prepare_mini(tmp_path, 3) == tmp_path / "Mini-seed3"
+    assert names(tmp_path) == ["Mini", "Mini-seed3"]
+    (tmp_path / "Mini" / "mark").touch()
+    prepare_mini(tmp_path, 3)
+    prepare_mini(tmp_path, 0)
+    assert names(tmp_path / "Mini") == ["jpg", "lab", "mark", "mini.json"]
+
+
+@pytest.mark.parametrize("record", [b"{", b"\xff\xfe\x00"])
+def test_a_folder_drawn_with_other_settings_is_drawn_again(tmp_path, tiny, record):
+    (tmp_path / "Mini").mkdir()
+    (tmp_path / "Mini" / "mini.json").write_bytes(record)
+    prepare_mini(tmp_path, 0)
+    drawn = {"seed": 0, "landmarks": 1, "distractors": 1, "version": 1}
+    assert json.loads((tmp_path / "Mini" / "mini.json").read_text()) == drawn
+    assert len(names(tmp_path / "Mini" / "jpg")) == len(VIEWS) + 1
+
+
+def test_a_folder_of_the_users_own_is_left_alone(tmp_path, caplog):
     (tmp_path / "Mini").mkdir()
     (tmp_path / "Mini" / "mine").touch()
-    prepare_mini(tmp_path / "Mini", 0)
-    assert [path.name for path in (tmp_path / "Mini").iterdir()] == ["mine"]
+    assert prepare_mini(tmp_path, 0) == tmp_path / "Mini"
+    assert names(tmp_path / "Mini") == ["mine"]
+    assert "is used as it is" in caplog.text
+
+
+def test_a_folder_whose_record_cannot_be_read_is_left_alone(tmp_path, monkeypatch, caplog):
+    (tmp_path / "Mini").mkdir()
+    (tmp_path / "Mini" / "mini.json").write_text("{")
+
+    def forbidden(path, *_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "open", forbidden)
+    prepare_mini(tmp_path, 0)
+    monkeypatch.undo()
+    assert names(tmp_path / "Mini") == ["mini.json"]
+    assert "is used as it is" in caplog.text
+
+
+def test_a_file_in_the_folders_place_is_an_error(tmp_path):
+    (tmp_path / "Mini").write_text("mine")
+    with pytest.raises(UserError, match="Mini: it is a file"):
+        prepare_mini(tmp_path, 0)
+    assert (tmp_path / "Mini").read_text() == "mine"
+
+
+@pytest.mark.parametrize(("theirs", "stays"), [(MiniSettings(0, 1, 1), True), (MiniSettings(0, 1, 2), False)])
+def test_what_another_process_has_drawn_meanwhile_stays_if_it_is_the_same(
+    tmp_path, tiny, forked, monkeypatch, theirs, stays
+):
+    folder = tmp_path / "Mini"
+
+    def draw_beside_another_process(*args):
+        folder.mkdir(exist_ok=True)
+        (folder / "theirs").touch()
+        (folder / "mini.json").write_text(json.dumps(asdict(theirs), indent=2) + "\n")
+        return draw_scene(*args)
+
+    monkeypatch.setattr(benchmark, "draw_scene", draw_beside_another_process)
+    prepare_mini(tmp_path, 0)
+    assert ("theirs" in names(folder)) == stays
+    assert names(tmp_path) == ["Mini"]
+
+
+def full_disk(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def out_of_memory(*_):
+    if multiprocessing.parent_process() is not None:
+        os._exit(1)
+
+
+@pytest.mark.parametrize(
+    ("failure", "line"),
+    [
+        (full_disk, "cannot write .*Mini: No space left on device"),
+        (out_of_memory, "cannot draw the Mini benchmark: a process that drew was killed"),
+    ],
+)
+def test_what_fails_in_another_process_is_one_line(tmp_path, tiny, forked, monkeypatch, failure, line):
+    monkeypatch.setattr(benchmark, "draw_scene", failure)
+    with pytest.raises(UserError, match=line) as error:
+        prepare_mini(tmp_path, 0)
+    assert "\n" not in str(error.value)
+    assert names(tmp_path) == []
+
+
+def draw_in_a_group(folder, _):
+    os.setsid()
+    draw_benchmark(folder, MiniSettings(landmarks=0, distractors=5000), workers=2)
+
+
+def test_a_killed_run_leaves_no_process_and_the_next_one_nothing_at_all(tmp_path, forked):
+    context = multiprocessing.get_context("fork")
+    alive, held = context.Pipe(duplex=False)
+    process = context.Process(target=draw_in_a_group, args=(tmp_path / "Mini", held))
+    process.start()
+    held.close()
+    try:
+        while not list(tmp_path.glob(".Mini.*/jpg/*.jpg")):
+            assert process.is_alive()
+            time.sleep(0.05)
+        process.kill()
+        assert alive.poll(60)  # at its end, for nobody holds the other side any more
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.join()
+    assert names(tmp_path) == [f".Mini.{process.pid}.tmp"]
+    draw_benchmark(tmp_path / "Mini", MiniSettings(landmarks=0, distractors=1))
+    assert names(tmp_path) == ["Mini"]
 
 
 def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):

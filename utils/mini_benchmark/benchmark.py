@@ -2,9 +2,12 @@
 
 import json
 import logging
+import multiprocessing
 import os
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -13,7 +16,8 @@ from typing import NamedTuple
 import numpy as np
 
 from utils.atomic_files import replace_folder
-from utils.file_names import IMAGES_FOLDER, LABELS_FOLDER, MINI_SETTINGS, QUERY_SUFFIX
+from utils.errors import UserError
+from utils.file_names import IMAGES_FOLDER, LABELS_FOLDER, MINI_SETTINGS, QUERY_SUFFIX, mini_folder
 from utils.image_loading import Box
 from utils.mini_benchmark.facades import Facade, draw_facade
 from utils.mini_benchmark.scenes import Framing, Scene, draw_scene
@@ -66,23 +70,28 @@ class DrawnPicture(NamedTuple):
     box: Box
 
 
-def prepare_mini(folder: Path, seed: int) -> None:
-    """Draws the benchmark into a folder unless it is there already.
+def prepare_mini(datasets_dir: Path, seed: int) -> Path:
+    """Draws the benchmark of a seed into its folder unless it is there already.
 
     A folder that was drawn with other settings is replaced; one that was not drawn at all is left alone.
 
+    Returns:
+        The folder.
+
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the folder cannot be written, or a process that draws was killed.
     """
-    settings = MiniSettings(seed=seed)
-    record = folder / MINI_SETTINGS
-    if record.is_file() and record.read_text() == _record_text(settings):
-        return
-    if folder.exists() and not record.is_file():
+    folder, settings = mini_folder(datasets_dir, seed), MiniSettings(seed=seed)
+    record = _read_record(folder)
+    if record == _record(settings):
+        return folder
+    if record is None and folder.is_dir():
         log.warning("note: %s was not drawn by this program and is used as it is", folder)
-        return
+        return folder
     log.info("drawing the Mini benchmark into %s", folder)
-    draw_benchmark(folder, settings)
+    with replace_folder(folder, keep=lambda: _read_record(folder) == _record(settings)) as draft:
+        _draw(draft, settings)
+    return folder
 
 
 def draw_benchmark(folder: Path, settings: MiniSettings, workers: int | None = None) -> None:
@@ -96,23 +105,57 @@ def draw_benchmark(folder: Path, settings: MiniSettings, workers: int | None = N
         workers: processes; one a core if not given.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the folder cannot be written, or a process that draws was killed.
     """
     with replace_folder(folder) as draft:
-        images, labels = draft / IMAGES_FOLDER, draft / LABELS_FOLDER
-        images.mkdir()
-        labels.mkdir()
-        workers = workers or os.cpu_count() or 1
-        with ProcessPoolExecutor(workers) as pool:
-            draw = partial(_draw_picture, settings.seed, images)
-            drawn = list(pool.map(draw, list(_pictures(settings)), chunksize=len(VIEWS)))
-        for landmark in range(settings.landmarks):
-            _write_labels(labels, [item for item in drawn if item.picture.landmark == landmark])
-        (draft / MINI_SETTINGS).write_text(_record_text(settings))
+        _draw(draft, settings, workers)
 
 
-def _record_text(settings: MiniSettings) -> str:
-    return json.dumps(asdict(settings), indent=2) + "\n"
+def _draw(folder: Path, settings: MiniSettings, workers: int | None = None) -> None:
+    """Fills an empty folder."""
+    images, labels = folder / IMAGES_FOLDER, folder / LABELS_FOLDER
+    images.mkdir()
+    labels.mkdir()
+    drawn = _draw_pictures(images, settings, workers or os.cpu_count() or 1)
+    for landmark in range(settings.landmarks):
+        _write_labels(labels, [item for item in drawn if item.picture.landmark == landmark])
+    (folder / MINI_SETTINGS).write_bytes(_record(settings))
+
+
+def _draw_pictures(folder: Path, settings: MiniSettings, workers: int) -> list[DrawnPicture]:
+    draw = partial(_draw_picture, settings.seed, folder)
+    try:
+        with ProcessPoolExecutor(workers, initializer=_end_with_parent) as pool:
+            return list(pool.map(draw, list(_pictures(settings)), chunksize=len(VIEWS)))
+    except BrokenProcessPool as error:
+        raise UserError(
+            "cannot draw the Mini benchmark: a process that drew was killed, "
+            "perhaps for want of memory: run it again"
+        ) from error
+
+
+def _end_with_parent() -> None:
+    """Lets a process that draws end when the one that began it is killed: it would wait for work for ever."""
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _record(settings: MiniSettings) -> bytes:
+    return (json.dumps(asdict(settings), indent=2) + "\n").encode()
+
+
+def _read_record(folder: Path) -> bytes | None:
+    """What a folder tells of its settings, if it does."""
+    try:
+        return (folder / MINI_SETTINGS).read_bytes()
+    except OSError:
+        return None
 
 
 def _pictures(settings: MiniSettings) -> Iterator[MiniPicture]:
