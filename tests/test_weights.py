@@ -1,5 +1,6 @@
 import os
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
@@ -175,4 +176,46 @@ def test_a_truncated_pca_is_named(tmp_path):
     path = tmp_path / "pca_mean.npy"
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(UserError, match=r"pca_mean\.npy cannot be read"):
+        load_whitening(tmp_path, 3)
+
+
+def test_a_backbone_downloaded_by_torchvision_is_never_unpickled_unsafely(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    torch.save({"conv1.weight": Malicious()}, tmp_path / "hub" / "checkpoints" / "resnet101-63fe2227.pth")
+    with pytest.raises(UserError, match=r"resnet101-63fe2227\.pth cannot be read; put the whole file into"):
+        load_backbone(BACKBONES["resnet101"], tmp_path)
+    assert not (tmp_path / "unpickled").exists()
+
+
+@pytest.mark.parametrize(
+    ("load", "file", "said"),
+    [
+        (partial(load_backbone, BACKBONES["resnet101_caffe"]), "resnet101_caffeProto.pth", "weights.tar"),
+        (lambda folder: load_attention(folder / "a.pth", 8, "tanh"), "a.pth", "--pooling rmac does without"),
+        (lambda folder: load_whitening(folder, 8), "pca_components.npy", "--no-whiten does without"),
+    ],
+)
+def test_a_damaged_file_is_told_with_what_to_do(tmp_path, load, file, said):
+    (tmp_path / file).write_bytes(b"PK damaged")
+    with pytest.raises(UserError, match=rf"{file} cannot be read .*is it whole.*{said}"):
+        load(tmp_path)
+
+
+def test_a_wrong_backbone_file_says_where_the_right_one_is(tmp_path):
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "resnet101_caffeProto.pth")
+    with pytest.raises(UserError, match=r"parameters are missing.*weights\.tar"):
+        load_backbone(BACKBONES["resnet101_caffe"], tmp_path)
+
+
+@pytest.mark.parametrize("odd", [torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2, 3).to_sparse()])
+def test_weights_are_dense_real_numbers(odd):
+    with pytest.raises(UserError, match="weight holds no real numbers"):
+        fill(nn.Linear(3, 2), {"weight": odd, "bias": torch.zeros(2)}, "some.pth")
+
+
+def test_a_component_of_zeros_is_damage(tmp_path):
+    save_pca(tmp_path, np.array([[1.0, 0, 0], [0, 0, 0]]), np.zeros(3))
+    with pytest.raises(UserError, match=r"pca_components\.npy is damaged: a component is all zeros"):
         load_whitening(tmp_path, 3)

