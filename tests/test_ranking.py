@@ -17,6 +17,23 @@ def test_equal_images_rank_in_the_databases_order():
     assert (rank(queries, database) == np.arange(len(database))).all()
 
 
+def test_equal_images_stay_in_order_among_others():
+    # Five rows again and again: a block's last rows, and the last block, come to another part of the matrix
+    # product than the first, which sums in another order.
+    rng = np.random.default_rng(2)
+    rows = rng.standard_normal((5, 64)).astype(np.float32)
+    queries = rng.standard_normal((3, 64)).astype(np.float32)
+    kinds = np.arange(2 * BLOCK + 37) % len(rows)
+    database = rows[kinds]
+    found = similarities(queries, database)
+    for kind in range(len(rows)):
+        assert (found[:, kinds == kind] == found[:, [kind]]).all()
+    for query, ranking in zip(queries, rank(queries, database), strict=True):
+        by_similarity = np.argsort(-rows.astype(np.float64) @ query)
+        places = [np.flatnonzero(kinds == kind) for kind in by_similarity]
+        assert (ranking == np.concatenate(places)).all()
+
+
 def test_similarities_are_dot_products_in_every_block():
     rng = np.random.default_rng(1)
     queries, database = rng.standard_normal((2, 4)), rng.standard_normal((BLOCK + 5, 4))

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 from conftest import golden_arrays
@@ -9,6 +11,49 @@ from models.regions import rmac_regions
 def test_regions_are_the_originals(key):
     height, width, levels = map(int, key.split("x"))
     np.testing.assert_array_equal(rmac_regions(height, width, levels), golden_arrays("regions")[key])
+
+
+def extra_regions_by_the_text(shorter, longer, number):
+    """n of the method's text, computed in one type of number."""
+    best, least = 0, number(math.inf)
+    for position, s in enumerate(range(2, 8), start=1):
+        shift = number(longer - shorter) / number(s - 1)
+        overlap = (number(shorter**2) - number(shorter) * shift) / number(shorter**2)
+        distance = abs(overlap - number(0.4))
+        if distance < least:
+            best, least = position, distance
+    return best
+
+
+def regions_by_the_text(height, width, levels, number=np.float32):
+    shorter = min(height, width)
+    extra = extra_regions_by_the_text(shorter, max(height, width), number)
+    extra_x, extra_y = extra * (width > height), extra * (height > width)
+    regions = []
+    for level in range(1, levels + 1):
+        side = math.floor(2 * shorter / (level + 1))
+        half = math.floor(side / 2 - 1)
+        starts = []
+        for length, count in ((width, level + extra_x), (height, level + extra_y)):
+            step = (length - side) / (count - 1) if count > 1 else 0
+            places = [math.floor(half + i * step) - half for i in range(count)]
+            starts.append([place - max(place + side - length, 0) for place in places])
+        regions += [[x, y, side, side] for y in starts[1] for x in starts[0]]
+    return regions
+
+
+# At all these the overlaps of two numbers of regions are equally far from 0.4, but for rounding.
+@pytest.mark.parametrize("size", [(5, 9), (25, 45), (40, 72), (72, 40), (576, 320), (25, 61), (55, 15)])
+def test_the_number_of_regions_is_chosen_in_float32(size):
+    expected = regions_by_the_text(*size, 5)
+    assert rmac_regions(*size, 5).tolist() == expected
+    assert expected != regions_by_the_text(*size, 5, number=np.float64)
+
+
+def test_near_a_tie_the_first_number_of_regions_is_chosen_where_float32_is_nearer():
+    # 9 - 5 = 4 pixels over: two regions overlap by 1/5, three by 3/5. In float32 1/5 is the nearer to 0.4, in
+    # float64 3/5 is.
+    assert rmac_regions(5, 9, 1).tolist() == [[0, 0, 5, 5], [4, 0, 5, 5]]
 
 
 def test_a_square_has_level_squared_regions_a_level():

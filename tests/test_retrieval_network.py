@@ -1,11 +1,18 @@
 import numpy as np
 import pytest
 import torch
-from conftest import authors_head_file, golden_arrays, golden_inputs, needs_authors_head
+from conftest import (
+    authors_head_file,
+    golden_arrays,
+    golden_inputs,
+    needs_authors_head,
+    recipe_state_dict,
+)
 from recipe import pca_arrays
 from torch import nn
 
 from models.attention import ContextAwareRegionalAttention
+from models.backbones import BACKBONES
 from models.regions import rmac_regions
 from models.retrieval_network import RetrievalNetwork
 from models.whitening import Whitening
@@ -24,6 +31,33 @@ def test_descriptors_are_the_originals(size):
     network = RetrievalNetwork(nn.Identity(), 32, attention=head, whitening=whitening)
     features = torch.from_numpy(arrays[f"{name}/features"]).float().unsqueeze(0)
     descriptor = network.describe_maps(features, size)[0].numpy()
+    expected = arrays[f"{name}/descriptor"]
+    assert descriptor @ expected / np.linalg.norm(expected) >= 0.99999
+
+
+@pytest.fixture(scope="module")
+def authors_network():
+    """The whole network of the golden recipe, as the authors' files would make it."""
+    entry = BACKBONES["resnet101_caffe"]
+    backbone = entry.build()
+    backbone.load_state_dict(recipe_state_dict(backbone, 2))
+    components, _ = pca_arrays(2048, 2)
+    negative_mean = golden_arrays("backbone")["pca_mean"]
+    whitening = Whitening(torch.from_numpy(components), torch.from_numpy(negative_mean))
+    head = load_attention(authors_head_file(), entry.channels, "tanh")
+    return RetrievalNetwork(backbone, entry.stride, attention=head, whitening=whitening).eval()
+
+
+@needs_authors_head
+@pytest.mark.parametrize("size", golden_inputs("backbone", "descriptor"))
+@torch.inference_mode()
+def test_descriptors_from_pixels_are_the_originals(authors_network, size):
+    arrays = golden_arrays("backbone")
+    name = "x".join(map(str, size))
+    rgb = torch.from_numpy(np.ascontiguousarray(arrays[f"{name}/bgr"][::-1].transpose(1, 2, 0)))
+    images = BACKBONES["resnet101_caffe"].normalise(rgb.unsqueeze(0))
+    assert images.shape[-2:] == size
+    descriptor = authors_network(images)[0].numpy()
     expected = arrays[f"{name}/descriptor"]
     assert descriptor @ expected / np.linalg.norm(expected) >= 0.99999
 

@@ -1,0 +1,66 @@
+import os
+
+import pytest
+import torch
+
+from utils.device import choose_device, suitable_batch_size, suitable_workers
+from utils.errors import UserError
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")  # to name one, none need be there
+
+
+@pytest.mark.parametrize("name", ["cpu", "auto"])
+def test_a_chosen_device_computes_in_whole_float32_and_repeats_itself(monkeypatch, name):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+    choose_device(name)
+    assert torch.backends.cudnn.allow_tf32 is False
+    assert torch.backends.cudnn.deterministic is True
+
+
+def test_auto_is_the_cpu_where_there_is_no_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto") == CPU
+
+
+def test_auto_is_the_gpu_where_there_is_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "empty", lambda *size, device: None)  # as if there were one
+    assert choose_device("auto") == GPU
+
+
+def test_a_gpu_that_cannot_compute_is_told(monkeypatch):
+    def fail(*size, device):
+        raise RuntimeError("no such GPU\nand a long trace")
+
+    monkeypatch.setattr(torch, "empty", fail)
+    with pytest.raises(UserError, match=r"device 'cuda:7' cannot be used \(no such GPU\)"):
+        choose_device("cuda:7")
+
+
+@pytest.mark.parametrize(
+    ("device", "cores", "workers"),
+    [
+        # On a CPU, where the network wants the cores itself, one worker for every eight of them.
+        (CPU, None, 0),
+        (CPU, 1, 0),
+        (CPU, 7, 0),
+        (CPU, 8, 1),
+        (CPU, 15, 1),
+        (CPU, 64, 8),
+        # Beside a GPU, all cores up to eight.
+        (GPU, None, 1),
+        (GPU, 2, 2),
+        (GPU, 8, 8),
+        (GPU, 64, 8),
+    ],
+)
+def test_suitable_workers_are_as_many_as_the_network_leaves_cores_for(monkeypatch, device, cores, workers):
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    assert suitable_workers(device) == workers
+
+
+@pytest.mark.parametrize(("device", "pictures"), [(CPU, 1), (GPU, 16)])
+def test_suitable_batches_are_single_pictures_on_a_cpu_and_larger_on_a_gpu(monkeypatch, device, pictures):
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)  # which does not matter
+    assert suitable_batch_size(device) == pictures

@@ -1,0 +1,277 @@
+"""Each option of the evaluation does what it says: descriptors are compared with ones made by hand."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import draw_picture, write_query
+from PIL import Image
+
+import Measure_OxfordParis
+from models.backbones import BACKBONES
+from models.efficientnet_lite import EfficientNetLite0Features
+from utils.errors import run_command
+from utils.weights import load_backbone
+
+CHANNELS = 1280
+WHOLE = (slice(None), slice(None))
+
+# The regions of 128 x 96 pixels on a map of 4 x 3 cells, as (rows, columns). Level 1 is a square of 96 that
+# starts at column 0 or 32: cells 0 to round(95 / 32) = 3 or round(32 / 32) = 1 to 3. Level 2 is one of 64
+# that starts at columns 0, 32 and 64 and rows 0 and 32.
+LEVEL_1 = [WHOLE, (slice(None), slice(1, 4))]
+LEVEL_2 = [
+    (rows, columns)
+    for rows in (slice(0, 3), slice(1, 3))
+    for columns in (slice(0, 3), slice(1, 4), slice(2, 4))
+]
+REGIONS = {1: LEVEL_1, 2: LEVEL_1 + LEVEL_2}
+
+
+@pytest.fixture
+def command(dataset, tmp_path, capsys):
+    """Runs the command line on the tiny data set: status and standard error."""
+
+    def run(*options):
+        words = ["--datasets-dir", tmp_path / "data", "--weights-dir", tmp_path / "weights"]
+        words += ["--dataset", "Tiny", "--backbone", "efficientnet_lite0"]
+        words += ["--device", "cpu", "--workers", "0", "--output", tmp_path / "out", *options]
+        status = run_command(lambda: Measure_OxfordParis.command_line([str(word) for word in words]))
+        return status, capsys.readouterr().err
+
+    return run
+
+
+@pytest.fixture
+def evaluate(command, tmp_path):
+    """Runs the command line with one more line of options: its results.json and descriptors.npz."""
+
+    def run(options):
+        status, err = command(*options.split())
+        assert status == 0, err
+        with np.load(tmp_path / "out" / "descriptors.npz") as arrays:
+            return json.loads((tmp_path / "out" / "results.json").read_text()), dict(arrays)
+
+    return run
+
+
+@pytest.fixture
+def picture(dataset):
+    """A picture of 128 x 96 pixels in the data set, which comes to the network as it is where S is 128."""
+    draw_picture(dataset / "jpg" / "picture.png", seed=4, size=(128, 96))
+    return np.array(Image.open(dataset / "jpg" / "picture.png"))
+
+
+@pytest.fixture
+def describe_picture(picture, evaluate):
+    """The descriptor of that picture with a line of options."""
+
+    def run(options):
+        _, arrays = evaluate(options)
+        return arrays["descriptors"][arrays["names"].tolist().index("picture")]
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def feature_map():
+    """From (H, W, 3) pixels to the embedded backbone's map, (1280, h, w)."""
+    network = load_backbone(BACKBONES["efficientnet_lite0"], None)
+
+    @torch.inference_mode()
+    def run(pixels):
+        images = (torch.from_numpy(pixels.astype(np.float32)) - 127) / 128
+        return network(images.permute(2, 0, 1).unsqueeze(0))[0].numpy()
+
+    return run
+
+
+@pytest.fixture
+def head(tmp_path):
+    """A random attention head in the weights folder, by parameter."""
+    rng = np.random.default_rng(5)
+    shapes = {"conv_att_1.weight": (64, 2 * CHANNELS, 1), "conv_att_1.bias": (64,)}
+    shapes |= {"conv_att_2.weight": (1, 64, 1), "conv_att_2.bias": (1,)}
+    state = {name: (0.2 * rng.standard_normal(shape)).astype(np.float32) for name, shape in shapes.items()}
+    folder = tmp_path / "weights" / "efficientnet_lite0"
+    folder.mkdir(parents=True)
+    torch.save(
+        {name: torch.from_numpy(value) for name, value in state.items()},
+        folder / "ContextAwareRegionalAttention_weights.pth",
+    )
+    return state
+
+
+@pytest.fixture
+def pca(tmp_path):
+    """A random PCA to 8 dimensions in the weights folder: components and negative mean."""
+    rng = np.random.default_rng(6)
+    components = rng.standard_normal((8, CHANNELS)).astype(np.float32)
+    negative_mean = -rng.random(CHANNELS, np.float32)
+    folder = tmp_path / "weights" / "efficientnet_lite0"
+    folder.mkdir(parents=True)
+    np.save(folder / "pca_components.npy", components)
+    np.save(folder / "pca_mean.npy", negative_mean)
+    return components, negative_mean
+
+
+def unit(vectors):
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def region_maxima(features, regions):
+    return np.stack([features[:, rows, columns].max((1, 2)) for rows, columns in regions])
+
+
+def softplus(x):
+    return np.log1p(np.exp(x))
+
+
+def attention_by_hand(features, regions, head, activation):
+    means = [features[:, rows, columns].mean((1, 2)) for rows, columns in regions]
+    both = np.stack([np.concatenate([mean, features.mean((1, 2))]) for mean in means])
+    hidden = activation(both @ head["conv_att_1.weight"][:, :, 0].T + head["conv_att_1.bias"])
+    return softplus(hidden @ head["conv_att_2.weight"][0, :, 0] + head["conv_att_2.bias"])
+
+
+def same(found, expected):
+    """Whether these are one descriptor but for rounding."""
+    return found.shape == expected.shape and np.abs(found - expected).max() < 1e-5
+
+
+def test_mac_is_the_maximum_of_the_map(describe_picture, picture, feature_map):
+    found = describe_picture("--pooling mac --no-whiten --S 128")
+    assert same(found, unit(region_maxima(feature_map(picture), [WHOLE])[0]))
+
+
+@pytest.mark.parametrize("levels", REGIONS)
+def test_l_says_how_many_levels_rmac_has(describe_picture, picture, feature_map, levels):
+    found = describe_picture(f"--pooling rmac --no-whiten --S 128 --L {levels}")
+    features = feature_map(picture)
+    by_levels = {
+        count: unit(unit(region_maxima(features, regions)).mean(0)) for count, regions in REGIONS.items()
+    }
+    assert same(found, by_levels[levels])
+    assert not same(by_levels[1], by_levels[2])
+    assert not same(found, unit(region_maxima(features, [WHOLE])[0]))
+
+
+@pytest.mark.parametrize(("activation", "function"), [("tanh", np.tanh), ("softplus", softplus)])
+def test_the_attention_heads_weights_and_activation_are_used(
+    describe_picture, picture, feature_map, head, activation, function
+):
+    found = describe_picture(f"--pooling ra --no-whiten --S 128 --L 2 --activation {activation}")
+    features = feature_map(picture)
+    regions = unit(region_maxima(features, REGIONS[2]))
+    weights = attention_by_hand(features, REGIONS[2], head, function)
+    assert same(found, unit(weights @ regions))
+    other = attention_by_hand(features, REGIONS[2], head, {"tanh": softplus, "softplus": np.tanh}[activation])
+    assert not same(found, unit(other @ regions))
+    assert not same(found, unit(regions.mean(0)))
+
+
+def test_tanh_regional_attention_of_five_levels_at_1024_pixels_is_the_default(evaluate, dataset, head):
+    for seed, name in enumerate("abcd"):
+        draw_picture(dataset / "jpg" / f"{name}.png", seed, size=(64, 8))  # flat ones, or 1024 takes long
+    results, arrays = evaluate("--no-whiten")
+    settings = results["settings"]
+    assert [settings[name] for name in ("pooling", "activation", "L", "S", "qe")] == [
+        "ra",
+        "tanh",
+        5,
+        1024,
+        5,
+    ]
+    _, given = evaluate("--no-whiten --pooling ra --activation tanh --L 5 --S 1024")
+    assert same(given["descriptors"], arrays["descriptors"])
+
+
+@pytest.mark.parametrize(("pooling", "regions"), [("mac", [WHOLE]), ("rmac", REGIONS[2])])
+def test_regions_are_whitened_by_the_files_unless_told_not_to(
+    describe_picture, picture, feature_map, pca, pooling, regions
+):
+    components, negative_mean = pca
+    found = describe_picture(f"--pooling {pooling} --S 128 --L 2")
+    maxima = region_maxima(feature_map(picture), regions)
+    whitened = unit(np.stack([components @ (vector + negative_mean) for vector in maxima]))
+    assert found.shape == (8,)
+    assert same(found, unit(whitened.mean(0)))
+    plain = describe_picture(f"--pooling {pooling} --S 128 --L 2 --no-whiten")
+    assert same(plain, unit(unit(maxima).mean(0)))
+
+
+@pytest.mark.parametrize(("longer_side", "step"), [(128, 1), (64, 2), (32, 4)])
+def test_s_is_the_longer_side_of_what_the_network_sees(
+    describe_picture, picture, feature_map, longer_side, step
+):
+    # The picture's squares of 8 pixels lie on the grid of the smaller ones: resized, it is still squares.
+    found = describe_picture(f"--pooling mac --no-whiten --S {longer_side}")
+    features = feature_map(np.ascontiguousarray(picture[::step, ::step]))
+    assert same(found, unit(features.max((1, 2))))
+
+
+def test_queries_are_described_inside_their_boxes(evaluate, picture, dataset, feature_map):
+    write_query(dataset, "q_2", "picture 32 0 128 64", good="a")
+    _, arrays = evaluate("--pooling mac --no-whiten --S 128")
+    found = arrays["query_descriptors"][arrays["query_names"].tolist().index("q_2")]
+    assert same(found, unit(feature_map(picture[0:64, 32:128]).max((1, 2))))
+
+
+def precision_of_one(place):
+    """Average precision of a single positive: precision is 0 before it and 1 / (place + 1) at it."""
+    return 1.0 if place == 0 else 1 / (place + 1) / 2
+
+
+def test_expansion_searches_again_with_the_mean_of_the_query_and_so_many_images(evaluate, dataset):
+    for seed, name in enumerate("efghijkl", start=10):
+        draw_picture(dataset / "jpg" / f"{name}.png", seed)
+    # One query for each picture, all of one box: together their scores tell every picture's place.
+    names = list("abcdefghijkl")
+    for name in names:
+        write_query(dataset, f"only_{name}", "a 0 0 40 40", good=name)
+    found = {}
+    for count in (1, 2, 5):
+        results, arrays = evaluate(f"--pooling mac --no-whiten --S 64 --qe {count}")
+        assert arrays["names"].tolist() == names
+        database = arrays["descriptors"].astype(np.float64)
+        query = arrays["query_descriptors"][arrays["query_names"].tolist().index("only_a")].astype(np.float64)
+        plain = np.argsort(-database @ query).tolist()
+        expanded = unit(np.mean([query, *database[plain[:count]]], axis=0))
+        again = np.argsort(-database @ expanded).tolist()
+        for key, ranking in (("AP", plain), ("AP_query_expansion", again)):
+            for place, image in enumerate(ranking):
+                assert results[key][f"only_{names[image]}"] == pytest.approx(precision_of_one(place))
+        found[count] = again
+        assert again != plain
+    assert found[1] != found[2] != found[5] != found[1]
+
+
+@pytest.mark.parametrize(("box", "S"), [("70 0 90 40", "64"), ("0 0 1 40", "16")])
+def test_boxes_are_checked_before_any_image_is_decoded(command, dataset, tmp_path, monkeypatch, box, S):
+    # The second box has a pixel in the image of 64 x 48 pixels, but none where S is 16.
+    write_query(dataset, "q_2", f"b {box}", good="a")
+    for place in ("Measure_OxfordParis.describe", "utils.image_loading.read_image"):
+        monkeypatch.setattr(place, lambda *arguments, **options: pytest.fail("an image is decoded"))
+    status, err = command("--pooling", "mac", "--no-whiten", "--S", S)
+    assert status == 2
+    assert err.startswith(f"error: query q_2: the box {box} has no pixel inside")
+    assert "b.png" in err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_image_whose_descriptor_is_not_finite_is_named(command, dataset, monkeypatch, value):
+    # c, all of one colour, is what this network fails on; it is the third of its batch.
+    Image.new("RGB", (64, 48), (255, 255, 255)).save(dataset / "jpg" / "c.png")
+    forward = EfficientNetLite0Features.forward
+
+    def fail_on_flat_images(self, images):
+        flat = images.amin((1, 2, 3)) == images.amax((1, 2, 3))
+        return torch.where(flat[:, None, None, None], value, forward(self, images))
+
+    monkeypatch.setattr(EfficientNetLite0Features, "forward", fail_on_flat_images)
+    status, err = command("--pooling", "mac", "--no-whiten", "--S", "64", "--batch-size", "4")
+    assert status == 2
+    assert err.startswith("error: ")
+    assert f"{dataset / 'jpg' / 'c.png'} is not finite" in err
