@@ -1,10 +1,11 @@
-"""Several processes that train together, as torchrun starts them; one process is the case of one rank."""
+"""Several processes that work together, as torchrun starts them; one process is the case of one rank."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -31,6 +32,20 @@ class Ranks(NamedTuple):
         if self.world > 1:
             dist.all_reduce(tensor)
         return tensor
+
+    def add_up_array(self, array: np.ndarray) -> np.ndarray:
+        """The sum of an array over all processes."""
+        if self.world == 1:
+            return array
+        return self.add_up(torch.from_numpy(array).to(self.device)).cpu().numpy()
+
+    def gather(self, items: list[str]) -> list[str]:
+        """All processes' items, those of the first process first."""
+        if self.world == 1:
+            return items
+        parts: list[list[str]] = [[] for _ in range(self.world)]
+        dist.all_gather_object(parts, items)
+        return [item for part in parts for item in part]
 
 
 def launched_device(name: str) -> str:

@@ -19,6 +19,11 @@ ATTENTION_WEIGHTS = "ContextAwareRegionalAttention_weights.pth"
 PCA_COMPONENTS = "pca_components.npy"
 PCA_MEAN = "pca_mean.npy"
 
+# what a learned whitening tells of itself, and where its learning stands
+PCA_RECORD = "pca.json"
+PCA_SPECTRUM = "pca.png"
+PCA_STATE = "pca_state.npz"
+
 # a training's output
 TRAINING_STATE = "training_state.pth"
 TRAINING_LOG = "training.jsonl"
@@ -45,3 +50,8 @@ def weights_folder(weights_dir: Path, backbone: str) -> Path:
     has a folder of its name in it.
     """
     return weights_dir if backbone == DEFAULT_BACKBONE else weights_dir / backbone
+
+
+def mini_folder(datasets_dir: Path, seed: int) -> Path:
+    """Where the Mini benchmark of a seed lies: a folder each, so that none replaces another's pictures."""
+    return datasets_dir / (MINI if seed == 0 else f"{MINI}-seed{seed}")

@@ -1,0 +1,227 @@
+"""Learns the PCA that whitens region vectors, from pictures of landmarks without labels, however many.
+
+A frozen backbone turns each picture into the maxima of its R-MAC regions; of these only the count, the mean
+and the scatter are kept, which is all that a PCA needs. Files go to --output, what was found is printed as
+one JSON line on standard output, and everything else goes to standard error.
+
+    python LearningPCA_landmark.py
+    torchrun --nproc-per-node 4 LearningPCA_landmark.py --resume
+"""
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from models.backbones import BACKBONES, DEFAULT_BACKBONE
+from models.region_maxima import RegionMaxima
+from models.regions import rmac_regions
+from utils import arguments, pca_report
+from utils.atomic_files import check_writable, make_folder
+from utils.device import PRECISIONS, choose_device, suitable_batch_size, suitable_workers
+from utils.distributed import joined_ranks, launched_device
+from utils.errors import UserError, run_command
+from utils.extraction import network_outputs
+from utils.file_names import (
+    DATASETS_DIR,
+    PCA_COMPONENTS,
+    PCA_STATE,
+    WEIGHTS_DIR,
+    weights_folder,
+)
+from utils.image_loading import Picture
+from utils.landmark import FOLDER, SizedPictures, find_pictures, large_enough
+from utils.pca import StreamingPCA
+from utils.pca_state import PCAProgress, load_state, picture_digest, save_state
+from utils.size_batches import BadPicture
+from utils.weights import load_folded_backbone
+
+log = logging.getLogger(__name__)
+
+MIN_SIDE = 200
+SAVE_EVERY = 60.0
+
+BLOCK = 256
+"""Pictures whose statistics are added up, over all processes, before they count as done."""
+
+MOST_UNREADABLE = 0.05
+"""Share of the pictures that may be unreadable."""
+
+SETTINGS = ("backbone", "S", "L", "min_side", "samples", "seed", "precision")
+"""What the statistics depend on, beside the pictures: a run can only be resumed with the same."""
+
+
+def main(
+    *,
+    datasets_dir: str | Path = DATASETS_DIR,
+    weights_dir: str | Path = WEIGHTS_DIR,
+    backbone: str = DEFAULT_BACKBONE,
+    S: int = arguments.PCA_LONGER_SIDE,
+    L: int = arguments.PCA_LEVELS,
+    min_side: int = MIN_SIDE,
+    components: int | None = None,
+    samples: int | None = None,
+    device: str = arguments.DEVICE,
+    precision: str = arguments.PRECISION,
+    batch_size: int | None = None,
+    workers: int | None = None,
+    seed: int = arguments.SEED,
+    save_every: float = SAVE_EVERY,
+    output: str | Path = WEIGHTS_DIR,
+    resume: bool = False,
+) -> dict[str, object]:
+    """Learns the whitening; the parameters are the command line's options.
+
+    Returns:
+        What pca.json holds: the settings, pictures and vectors seen, those left out and why, the spectrum.
+
+    Raises:
+        UserError: whatever the user can mend, most of it before any picture is decoded.
+    """
+    given = dict(locals())
+    arguments.check_options(given)
+    entry = BACKBONES[backbone]
+    components = entry.channels if components is None else components
+    if components > entry.channels:
+        raise UserError(f"{components} components: vectors of {backbone} have {entry.channels} dimensions")
+    folder = weights_folder(Path(output), backbone)
+    check_writable(folder)
+    state_file = folder / PCA_STATE
+    there = [path for path in (state_file, folder / PCA_COMPONENTS) if path.exists()]
+    if there and not resume:
+        raise UserError(f"{there[0]} is there already: name another --output, or --resume its learning")
+
+    torch_device = choose_device(launched_device(device))
+    batch_size = suitable_batch_size(torch_device) if batch_size is None else batch_size
+    workers = suitable_workers(torch_device) if workers is None else workers
+    with joined_ranks(torch_device) as ranks:
+        # The pictures. Their headers tell how many vectors there will be, before hours of work.
+        paths = find_pictures(Path(datasets_dir) / FOLDER, samples, seed)
+        pictures = large_enough(paths, S, min_side)
+        check_unreadable(pictures.unreadable, len(paths))
+        check_vectors(pictures, L, components)
+        settings = {name: given[name] for name in SETTINGS} | {"pictures": picture_digest(pictures.paths)}
+
+        network = load_folded_backbone(entry, Path(weights_dir)).to(torch_device, PRECISIONS[precision])
+        network = RegionMaxima(network, entry.stride, L)
+        pca, progress = load_state(state_file, settings) if resume else (StreamingPCA(), PCAProgress())
+        make_folder(folder)
+
+        # Block by block: what a killed run had added up is there when it is resumed, to the bit.
+        bar = tqdm(
+            total=len(pictures.paths),
+            initial=progress.done,
+            unit="image",
+            disable=None if ranks.leads else True,
+        )
+        saved = time.monotonic()
+        with bar:
+            for start in range(progress.done, len(pictures.paths), BLOCK):
+                block = pictures.paths[start : start + BLOCK]
+                mine = [block[place] for place in ranks.share(range(len(block)))]
+                part, bad = StreamingPCA(), []
+                part.partial_fit(np.empty((0, entry.channels), np.float32))
+                sizes = {"longer_side": S, "batch_size": batch_size, "workers": workers}
+                for found in network_outputs(network, entry, [Picture(path) for path in mine], **sizes):
+                    if isinstance(found, BadPicture):
+                        bad.append(str(found.error.path))
+                        continue
+                    part.partial_fit(found.values.reshape(-1, entry.channels))
+                    bar.update(len(found.indices) * ranks.world)
+                pca.merge(part.summed(ranks.add_up_array))
+                progress.unreadable += ranks.gather(bad)
+                progress.done = start + len(block)
+                bar.n = progress.done
+                check_unreadable([*pictures.unreadable, *progress.unreadable], len(paths))
+                is_last = progress.done == len(pictures.paths)
+                if ranks.leads and (is_last or time.monotonic() - saved >= save_every):
+                    save_state(state_file, pca, progress, settings)
+                    saved = time.monotonic()
+
+        # The components; those that the data do not carry cannot be had.
+        whitened = pca.whitened_components(components)
+        unreadable = [*map(str, pictures.unreadable), *progress.unreadable]
+        record = {
+            "settings": settings | {"components": components},
+            "pictures": len(pictures.paths) - len(progress.unreadable),
+            "vectors": pca.n_samples_seen_,
+            "left_out": {"too_small": len(pictures.small), "unreadable": unreadable},
+            "rank": pca.rank_,
+            "variance_kept": float(pca.explained_variance_ratio_[:components].sum()),
+            "explained_variance": pca.explained_variance_.tolist(),
+        }
+        if ranks.leads:
+            pca_report.write_files(folder, whitened, pca.mean_, record)
+            told = ("pictures", "vectors", "rank", "variance_kept")
+            print(json.dumps({"components": components} | {name: record[name] for name in told}))
+    return record
+
+
+def check_unreadable(unreadable: Sequence[object], pictures: int) -> None:
+    """Checks that most pictures could be read.
+
+    Raises:
+        UserError: too many could not.
+    """
+    if len(unreadable) > MOST_UNREADABLE * pictures:
+        raise UserError(
+            f"{len(unreadable)} of {pictures} pictures cannot be decoded, more than {MOST_UNREADABLE:.0%}; "
+            f"{unreadable[0]} is the first"
+        )
+
+
+def check_vectors(pictures: SizedPictures, levels: int, components: int) -> None:
+    """Checks that there will be vectors enough: n of them carry at most n - 1 components.
+
+    Raises:
+        UserError: there will not.
+    """
+    vectors = sum(len(rmac_regions(*size, levels)) for size in pictures.sizes)
+    log.info("%d pictures have %d regions", len(pictures.paths), vectors)
+    if vectors <= components:
+        raise UserError(
+            f"{len(pictures.paths)} pictures have {vectors} regions, too few for {components} components: "
+            f"--components {vectors - 1} at most, or more pictures"
+        )
+
+
+def command_line(words: Sequence[str] | None = None) -> None:
+    """Reads the options, of this process if none are given, and runs main with them."""
+    at_least, least = arguments.at_least, arguments.LEAST
+    parser = arguments.ArgumentParser(__doc__.splitlines()[0])
+    arguments.add_backbone_options(parser, levels=arguments.PCA_LEVELS)
+    arguments.add_picture_options(parser, longer_side=arguments.PCA_LONGER_SIDE)
+    arguments.add_run_options(parser)
+    group = parser.add_argument_group("learning")
+    group.add_argument(
+        "--min-side",
+        type=at_least(least["min_side"]),
+        default=MIN_SIDE,
+        help="pictures with a resized side of fewer pixels are left out",
+    )
+    group.add_argument(
+        "--components",
+        type=at_least(least["components"]),
+        help="dimensions to keep; all if not given",
+    )
+    group.add_argument(
+        "--samples",
+        type=at_least(least["samples"]),
+        help="pictures to draw; all if not given",
+    )
+    group.add_argument(
+        "--save-every", type=arguments.not_negative, default=SAVE_EVERY, help="seconds between saved states"
+    )
+    group.add_argument("--output", type=Path, default=WEIGHTS_DIR, help="weights folder to write to")
+    group.add_argument("--resume", action="store_true", help="go on with the learning in --output")
+    main(**vars(parser.parse_args(words)))
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    sys.exit(run_command(command_line))

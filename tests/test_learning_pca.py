@@ -1,0 +1,253 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import draw_picture
+from sklearn.decomposition import PCA
+
+import LearningPCA_landmark
+from models.backbones import BACKBONES
+from models.regions import rmac_regions
+from utils.errors import run_command
+from utils.image_loading import Picture, load_pixels
+from utils.weights import load_backbone
+
+ROOT = Path(__file__).parents[1]
+COMPONENTS = 10
+COMMON = [
+    *("--backbone", "efficientnet_lite0", "--S", "128", "--L", "2", "--min-side", "64", "--device", "cpu"),
+    *("--workers", "0", "--components", str(COMPONENTS), "--save-every", "0"),
+]
+RUN = (
+    "import os, signal, sys; import LearningPCA_landmark as script; from utils.errors import run_command; "
+    "script.BLOCK = 4; {}; sys.exit(run_command(lambda: script.command_line(sys.argv[1:])))"
+)
+"""The script as a program, in blocks of four pictures."""
+
+DIES_IN_THE_THIRD_BLOCK = (
+    "outputs, blocks = script.network_outputs, []; "
+    "die = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL) if len(blocks) == 3 else outputs(*a, **k); "
+    "script.network_outputs = lambda *a, **k: (blocks.append(1), die(*a, **k))[1]"
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Fourteen pictures, one of them too small and one too narrow."""
+    folder = tmp_path_factory.mktemp("data") / "Landmark" / "train" / "data"
+    folder.mkdir(parents=True)
+    for number in range(12):
+        draw_picture(folder / f"{number:02d}.png", number, [(128, 96), (96, 128), (64, 64)][number % 3])
+    draw_picture(folder / "narrow.png", 20, (128, 56))
+    draw_picture(folder / "wide.png", 21, (256, 64))
+    return folder.parents[2]
+
+
+@pytest.fixture
+def learn(data, capsys):
+    """Runs the command line in this process: status, what was printed, standard error."""
+
+    def run(output, *options, datasets=data):
+        words = [*COMMON, "--datasets-dir", datasets, "--output", output, *options]
+        status = run_command(lambda: LearningPCA_landmark.command_line([str(word) for word in words]))
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def as_program(data, output, *options, change="pass", launcher=()):
+    words = [*launcher, sys.executable, "-c", RUN.format(change)]
+    words += [*COMMON, "--datasets-dir", str(data), "--output", str(output), *options]
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+def learned(output):
+    folder = output / "efficientnet_lite0"
+    return np.load(folder / "pca_components.npy"), np.load(folder / "pca_mean.npy")
+
+
+def error_line(result):
+    status, out, err = result
+    assert status == 2
+    assert out == ""
+    assert err.splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in err
+    return err.splitlines()[-1]
+
+
+@torch.inference_mode()
+def region_vectors(paths):
+    """Maxima of regions, cut one by one as the method says: rounded to cells, the last one included."""
+    entry = BACKBONES["efficientnet_lite0"]
+    network = load_backbone(entry, None)
+    vectors = []
+    for path in paths:
+        pixels = load_pixels(Picture(path), 128).unsqueeze(0)
+        features = network(entry.normalise(pixels))[0]
+        for x, y, w, h in rmac_regions(*pixels.shape[1:3], 2):
+            columns = slice(int(np.rint(x / 32)), int(np.rint((x + w - 1) / 32)) + 1)
+            rows = slice(int(np.rint(y / 32)), int(np.rint((y + h - 1) / 32)) + 1)
+            vectors.append(features[:, rows, columns].amax((1, 2)).numpy())
+    return np.array(vectors, np.float64)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data, tmp_path_factory):
+    output = tmp_path_factory.mktemp("undisturbed")
+    done = as_program(data, output)
+    assert done.returncode == 0, done.stderr
+    return output, done
+
+
+def test_the_files_are_scikit_learns_pca_of_the_region_maxima(data, undisturbed):
+    components, mean = learned(undisturbed[0])
+    vectors = region_vectors(sorted((data / "Landmark" / "train" / "data").glob("[01]*.png")))
+    oracle = PCA(COMPONENTS, whiten=True, svd_solver="full").fit(vectors)
+    assert components.dtype == mean.dtype == np.float32
+    np.testing.assert_allclose(mean, -oracle.mean_, rtol=1e-4, atol=1e-6)
+    whitened = (vectors + mean) @ components.T
+    np.testing.assert_allclose(whitened, oracle.transform(vectors), rtol=1e-3, atol=1e-3)
+
+    record = json.loads((undisturbed[0] / "efficientnet_lite0" / "pca.json").read_text())
+    np.testing.assert_allclose(
+        record["explained_variance"][:COMPONENTS], oracle.explained_variance_, rtol=1e-4
+    )
+    assert (record["pictures"], record["vectors"]) == (12, len(vectors))
+    assert record["left_out"] == {"too_small": 2, "unreadable": []}
+    assert record["settings"]["components"] == COMPONENTS
+    assert json.loads(undisturbed[1].stdout)["vectors"] == len(vectors)
+
+
+def test_all_that_is_written_lies_in_the_backbones_folder(undisturbed):
+    assert [path.name for path in undisturbed[0].iterdir()] == ["efficientnet_lite0"]
+    assert sorted(path.name for path in (undisturbed[0] / "efficientnet_lite0").iterdir()) == [
+        *("pca.json", "pca.png", "pca_components.npy", "pca_mean.npy", "pca_state.npz")
+    ]
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(data, undisturbed, tmp_path):
+    killed = as_program(data, tmp_path, change=DIES_IN_THE_THIRD_BLOCK)
+    assert killed.returncode == -9
+    assert [path.name for path in (tmp_path / "efficientnet_lite0").iterdir()] == ["pca_state.npz"]
+    with np.load(tmp_path / "efficientnet_lite0" / "pca_state.npz") as state:
+        assert json.loads(str(state["about"]))["progress"]["done"] == 8
+    done = as_program(data, tmp_path, "--resume")
+    assert done.returncode == 0, done.stderr
+    for name in ("pca_components.npy", "pca_mean.npy", "pca.json"):
+        found, expected = (folder / "efficientnet_lite0" / name for folder in (tmp_path, undisturbed[0]))
+        assert found.read_bytes() == expected.read_bytes()
+
+
+def test_two_processes_learn_what_one_does(data, undisturbed, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(f"import sys; sys.path.insert(0, {str(ROOT)!r}); {RUN.format('pass')}")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
+            *(script, *COMMON, "--datasets-dir", data, "--output", tmp_path / "out"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    for found, expected in zip(learned(tmp_path / "out"), learned(undisturbed[0]), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert len(done.stdout.splitlines()) == 1
+    assert json.loads(done.stdout)["vectors"] == json.loads(undisturbed[1].stdout)["vectors"]
+
+
+def test_fewer_components_are_the_first_ones_and_cost_no_second_look(
+    undisturbed, learn, tmp_path, monkeypatch
+):
+    folder = tmp_path / "efficientnet_lite0"
+    folder.mkdir()
+    state = (undisturbed[0] / "efficientnet_lite0" / "pca_state.npz").read_bytes()
+    (folder / "pca_state.npz").write_bytes(state)
+    monkeypatch.setattr(LearningPCA_landmark, "network_outputs", None)
+    status, _, err = learn(tmp_path, "--resume", "--components", "3")
+    assert status == 0, err
+    np.testing.assert_array_equal(learned(tmp_path)[0], learned(undisturbed[0])[0][:3])
+
+
+def test_the_seed_draws_the_samples(learn, tmp_path):
+    found = []
+    for place, options in enumerate([("--seed", 1), ("--seed", 1), ("--seed", 2)]):
+        status, _, err = learn(tmp_path / str(place), "--samples", "8", "--components", "3", *options)
+        assert status == 0, err
+        record = json.loads((tmp_path / str(place) / "efficientnet_lite0" / "pca.json").read_text())
+        assert record["pictures"] + record["left_out"]["too_small"] == 8
+        found.append(learned(tmp_path / str(place))[0])
+    assert np.array_equal(found[0], found[1])
+    assert not np.array_equal(found[0], found[2])
+
+
+def test_unreadable_pictures_are_left_out_up_to_one_in_twenty(learn, tmp_path):
+    folder = tmp_path / "Landmark" / "train" / "data"
+    folder.mkdir(parents=True)
+    for number in range(38):
+        draw_picture(folder / f"{number:02d}.png", number)
+    (folder / "headless.png").write_bytes(b"")
+    (folder / "bodiless.png").write_bytes((folder / "00.png").read_bytes()[:60])
+    status, _, err = learn(tmp_path / "out", datasets=tmp_path)
+    assert status == 0, err
+    record = json.loads((tmp_path / "out" / "efficientnet_lite0" / "pca.json").read_text())
+    assert sorted(Path(name).name for name in record["left_out"]["unreadable"]) == [
+        *("bodiless.png", "headless.png")
+    ]
+    assert record["pictures"] == 38
+    for number in range(20, 38):
+        (folder / f"{number}.png").unlink()
+    assert "2 of 22 pictures cannot be decoded" in error_line(learn(tmp_path / "other", datasets=tmp_path))
+
+
+def test_what_is_there_is_not_replaced(learn, tmp_path):
+    folder = tmp_path / "efficientnet_lite0"
+    folder.mkdir()
+    (folder / "pca_components.npy").write_text("precious")
+    assert "is there already" in error_line(learn(tmp_path))
+    assert "nothing to resume" in error_line(learn(tmp_path, "--resume"))
+    assert (folder / "pca_components.npy").read_text() == "precious"
+
+
+def test_a_state_of_other_settings_or_damaged_is_told(undisturbed, learn, tmp_path):
+    folder = tmp_path / "efficientnet_lite0"
+    folder.mkdir()
+    state = (undisturbed[0] / "efficientnet_lite0" / "pca_state.npz").read_bytes()
+    (folder / "pca_state.npz").write_bytes(state)
+    assert "saved with other settings: L 2 (now 3)" in error_line(learn(tmp_path, "--resume", "--L", "3"))
+    (folder / "pca_state.npz").write_bytes(state[: len(state) // 2])
+    assert "is it whole?" in error_line(learn(tmp_path, "--resume"))
+
+
+def test_what_cannot_end_well_is_told_before_any_work(learn, tmp_path, monkeypatch):
+    monkeypatch.setattr(LearningPCA_landmark, "network_outputs", None)
+    assert "is missing" in error_line(learn(tmp_path / "out", datasets=tmp_path))
+    (tmp_path / "Landmark" / "train" / "data").mkdir(parents=True)
+    assert "no pictures in" in error_line(learn(tmp_path / "out", datasets=tmp_path))
+    (tmp_path / "Landmark" / "train" / "data" / "empty.jpg").touch()
+    assert "none of 1 pictures is large enough" in error_line(learn(tmp_path / "out", datasets=tmp_path))
+    line = error_line(learn(tmp_path / "out", "--min-side", "129"))
+    assert "none of 14 pictures is large enough" in line
+    assert "too few for 500 components" in error_line(learn(tmp_path / "out", "--components", "500"))
+    assert "have 1280 dimensions" in error_line(learn(tmp_path / "out", "--components", "1281"))
+    (tmp_path / "file").touch()
+    assert "cannot write" in error_line(learn(tmp_path / "file"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_components_that_the_data_do_not_carry_are_an_error(learn, tmp_path):
+    folder = tmp_path / "Landmark" / "train" / "data"
+    folder.mkdir(parents=True)
+    for number in range(4):
+        draw_picture(folder / f"{number}.png", 0)  # four times the same picture
+    vectors = region_vectors([folder / "0.png"])
+    rank = np.linalg.matrix_rank(vectors - vectors.mean(axis=0), tol=1e-3)
+    assert 0 < rank < len(vectors) == 8
+    line = error_line(learn(tmp_path / "out", "--components", "12", datasets=tmp_path))
+    assert f"the data carry {rank} components (from 32 vectors of 1280 dimensions), not 12" in line
+    assert not (tmp_path / "out" / "efficientnet_lite0" / "pca_components.npy").exists()

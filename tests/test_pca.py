@@ -1,0 +1,391 @@
+import threading
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from sklearn.decomposition import PCA
+
+from utils.errors import UserError
+from utils.pca import BLOCK, StreamingPCA
+
+
+def vectors(n, channels=12, mean=0.0, seed=0):
+    """Correlated channels, the last but for a thousandth of its size the sum of the first two."""
+    rng = np.random.default_rng(seed)
+    mixed = rng.standard_normal((n, channels)) * np.geomspace(2, 0.2, channels)
+    mixed = mixed @ np.linalg.qr(rng.standard_normal((channels, channels)))[0]
+    mixed[:, -1] = mixed[:, 0] + mixed[:, 1] + 1e-3 * rng.standard_normal(n)
+    return mixed + mean * np.linspace(0.5, 1, channels)
+
+
+def assert_same(ours, other, tolerance=1e-10):
+    assert ours.n_samples_seen_ == other.n_samples_seen_
+    np.testing.assert_allclose(ours.mean_, other.mean_, rtol=tolerance)
+    np.testing.assert_allclose(ours.explained_variance_, other.explained_variance_, rtol=tolerance)
+    np.testing.assert_allclose(ours.components_, other.components_, atol=tolerance)
+
+
+def assert_equal_to_the_bit(ours, other):
+    assert ours.n_samples_seen_ == other.n_samples_seen_
+    for name in ("mean_", "components_", "explained_variance_"):
+        np.testing.assert_array_equal(getattr(ours, name), getattr(other, name))
+
+
+def assert_equal_states(state, other):
+    assert state.keys() == other.keys()
+    for name in state:
+        np.testing.assert_array_equal(state[name], other[name])
+
+
+@pytest.mark.parametrize(
+    ("mean", "dtype"),
+    [(0, np.float64), (1e4, np.float64), (1e6, np.float64), (3, np.float32)],
+)
+@pytest.mark.parametrize("n", [200, BLOCK + 900])
+def test_components_and_variances_are_those_of_scikit_learn(n, mean, dtype):
+    X = vectors(n, mean=mean).astype(dtype)
+    ours = StreamingPCA().fit(X)
+    oracle = PCA(svd_solver="full").fit(X.astype(np.float64))
+    np.testing.assert_allclose(ours.mean_, oracle.mean_, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(ours.components_, oracle.components_, atol=1e-5)
+    np.testing.assert_allclose(ours.explained_variance_, oracle.explained_variance_, rtol=1e-6)
+    np.testing.assert_allclose(ours.explained_variance_ratio_, oracle.explained_variance_ratio_, rtol=1e-6)
+    assert ours.rank_ == ours.n_components_ == oracle.n_components_ == 12
+
+
+@pytest.mark.parametrize("n_components", [None, 5])
+@pytest.mark.parametrize("whiten", [True, False])
+def test_transform_is_that_of_scikit_learn(n_components, whiten):
+    X, other = vectors(500, mean=10), vectors(40, mean=10, seed=1)
+    ours = StreamingPCA(n_components, whiten).fit(X)
+    oracle = PCA(n_components, whiten=whiten, svd_solver="full").fit(X)
+    np.testing.assert_allclose(ours.transform(other), oracle.transform(other), rtol=1e-6, atol=1e-6)
+    assert (
+        ours.n_components_ == len(ours.components_) == len(ours.explained_variance_) == (n_components or 12)
+    )
+    np.testing.assert_allclose(ours.explained_variance_ratio_, oracle.explained_variance_ratio_, rtol=1e-6)
+
+
+def test_two_dimensions_by_hand():
+    # About their mean (10, 20) the vectors are +-10 along (3, 4)/5 and +-5 along (4, -3)/5, so the scatter is
+    # 2 * 10^2 = 200 along the one and 2 * 5^2 = 50 along the other, and n - 1 is 3.
+    pca = StreamingPCA().fit([[16, 28], [4, 12], [14, 17], [6, 23]])
+    np.testing.assert_allclose(pca.mean_, [10, 20])
+    np.testing.assert_allclose(pca.components_, [[0.6, 0.8], [0.8, -0.6]])
+    np.testing.assert_allclose(pca.explained_variance_, [200 / 3, 50 / 3])
+    np.testing.assert_allclose(pca.explained_variance_ratio_, [0.8, 0.2])
+    # Each component over the root of its variance: (0.6, 0.8) / sqrt(200 / 3) and (0.8, -0.6) / sqrt(50 / 3).
+    expected = np.array([[0.6 * 0.015**0.5, 0.8 * 0.015**0.5], [0.8 * 0.06**0.5, -0.6 * 0.06**0.5]])
+    np.testing.assert_allclose(pca.whitened_components(), expected)
+    np.testing.assert_allclose(pca.whitened_components(1), expected[:1])
+    # (16, 28) is 10 along the first component: 10 * sqrt(3 / 200) = sqrt(1.5).
+    np.testing.assert_allclose(pca.transform([[16, 28]]), [[1.5**0.5, 0]], atol=1e-12)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_largest_entry_of_a_component_is_positive(sign):
+    X = sign * np.array([[0.0, 0, 0], [1, -2, 1.5]])
+    expected = [-1 / 7.25**0.5, 2 / 7.25**0.5, -1.5 / 7.25**0.5]  # 1 + 4 + 2.25 = 7.25
+    np.testing.assert_allclose(StreamingPCA(1).fit(X).components_, [expected])
+
+
+def test_one_vector_at_a_time_equals_all_at_once():
+    X = vectors(2 * BLOCK + 10, channels=3)
+    one_by_one = StreamingPCA()
+    for row in X:
+        assert one_by_one.partial_fit(row[None]) is one_by_one
+    assert_equal_to_the_bit(one_by_one, StreamingPCA().partial_fit(X))
+
+
+def test_fit_forgets_and_partial_fit_does_not():
+    X = vectors(700)
+    pca = StreamingPCA().fit(X[:300])
+    first = pca.components_
+    assert_equal_to_the_bit(pca.partial_fit(X[300:]), StreamingPCA().fit(X))
+    assert abs(pca.components_ - first).max() > 1e-6
+    assert_equal_to_the_bit(pca.fit(X[300:]), StreamingPCA().fit(X[300:]))
+
+
+@pytest.mark.parametrize("cuts", [[1], [650], [0, 300, 301], [BLOCK], [BLOCK + 5, 2 * BLOCK + 3]])
+@pytest.mark.parametrize("mean", [0, 1e4])
+def test_merged_parts_are_the_whole(cuts, mean):
+    X = vectors(2 * BLOCK + 400, mean=mean)
+    X = X[np.argsort(X[:, 0])]  # so that the means of the parts are far apart
+    merged = StreamingPCA()
+    for part in np.split(X, cuts):
+        merged.merge(StreamingPCA().partial_fit(part))
+    assert_same(merged, StreamingPCA().fit(X), 1e-8)
+    np.testing.assert_allclose(np.cov(X.T), reconstructed(merged), rtol=0, atol=1e-10)
+
+
+def reconstructed(pca):
+    return pca.components_.T * pca.explained_variance_ @ pca.components_
+
+
+def test_merging_adds_to_what_waits_and_leaves_the_other_alone():
+    X = vectors(1000)
+    pca, other = StreamingPCA().partial_fit(X[:10]), StreamingPCA().partial_fit(X[500:])
+    before = other.state_dict()
+    assert pca.n_components_ == len(pca.components_)  # computed now, and again after the merge
+    assert pca.merge(other) is pca
+    assert_same(pca, StreamingPCA().fit(np.vstack([X[:10], X[500:]])), 1e-9)
+    assert_equal_states(other.state_dict(), before)
+    pca.merge(StreamingPCA()).partial_fit(X[10:500])
+    assert_same(pca, StreamingPCA().fit(X), 1e-9)
+
+
+@pytest.mark.parametrize("counts", [[700], [0, 10, BLOCK + 300], [1, 1, 1, 60]])
+@pytest.mark.parametrize("mean", [0, 1e6])
+def test_processes_that_sum_up_all_have_the_whole(counts, mean):
+    X = vectors(sum(counts), channels=5, mean=mean)
+    barrier, given = threading.Barrier(len(counts)), [None] * len(counts)
+
+    def summed(rank, part):
+        def add_up(array):
+            given[rank] = array.copy()
+            barrier.wait(10)
+            total = np.sum(given, axis=0)
+            barrier.wait(10)
+            return total
+
+        return StreamingPCA().partial_fit(part).summed(add_up)
+
+    with ThreadPoolExecutor(len(counts)) as pool:
+        for pca in pool.map(summed, range(len(counts)), np.split(X, np.cumsum(counts)[:-1])):
+            assert_same(pca, StreamingPCA().fit(X), 1e-7)
+
+
+def test_merged_float32_vectors_keep_their_rounding_noise():
+    X = sum_of_rounded(np.float32, 0)
+    assert StreamingPCA().merge(StreamingPCA().fit(X)).rank_ == 2
+
+
+@pytest.mark.parametrize("saved_after", [0, 1, 700, BLOCK, BLOCK + 700])
+def test_resuming_from_a_file_equals_going_on(tmp_path, saved_after):
+    X = vectors(2 * BLOCK + 50, mean=100).astype(np.float32)
+    saved = StreamingPCA().partial_fit(X[:saved_after])
+    np.savez(tmp_path / "state.npz", **saved.state_dict())
+    resumed = StreamingPCA().partial_fit(vectors(60, channels=5))
+    with np.load(tmp_path / "state.npz", allow_pickle=False) as state:
+        resumed.load_state_dict(state)
+    assert resumed.n_samples_seen_ == saved_after
+    whole = StreamingPCA().fit(X)
+    assert_equal_to_the_bit(resumed.partial_fit(X[saved_after:]), whole)
+    assert_equal_states(resumed.state_dict(), whole.state_dict())
+
+
+def test_a_state_of_nothing_can_be_resumed_from():
+    resumed = StreamingPCA().fit(vectors(60))
+    resumed.load_state_dict(StreamingPCA().state_dict())
+    X = vectors(50, channels=4)
+    assert_equal_to_the_bit(resumed.partial_fit(X), StreamingPCA().fit(X))
+
+
+def test_looking_changes_nothing():
+    X = vectors(BLOCK + 2000)
+    looked_at = StreamingPCA()
+    for part in np.split(X, [100, 700, BLOCK + 3]):
+        looked_at.partial_fit(part)
+        looked_at.transform(part)
+        looked_at.state_dict()["mean"] += 1
+        StreamingPCA().merge(looked_at)
+    assert_equal_to_the_bit(looked_at, StreamingPCA().fit(X))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("scatter", np.zeros((12, 11))),
+        ("mean", np.zeros((12, 1))),
+        ("mean", np.float64(0)),
+        ("rows", np.zeros((3, 11))),
+        ("rows", np.zeros((BLOCK, 12))),
+        ("count", np.zeros(2)),
+        ("eps", np.array("half")),
+        ("rows", None),
+    ],
+)
+def test_a_damaged_state_is_told_and_not_taken(name, value):
+    pca = StreamingPCA().fit(vectors(70))
+    before = pca.state_dict()
+    state = StreamingPCA().fit(vectors(90)).state_dict()
+    if value is None:
+        del state[name]
+    else:
+        state[name] = value
+    with pytest.raises(UserError, match="saved state of the PCA"):
+        pca.load_state_dict(state)
+    assert_equal_states(pca.state_dict(), before)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_dead_channels_have_no_variance_and_no_weight(dtype):
+    X = vectors(BLOCK + 500, channels=6).astype(dtype)
+    X[:, 1], X[:, 4] = 0.1, 0  # sums of many 0.1 are rounded
+    pca = StreamingPCA().fit(X)
+    assert pca.rank_ == 4
+    assert (pca.explained_variance_[:4] > 0).all()
+    assert pca.explained_variance_[4:].tolist() == [0, 0]
+    np.testing.assert_allclose(pca.whitened_components(4)[:, [1, 4]], 0, atol=1e-12)
+    assert not pca.state_dict()["scatter"][[1, 4]].any()
+    assert pca.mean_[[1, 4]].tolist() == [dtype(0.1), 0]
+    with pytest.raises(UserError, match=r"carry 4 components .* not 6: --components 4"):
+        pca.whitened_components()
+
+
+def test_fewer_vectors_than_channels():
+    X = vectors(5, channels=8)
+    pca = StreamingPCA().fit(X)
+    assert pca.rank_ == 4
+    assert pca.explained_variance_[4:].tolist() == [0] * 4
+    np.testing.assert_allclose(pca.components_ @ pca.components_.T, np.eye(8), atol=1e-12)
+    message = r"the data carry 4 components \(from 5 vectors of 8 dimensions\), not 8: --components 4$"
+    for ask in (pca.whitened_components, lambda: pca.transform(X), lambda: pca.whitened_components(8)):
+        with pytest.raises(UserError, match=message):
+            ask()
+    np.testing.assert_allclose(StreamingPCA(whiten=False).fit(X).transform(X)[:, 4:], 0, atol=1e-12)
+    oracle = PCA(4, whiten=True, svd_solver="full").fit(X)
+    np.testing.assert_allclose(StreamingPCA(4).fit(X).transform(X), oracle.transform(X), atol=1e-6)
+
+
+def test_more_components_than_channels():
+    pca = StreamingPCA(13).fit(vectors(300))
+    with pytest.raises(UserError, match=r"carry 12 components .* not 13: --components 12"):
+        pca.transform(vectors(2))
+
+
+def sum_of_rounded(dtype, signal):
+    """Two channels about 1000 and 2000 and, up to a signal of this size, their sum, rounded to float32."""
+    rng = np.random.default_rng(0)
+    a, b = rng.normal([[1000], [2000]], 1, (2, 6000)).astype(np.float32)
+    total = (a.astype(np.float64) + b + signal * rng.standard_normal(6000)).astype(np.float32)
+    return np.stack([a, b, total], 1).astype(dtype)
+
+
+def test_rounding_to_float32_is_no_direction_of_the_data():
+    # At 3000 neighbouring float32 numbers are 2.4e-4 apart; where the same values are exact, they are data.
+    assert StreamingPCA().fit(sum_of_rounded(np.float32, 0)).rank_ == 2
+    assert StreamingPCA().fit(sum_of_rounded(np.float64, 0)).rank_ == 3
+    assert StreamingPCA().fit(sum_of_rounded(np.float32, 2e-3)).rank_ == 3
+
+
+def test_rounding_noise_comes_after_all_that_is_real():
+    # The third channel is the first times 3, rounded to quarters: noise of more variance than the second.
+    rng = np.random.default_rng(0)
+    large = (1e6 + 10 * rng.standard_normal(6000)).astype(np.float32)
+    small = (1e-2 * rng.standard_normal(6000)).astype(np.float32)
+    pca = StreamingPCA().fit(np.stack([large, small, large * np.float32(3)], 1))
+    assert pca.rank_ == 2
+    np.testing.assert_allclose(pca.components_[0], [0.1**0.5, 0, 0.9**0.5], atol=1e-3)
+    np.testing.assert_allclose(pca.components_[1], [0, 1, 0], atol=1e-3)
+    np.testing.assert_allclose(pca.explained_variance_[1], small.var(ddof=1, dtype=np.float64), rtol=1e-3)
+    assert pca.explained_variance_[2] == 0
+
+
+def test_copies_of_a_channel_are_one_direction():
+    X = vectors(6000, channels=4, mean=7)
+    assert StreamingPCA().fit(X[:, [0, 1, 2, 0, 0]]).rank_ == 3
+
+
+@pytest.mark.parametrize(
+    "seed", [56, 86]
+)  # where a thousand roundings add up to more than two machine epsilons
+def test_a_channel_and_its_multiple_are_one_direction_however_many_parts_are_merged(seed):
+    channel = np.random.default_rng(seed).normal(3, 10, 3000)
+    merged = StreamingPCA()
+    for part in np.split(np.stack([channel, 3 * channel], 1), 1000):
+        merged.merge(StreamingPCA().fit(part))
+    assert merged.n_samples_seen_ == 3000
+    assert merged.rank_ == 1
+
+
+def test_the_rank_is_less_than_the_number_of_vectors():
+    pca = StreamingPCA().fit(vectors(3, channels=4))
+    pca.load_state_dict(
+        {**pca.state_dict(), "count": np.array(3), "scatter": np.eye(4), "rows": np.empty((0, 4))}
+    )
+    assert pca.rank_ == 2
+
+
+def test_the_same_vector_again_and_again():
+    pca = StreamingPCA().fit(np.tile(np.float32([0.1, 0.3, 7]), (10, 1)))
+    assert pca.rank_ == 0
+    assert pca.explained_variance_.tolist() == pca.explained_variance_ratio_.tolist() == [0, 0, 0]
+    with pytest.raises(UserError, match=r"carry 0 components .* more images"):
+        pca.whitened_components(1)
+
+
+@pytest.mark.parametrize("seen", [0, 1])
+def test_fewer_than_two_vectors(seen):
+    pca = StreamingPCA().partial_fit(np.ones((seen, 3)))
+    assert pca.n_samples_seen_ == seen
+    for ask in (lambda: pca.components_, lambda: pca.transform(np.ones((1, 3))), pca.whitened_components):
+        with pytest.raises(UserError, match=f"needs 2 vectors or more, not {seen}"):
+            ask()
+    with pytest.raises(UserError, match="not 0"):
+        StreamingPCA().whitened_components()
+
+
+def test_an_image_without_vectors_adds_none():
+    X = vectors(30)
+    pca = StreamingPCA().partial_fit(X[:0]).partial_fit(X).partial_fit(X[:0])
+    assert_equal_to_the_bit(pca, StreamingPCA().fit(X))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_named_and_not_added(value):
+    pca = StreamingPCA().fit(vectors(100))
+    before = pca.state_dict()
+    X = vectors(BLOCK + 9)
+    X[BLOCK + 7, 3] = value
+    for add in (pca.partial_fit, pca.fit, pca.transform):
+        with pytest.raises(UserError, match=f"vector {BLOCK + 7} has a nan or an infinity"):
+            add(X)
+    assert_equal_states(pca.state_dict(), before)
+
+
+@pytest.mark.parametrize("shape", [(5, 11), (5, 1), (12,), (1, 5, 12), (5, 0)])
+def test_what_is_not_as_wide_is_refused_and_not_added(shape):
+    pca = StreamingPCA().fit(vectors(100))
+    before = pca.state_dict()
+    for add in (pca.partial_fit, pca.transform):
+        with pytest.raises(ValueError, match="vectors"):
+            add(np.ones(shape))
+    assert_equal_states(pca.state_dict(), before)
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (3, 0)])
+def test_what_has_no_width_is_refused(shape):
+    for add in (StreamingPCA().fit, StreamingPCA().partial_fit):
+        with pytest.raises(ValueError, match="must be"):
+            add(np.ones(shape))
+
+
+def test_estimators_of_other_widths_do_not_merge():
+    pca = StreamingPCA().fit(vectors(100))
+    before = pca.state_dict()
+    with pytest.raises(ValueError, match="5 dimensions came where there were 12"):
+        pca.merge(StreamingPCA().fit(vectors(20, channels=5)))
+    assert_equal_states(pca.state_dict(), before)
+
+
+@pytest.mark.parametrize("n_components", [0, -1])
+def test_there_is_at_least_one_component(n_components):
+    with pytest.raises(ValueError, match="at least 1"):
+        StreamingPCA(n_components)
+
+
+def test_memory_does_not_grow_with_the_vectors():
+    X = np.ones((10 * BLOCK, 64), np.float32) * np.arange(64, dtype=np.float32)
+    tracemalloc.start()
+    pca = StreamingPCA().partial_fit(X[: BLOCK + 1])
+    before = tracemalloc.get_traced_memory()[0]
+    tracemalloc.reset_peak()
+    pca.partial_fit(X)
+    after, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert pca.n_samples_seen_ == 11 * BLOCK + 1
+    assert before > BLOCK * 64 * 8
+    assert abs(after - before) < 10_000
+    assert peak - before < BLOCK * 64 * 8

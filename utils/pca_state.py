@@ -1,0 +1,56 @@
+"""Where the learning of a whitening stands, on disk: the statistics so far and what they are of."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from utils.atomic_files import replace_file
+from utils.errors import UserError
+from utils.pca import StreamingPCA
+
+
+@dataclass
+class PCAProgress:
+    """How many pictures are done, and those among them that could not be decoded."""
+
+    done: int = 0
+    unreadable: list[str] = field(default_factory=list)
+
+
+def picture_digest(paths: Sequence[Path]) -> str:
+    """What tells one list of pictures from another, by their names."""
+    return hashlib.sha256("\0".join(path.name for path in paths).encode(errors="surrogateescape")).hexdigest()
+
+
+def save_state(path: Path, pca: StreamingPCA, progress: PCAProgress, settings: Mapping[str, object]) -> None:
+    """Writes all that a learning needs to go on."""
+    about = json.dumps({"progress": asdict(progress), "settings": dict(settings)})
+    with replace_file(path) as file:
+        np.savez(file, about=np.array(about), **pca.state_dict())
+
+
+def load_state(path: Path, settings: Mapping[str, object]) -> tuple[StreamingPCA, PCAProgress]:
+    """Reads where a learning stood.
+
+    Raises:
+        UserError: there is no state, it is damaged, or it was saved with other settings.
+    """
+    if not path.is_file():
+        raise UserError(f"nothing to resume: there is no {path}")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            about = json.loads(str(arrays["about"]))
+            pca = StreamingPCA()
+            pca.load_state_dict(arrays)
+            saved, progress = about["settings"], PCAProgress(**about["progress"])
+    except Exception as error:  # a damaged file can make the zip reader and the parsers raise anything
+        raise UserError(f"{path} cannot be read as where a learning stood; is it whole?") from error
+    differing = [name for name in settings if saved.get(name) != settings[name]]
+    if differing:
+        told = ", ".join(f"{name} {saved.get(name)} (now {settings[name]})" for name in differing)
+        raise UserError(f"{path} was saved with other settings: {told}")
+    return pca, progress
