@@ -21,10 +21,10 @@ from models.attention import Activation
 from models.backbones import BACKBONES, DEFAULT_BACKBONE
 from models.retrieval_network import Pooling
 from utils import arguments, report
-from utils.atomic_files import check_writable, make_folder
-from utils.compute_ap import compute_ap, compute_ap_by_binary
+from utils.atomic_files import check_writable
+from utils.compute_ap import check_program, compute_ap, compute_ap_by_binary
 from utils.describe import describe
-from utils.device import PRECISIONS, choose_device
+from utils.device import PRECISIONS, choose_device, suitable_batch_size, suitable_workers
 from utils.errors import UserError, run_command
 from utils.file_names import DATASETS_DIR, LABELS_FOLDER, MINI, RANKINGS_FOLDER, WEIGHTS_DIR
 from utils.image_loading import Picture, UnreadableImageError
@@ -40,8 +40,8 @@ log = logging.getLogger(__name__)
 def main(
     dataset: str,
     *,
-    datasets_dir: Path = DATASETS_DIR,
-    weights_dir: Path = WEIGHTS_DIR,
+    datasets_dir: str | Path = DATASETS_DIR,
+    weights_dir: str | Path = WEIGHTS_DIR,
     backbone: str = DEFAULT_BACKBONE,
     pooling: Pooling = arguments.POOLING,
     whiten: bool = True,
@@ -55,8 +55,8 @@ def main(
     workers: int | None = None,
     seed: int = arguments.SEED,
     skip_bad_images: bool = False,
-    eval_binary: Path | None = None,
-    output: Path | None = None,
+    eval_binary: str | Path | None = None,
+    output: str | Path | None = None,
 ) -> dict[str, object]:
     """Evaluates one network on one data set; the parameters are the command line's options.
 
@@ -67,16 +67,22 @@ def main(
         UserError: whatever the user can mend, most of it before any image is decoded.
     """
     settings = dict(locals())
-    seconds: dict[str, float] = {}
+    arguments.check_options(settings)
+    datasets_dir, weights_dir = Path(datasets_dir), Path(weights_dir)
+    if eval_binary is not None:
+        check_program(eval_binary := Path(eval_binary))
     if output is not None:
-        check_writable(output)
+        check_writable(output := Path(output))
+    torch_device = choose_device(device)
+    batch_size = suitable_batch_size(torch_device) if batch_size is None else batch_size
+    workers = suitable_workers(torch_device) if workers is None else workers
+    settings |= {"device": str(torch_device), "batch_size": batch_size, "workers": workers}
 
+    seconds: dict[str, float] = {}
     with timed(seconds, "load"):
-        if dataset == MINI:
-            prepare_mini(datasets_dir / MINI, seed)
-        data = read_dataset(find_dataset(dataset, datasets_dir))
+        folder = prepare_mini(datasets_dir, seed) if dataset == MINI else find_dataset(dataset, datasets_dir)
+        data = read_dataset(folder)
         check_queries(data, S)
-        torch_device = choose_device(device)
         network = load_network(
             backbone,
             weights_dir=weights_dir,
@@ -96,7 +102,7 @@ def main(
             queries = describe(network, entry, data.query_pictures(), title="queries", **common).rows
         except UnreadableImageError as error:
             query = next(query.name for query in data.queries if data.images[query.image] == error.path)
-            raise UserError(f"query {query}: {error}") from error
+            raise UserError(f"query {query}: {error}; a query cannot be left out") from error
     with timed(seconds, "images"):
         pictures = [Picture(path) for path in data.images.values()]
         found = describe(network, entry, pictures, skip_bad_images=skip_bad_images, **common)
@@ -105,26 +111,27 @@ def main(
     kept = [place for place in range(len(pictures)) if place not in found.bad]
     names = [name for place, name in enumerate(data.images) if place not in found.bad]
     database = found.rows[kept]
-    log.info(
-        "described %d images in %.1f s (%.2f a second)",
-        len(pictures),
-        seconds["images"],
-        len(pictures) / seconds["images"],
-    )
+    rate = len(names) / seconds["images"]
+    log.info("described %d images in %.1f s (%.2f a second)", len(names), seconds["images"], rate)
+    if output is not None:
+        report.start(output)
+        report.write_descriptors(output, names, database, [query.name for query in data.queries], queries)
 
     # Search, score, and once more with expanded queries.
     with timed(seconds, "search"):
         rankings = rank(queries, database)
+    if output is not None:
+        report.write_rankings(output, named_rankings(data, names, rankings))
     with timed(seconds, "scoring"):
         precisions = score(data, names, rankings, eval_binary)
-    print(report.format_scores(precisions))
+    without = [query for query, precision in precisions.items() if np.isnan(precision)]
+    if without:
+        log.warning("note: queries without positives are left out of the mean: %s", ", ".join(without))
     expanded_precisions = None
     if qe:
         with timed(seconds, "query expansion"):
             expanded = average_query_expansion(queries, database, rankings, qe)
             expanded_precisions = score(data, names, rank(expanded, database), eval_binary)
-        print("Query expansion...")
-        print(report.format_scores(expanded_precisions))
 
     results = {
         "settings": settings,
@@ -139,11 +146,11 @@ def main(
         "versions": report.versions(torch_device),
     }
     if output is not None:
-        make_folder(output)
-        query_names = [query.name for query in data.queries]
-        report.write_descriptors(output, names, database, query_names, queries)
-        report.write_rankings(output, named_rankings(data, names, rankings))
         report.write_results(output, results)
+    print(report.format_scores(precisions))
+    if expanded_precisions is not None:
+        print("Query expansion...")
+        print(report.format_scores(expanded_precisions))
     return results
 
 
@@ -168,6 +175,8 @@ def score(
             for query in data.queries
         }
     else:
+        if spaced := [name for name in names if len(name.split()) > 1]:
+            raise UserError(f"VGG's program cannot read image names with spaces, such as {spaced[0]!r}")
         with tempfile.TemporaryDirectory() as folder:
             report.write_rankings(Path(folder), named)
             precisions = {
@@ -178,9 +187,6 @@ def score(
                 )
                 for query in named
             }
-    without = [query for query, precision in precisions.items() if np.isnan(precision)]
-    if without:
-        log.warning("note: queries without positives are left out of the mean: %s", ", ".join(without))
     return precisions
 
 
@@ -201,21 +207,20 @@ def command_line(words: Sequence[str] | None = None) -> None:
         help="a folder in --datasets-dir or anywhere: Oxford, Paris, Oxford105k, ...; Mini draws itself",
     )
     arguments.add_backbone_options(parser)
+    arguments.add_attention_options(parser)
     arguments.add_descriptor_options(parser)
+    arguments.add_picture_options(parser)
     arguments.add_run_options(parser)
     parser.add_argument(
         "--qe",
-        type=arguments.at_least(0),
+        type=arguments.at_least(arguments.LEAST["qe"]),
         default=arguments.EXPANSION,
         help="images averaged with the query for its expansion; 0 for none",
     )
     parser.add_argument("--skip-bad-images", action="store_true", help="leave out what cannot be decoded")
     parser.add_argument("--eval-binary", type=Path, help="score with this compiled compute_ap of VGG's")
     parser.add_argument("--output", type=Path, help="folder for results.json, descriptors.npz and rankings/")
-    options = parser.parse_args(words)
-    if options.eval_binary and not options.eval_binary.is_file():
-        raise UserError(f"no program at {options.eval_binary}")
-    main(**vars(options))
+    main(**vars(parser.parse_args(words)))
 
 
 if __name__ == "__main__":

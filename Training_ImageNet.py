@@ -65,8 +65,8 @@ MOST_CORRUPT = 0.01
 
 def main(
     *,
-    datasets_dir: Path = DATASETS_DIR,
-    weights_dir: Path = WEIGHTS_DIR,
+    datasets_dir: str | Path = DATASETS_DIR,
+    weights_dir: str | Path = WEIGHTS_DIR,
     backbone: str = DEFAULT_BACKBONE,
     L: int = arguments.LEVELS,
     activation: Activation = arguments.ACTIVATION,
@@ -81,12 +81,12 @@ def main(
     crop: int = CROP,
     resize: Sequence[int] = RESIZE,
     interpolation: Interpolation = INTERPOLATION,
-    precompute: Path | None = None,
+    precompute: str | Path | None = None,
     device: str = arguments.DEVICE,
     precision: str = arguments.PRECISION,
     workers: int | None = None,
     seed: int = arguments.SEED,
-    output: Path = WEIGHTS_DIR,
+    output: str | Path = WEIGHTS_DIR,
     resume: bool = False,
 ) -> list[dict[str, float]]:
     """Trains a head; the parameters are the command line's options.
@@ -99,6 +99,8 @@ def main(
         SystemExit: SIGTERM or Ctrl-C came; the state was saved.
     """
     given = dict(locals())
+    arguments.check_options(given)
+    datasets_dir, weights_dir, output = Path(datasets_dir), Path(weights_dir), Path(output)
     if min(resize) < crop or resize[0] > resize[1]:
         sides = " ".join(map(str, resize))
         raise UserError(f"--resize {sides} must be a range of sides no shorter than --crop {crop}")
@@ -141,7 +143,7 @@ def main(
             made_with = {
                 key: settings[key] for key in ("backbone", "L", "crop", "interpolation", "precision")
             }
-            source = stored_source(precompute, made_with, *common, **draws)
+            source = stored_source(Path(precompute), made_with, *common, **draws)
 
         bar = tqdm(
             total=iterations * batch_size,
@@ -272,14 +274,15 @@ def command_line(words: Sequence[str] | None = None) -> None:
     at_least, positive = arguments.at_least, arguments.positive
     parser = arguments.ArgumentParser(__doc__.splitlines()[0])
     arguments.add_backbone_options(parser)
+    arguments.add_attention_options(parser)
     arguments.add_run_options(parser)
     group = parser.add_argument_group("training")
     group.add_argument("--iterations", type=at_least(1), default=ITERATIONS, help="steps of one mini-batch")
     group.add_argument("--batch-size", type=at_least(1), default=BATCH_SIZE, help="images of a mini-batch")
     group.add_argument("--accumulate", type=at_least(1), default=ACCUMULATE, help="mini-batches of an update")
     group.add_argument("--lr", type=positive, default=LEARNING_RATE, help="learning rate")
-    group.add_argument("--momentum", type=float, default=MOMENTUM, help="of SGD")
-    group.add_argument("--weight-decay", type=float, default=WEIGHT_DECAY, help="of SGD")
+    group.add_argument("--momentum", type=arguments.not_negative, default=MOMENTUM, help="of SGD")
+    group.add_argument("--weight-decay", type=arguments.not_negative, default=WEIGHT_DECAY, help="of SGD")
     group.add_argument(
         "--checkpoint-every", type=at_least(1), default=CHECKPOINT_EVERY, help="steps between reports"
     )

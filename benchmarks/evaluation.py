@@ -6,6 +6,7 @@ Random weights, drawn pictures: nothing is downloaded, and no figure but the tim
 """
 
 import copy
+import sys
 import tempfile
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from models.retrieval_network import RetrievalNetwork
 from models.whitening import Whitening
 from utils import arguments
 from utils.describe import describe
+from utils.device import CPU_BATCH_SIZE, suitable_workers
+from utils.errors import run_command
 from utils.file_names import IMAGES_FOLDER
 from utils.image_loading import Picture, load_pixels
 from utils.mini_benchmark import MiniSettings, draw_benchmark
@@ -29,6 +32,7 @@ from utils.mini_benchmark import MiniSettings, draw_benchmark
 def main(backbone: str, images: int, rounds: int, longer_side: int, workers: int | None) -> None:
     """Prints the table."""
     torch.manual_seed(0)
+    workers = suitable_workers(torch.device("cpu")) if workers is None else workers
     entry = BACKBONES[backbone]
     plain = entry.build().eval()
     folded = fold_batch_norms(copy.deepcopy(plain)).to(memory_format=torch.channels_last)
@@ -59,7 +63,9 @@ def main(backbone: str, images: int, rounds: int, longer_side: int, workers: int
                 folded(image)
 
         def ours() -> None:
-            describe(network, entry, pictures, longer_side=longer_side, batch_size=None, workers=workers)
+            describe(
+                network, entry, pictures, longer_side=longer_side, batch_size=CPU_BATCH_SIZE, workers=workers
+            )
 
         ways = {
             "the original's way": original,
@@ -80,7 +86,8 @@ def main(backbone: str, images: int, rounds: int, longer_side: int, workers: int
     print(f"decoding, resizing, copying and head: {100 * share:.1f} % of the evaluation")
 
 
-if __name__ == "__main__":
+def command_line() -> None:
+    """Reads the options and measures."""
     parser = arguments.ArgumentParser(__doc__.splitlines()[0])
     parser.add_argument("--backbone", choices=list(BACKBONES), default="resnet101_caffe", help="which")
     parser.add_argument("--images", type=arguments.at_least(1), default=8, help="pictures a round")
@@ -88,3 +95,7 @@ if __name__ == "__main__":
     parser.add_argument("--longer-side", type=arguments.at_least(1), default=arguments.LONGER_SIDE, help="S")
     parser.add_argument("--workers", type=arguments.at_least(0), help="what suits the CPU if not given")
     main(**vars(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(command_line))

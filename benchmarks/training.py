@@ -20,6 +20,7 @@ from models.attention_classifier import AttentionClassifier, RegionFeatures
 from models.backbones import BACKBONES
 from models.batch_norm_folding import fold_batch_norms
 from utils import arguments
+from utils.errors import run_command
 from utils.training_batches import extract_regions
 
 CLASSES = 1000
@@ -82,7 +83,8 @@ def main(backbone: str, crop: int, batch_size: int, rounds: int, skip_original: 
     print(f"peak memory of a step here: {memory_here:.1f} GB; of all of these: {peak_memory():.1f} GB")
 
 
-if __name__ == "__main__":
+def command_line() -> None:
+    """Reads the options and measures."""
     parser = arguments.ArgumentParser(__doc__.splitlines()[0])
     parser.add_argument("--backbone", choices=list(BACKBONES), default="resnet101_caffe", help="which")
     parser.add_argument("--crop", type=arguments.at_least(1), default=800, help="side of the crops")
@@ -93,3 +95,7 @@ if __name__ == "__main__":
     if sys.platform != "linux":
         print("peak memory is in other units on this system", file=sys.stderr)
     main(**vars(options))
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(command_line))

@@ -1,7 +1,7 @@
 """Draws the README's picture: queries of an evaluation and the first images of their rankings.
 
-A frame is green round a positive, grey round junk and red round anything else; the query's own image, always
-first, is left out.
+A frame is green round a positive, grey round junk and red round anything else; the query's own image is left
+out, wherever it ranks.
 
     python Measure_OxfordParis.py --dataset Mini ... --output results
     python -m docs.draw_rankings datasets/Mini results docs/rankings.jpg --queries landmark00_1 landmark08_2
@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 from utils import arguments, report
 from utils.atomic_files import replace_file
-from utils.errors import run_command
+from utils.errors import UserError, run_command
 from utils.file_names import RANKINGS_FOLDER
 from utils.image_loading import read_image
 from utils.oxford_paris import Query, RetrievalDataset, read_dataset
@@ -53,11 +53,13 @@ def command_line() -> None:
     parser.add_argument("--count", type=arguments.at_least(1), default=6, help="images a query")
     options = parser.parse_args()
     data = read_dataset(options.dataset)
-    queries = [query for query in data.queries if not options.queries or query.name in options.queries]
+    queries = {query.name: query for query in data.queries}
     rows = []
-    for query in queries if options.queries else queries[:3]:
-        ranking = report.ranking_file(options.results / RANKINGS_FOLDER, query.name).read_text().split()
-        rows.append(strip(data, query, ranking, options.count))
+    for name in options.queries or list(queries)[:3]:
+        if name not in queries:
+            raise UserError(f"{options.dataset} has no query {name}")
+        ranking = report.ranking_file(options.results / RANKINGS_FOLDER, name).read_text(encoding="utf-8")
+        rows.append(strip(data, queries[name], ranking.splitlines(), options.count))
     sheet = Image.new("RGB", (rows[0].width, sum(row.height for row in rows)), "white")
     for place, row in enumerate(rows):
         sheet.paste(row, (0, place * row.height))

@@ -2,10 +2,12 @@ import math
 import stat
 import sys
 
+import numpy as np
 import pytest
 from conftest import golden_json
 
-from utils.compute_ap import compute_ap, compute_ap_by_binary
+from utils import compute_ap as compute_ap_module
+from utils.compute_ap import check_program, compute_ap, compute_ap_by_binary
 from utils.errors import UserError
 
 
@@ -13,6 +15,40 @@ from utils.errors import UserError
 def test_equals_vggs_program_to_its_printed_digits(case):
     found = compute_ap(case["ranking"], case["good"], case["ok"], case["junk"])
     assert f"{found:.6g}" == f"{case['ap']:.6g}"
+
+
+def printed_by_the_loop(ranking, positives, variable, literal):
+    """VGG's loop over every image, its variables of one type of number and its literals of another."""
+    old_recall, old_precision, area, found = variable(0), variable(1), variable(0), 0
+    for place, name in enumerate(ranking):
+        found += name in positives
+        recall = variable(found / len(positives))
+        precision = variable(found / (place + 1))
+        height = literal(old_precision + precision) / literal(2)
+        area = variable(literal(area) + literal(recall - old_recall) * height)
+        old_recall, old_precision = recall, precision
+    return f"{area:.6g}"
+
+
+# The last digit that the loop prints when g++ has compiled it hangs on its types: float for the variables,
+# double for the literals and so for what they are multiplied with.
+@pytest.mark.parametrize(
+    ("positives", "gap", "printed"),
+    [
+        (17, 7, "0.129551"),
+        (23, 3, "0.311783"),
+        (59, 7, "0.137747"),
+        (91, 8, "0.121804"),
+        (185, 5, "0.197324"),
+    ],
+)
+def test_computes_in_float32_as_vggs_program_does(positives, gap, printed):
+    ranking = [str(place) for place in range(positives * gap)]
+    good = ranking[gap - 1 :: gap]
+    assert f"{compute_ap(ranking, good, [], []):.6g}" == printed
+    assert printed_by_the_loop(ranking, set(good), np.float32, float) == printed
+    others = {printed_by_the_loop(ranking, set(good), number, number) for number in (float, np.float32)}
+    assert others != {printed}
 
 
 def test_is_the_area_by_trapezoids():
@@ -48,17 +84,47 @@ def test_a_program_is_given_the_labels_and_the_ranking(tmp_path):
     ranking = tmp_path / "q_1.rnk"
     ranking.write_text("a\n")
     (tmp_path / "q_1_good.txt").write_text("0.25")
-    binary = program(tmp_path, "print(float(open(labels + '_good.txt').read()) + len(open(ranking).read()))")
-    assert compute_ap_by_binary(binary, tmp_path / "q_1", ranking) == 2.25
+    binary = program(
+        tmp_path, "print(float(open(labels + '_good.txt').read()) + len(open(ranking).read()) / 8)"
+    )
+    assert compute_ap_by_binary(binary, tmp_path / "q_1", ranking) == 0.5
 
 
-@pytest.mark.parametrize(("body", "said"), [("sys.exit(3)", "status 3"), ("print('oops')", "not a number")])
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("sys.exit(3)", "status 3"),
+        ("print('oops')", "not a number"),
+        ("print(1.5)", "not a number from 0 to 1"),
+        ("sys.stdout.buffer.write(b'\\xff')", "not a number"),
+    ],
+)
 def test_a_failing_program_is_an_error(tmp_path, body, said):
     with pytest.raises(UserError, match=said):
         compute_ap_by_binary(program(tmp_path, body), tmp_path / "q_1", tmp_path / "q_1.rnk")
+
+
+def test_a_program_that_does_not_end_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(compute_ap_module, "BINARY_TIMEOUT", 0.5)
+    binary = program(tmp_path, "import time\ntime.sleep(30)\nprint(0.5)")
+    with pytest.raises(UserError, match="timed out"):
+        compute_ap_by_binary(binary, tmp_path / "q_1", tmp_path / "q_1.rnk")
 
 
 def test_a_program_that_cannot_run_is_an_error(tmp_path):
     (tmp_path / "text").write_text("no program")
     with pytest.raises(UserError, match="cannot be run"):
         compute_ap_by_binary(tmp_path / "text", tmp_path / "q_1", tmp_path / "q_1.rnk")
+
+
+def test_a_program_may_print_that_it_is_undefined(tmp_path):
+    (tmp_path / "q_1.rnk").touch()
+    binary = program(tmp_path, "print('nan')")
+    assert math.isnan(compute_ap_by_binary(binary, tmp_path / "q_1", tmp_path / "q_1.rnk"))
+
+
+def test_a_file_without_leave_to_run_is_told_before_any_work(tmp_path):
+    (tmp_path / "compute_ap").touch(mode=0o644)
+    with pytest.raises(UserError, match="chmod"):
+        check_program(tmp_path / "compute_ap")
+    check_program(program(tmp_path, ""))

@@ -1,9 +1,12 @@
+import warnings
+
 import numpy as np
 import pytest
 import torch
 from conftest import SHARED, draw_picture, needs_photographs
 from PIL import Image, ImageOps
 
+from utils.errors import UserError
 from utils.image_loading import (
     EmptyBoxError,
     Picture,
@@ -59,15 +62,17 @@ def test_sides_are_rounded_halves_to_even_and_never_vanish(size, longer_side, ex
     assert resized_size(*size, longer_side) == expected
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_applied(tmp_path, orientation):
-    path = tmp_path / "turned.png"
-    draw_picture(path)
-    image = Image.open(path)
+def test_exif_orientation_is_applied(tmp_path, orientation, suffix):
+    path = tmp_path / f"turned.{suffix}"
+    draw_picture(tmp_path / "upright.png")
+    image = Image.open(tmp_path / "upright.png")
     exif = image.getexif()
     exif[0x0112] = orientation
     image.save(path, exif=exif)
     expected = np.array(ImageOps.exif_transpose(Image.open(path)))
+    assert np.array_equal(expected, np.array(image)) == (orientation == 1)
     np.testing.assert_array_equal(read_image(path), expected)
     assert picture_size(path) == expected.shape[:2]
 
@@ -76,6 +81,24 @@ def test_damaged_exif_data_do_not_matter(tmp_path):
     path = tmp_path / "damaged.jpg"
     Image.new("RGB", (4, 2), (255, 0, 0)).save(path, exif=b"Exif\0\0II*\0\xff\xff\xff\x7f")
     assert read_image(path).shape == (2, 4, 3)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_an_image_whose_exif_data_cannot_be_parsed_is_read_as_upright(tmp_path, monkeypatch, suffix):
+    path = tmp_path / f"turned.{suffix}"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    draw_picture(path)
+    Image.open(path).save(path, exif=exif)
+    pixels = np.array(Image.open(path))
+    assert picture_size(path) == (64, 48)  # turned, as long as its EXIF data are whole
+
+    def fail(image):
+        raise SyntaxError("not a TIFF file")
+
+    monkeypatch.setattr(Image.Image, "getexif", fail)
+    np.testing.assert_array_equal(read_image(path), pixels)
+    assert picture_size(path) == (48, 64)
 
 
 @pytest.mark.parametrize(
@@ -100,12 +123,20 @@ def test_sixteen_bits_keep_the_upper_eight(tmp_path):
     assert read_image(path)[0, :, 0].tolist() == [0, 0, 1, 0x80, 0xFF]
 
 
-def test_a_palette_with_transparency_keeps_its_colours(tmp_path):
-    path = tmp_path / "palette.png"
-    image = Image.new("P", (2, 1), 1)
-    image.putpalette([0, 0, 0, 200, 100, 50])
-    image.save(path, transparency=bytes([255, 0]))
-    assert read_image(path)[0, 0].tolist() == [200, 100, 50]
+@pytest.mark.parametrize(
+    ("suffix", "transparency"),
+    [("png", None), ("png", 1), ("png", bytes([255, 0, 128])), ("gif", None), ("gif", 1)],
+)
+def test_a_palettes_colours_are_read_without_a_warning(tmp_path, suffix, transparency):
+    path = tmp_path / f"palette.{suffix}"
+    image = Image.new("P", (4, 1))
+    image.putdata([2, 1, 0, 1])
+    image.putpalette([0, 0, 255, 200, 100, 50, 7, 8, 9])
+    image.save(path, **({} if transparency is None else {"transparency": transparency}))
+    assert Image.open(path).mode == "P"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_image(path)[0].tolist() == [[7, 8, 9], [200, 100, 50], [0, 0, 255], [200, 100, 50]]
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image", None])
@@ -151,3 +182,19 @@ def test_a_box_without_a_pixel_is_an_error(ramp, box):
     for use in (load_pixels, check_box):
         with pytest.raises(EmptyBoxError, match="no pixel inside"):
             use(Picture(ramp, box), 100)
+
+
+def test_a_box_beyond_what_float32_holds_is_clamped(tmp_path):
+    path = tmp_path / "picture.png"
+    draw_picture(path)
+    whole = load_pixels(Picture(path), 32)
+    assert load_pixels(Picture(path, (-1e300, -1e38, 1e39, 1e300)), 32).equal(whole)
+    with pytest.raises(EmptyBoxError):
+        load_pixels(Picture(path, (1e39, 0, 1e300, 10)), 32)
+
+
+def test_a_resized_image_larger_than_the_memory_is_told(tmp_path):
+    path = tmp_path / "picture.png"
+    draw_picture(path)
+    with pytest.raises(UserError, match="try a smaller --S"):
+        load_pixels(Picture(path), 10_000_000)

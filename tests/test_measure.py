@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from functools import partial
@@ -22,8 +23,9 @@ from recipe import pca_arrays
 
 import Measure_OxfordParis
 from models.backbones import BACKBONES
+from models.retrieval_network import RetrievalNetwork
 from utils.compute_ap import compute_ap
-from utils.errors import run_command
+from utils.errors import UserError, run_command
 from utils.mini_benchmark import MiniSettings, benchmark
 
 ROOT = Path(__file__).parents[1]
@@ -249,7 +251,7 @@ def test_missing_files_are_told_before_any_work(measure, dataset, tmp_path):
     assert "no data set at" in error_line(measure("--dataset", "Oxford"))
     assert "--pooling rmac --no-whiten" in error_line(measure(network=["--backbone", "efficientnet_lite0"]))
     assert "weights.tar" in error_line(measure(network=[]))
-    assert "no backbone weights at" in error_line(measure(network=["--pooling", "rmac", "--no-whiten"]))
+    assert "no weights at" in error_line(measure(network=["--pooling", "rmac", "--no-whiten"]))
     (tmp_path / "file").touch()
     assert "cannot write" in error_line(measure("--output", tmp_path / "file"))
 
@@ -273,3 +275,81 @@ def test_mini_draws_itself(tmp_path, capsys, monkeypatch):
     queries = [f"landmark0{landmark}_{number}" for landmark in range(2) for number in range(1, 4)]
     assert [line.split(":")[0] for line in lines[:6]] == queries
     assert len(list((tmp_path / "Mini" / "jpg").iterdir())) == 2 * 8 + 4
+
+
+def test_an_earlier_outputs_other_files_are_left_alone(measure, dataset, tmp_path):
+    write_query(dataset, "q_2", "b 0 0 40 40", good="a")
+    measure("--output", tmp_path / "out")
+    (tmp_path / "out" / "rankings" / "notes.txt").write_text("mine")
+    for path in (dataset / "lab").glob("q_2_*"):
+        path.unlink()
+    measure("--output", tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out" / "rankings").iterdir()) == ["notes.txt", "q_1.rnk"]
+
+
+def test_what_was_described_is_kept_when_a_program_cannot_score(measure, tmp_path):
+    program = tmp_path / "compute_ap"
+    program.write_text("#!/bin/sh\nexit 1\n")
+    program.chmod(0o755)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "results.json").write_text("of an earlier run")
+    line = error_line(measure("--output", tmp_path / "out", "--eval-binary", program))
+    assert "failed on query q_1" in line
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["descriptors.npz", "rankings"]
+
+
+def test_a_program_cannot_score_names_with_spaces(measure, dataset, tmp_path):
+    (dataset / "jpg" / "d.png").rename(dataset / "jpg" / "d e.png")
+    program = tmp_path / "compute_ap"
+    program.write_text("#!/bin/sh\necho 1\n")
+    program.chmod(0o755)
+    assert "names with spaces" in error_line(measure("--eval-binary", program))
+
+
+def test_main_checks_its_arguments_as_the_command_line_does(dataset):
+    for wrong in (
+        {"pooling": "gem"},
+        {"backbone": "vgg"},
+        {"precision": "int8"},
+        {"S": 0},
+        {"L": 1.5},
+        {"qe": -1},
+    ):
+        with pytest.raises(UserError, match=next(iter(wrong))):
+            Measure_OxfordParis.main(str(dataset), **wrong)
+
+
+def test_main_takes_paths_as_text_and_says_what_it_chose(dataset, tmp_path):
+    results = Measure_OxfordParis.main(
+        "Tiny",
+        datasets_dir=str(dataset.parent),
+        weights_dir=str(tmp_path),
+        backbone="efficientnet_lite0",
+        pooling="rmac",
+        whiten=False,
+        S=64,
+        device="cpu",
+        output=str(tmp_path / "out"),
+    )
+    written = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert written["AP"] == results["AP"]
+    settings = written["settings"]
+    assert (settings["device"], settings["batch_size"]) == ("cpu", 1)
+    assert settings["workers"] == (os.cpu_count() or 1) // 8
+
+
+def test_a_picture_that_shows_nothing_is_told(measure, dataset, tmp_path, caplog, monkeypatch):
+    forward = RetrievalNetwork.forward
+
+    def blind(self, images):
+        return forward(self, images) * (images.shape[-1] != 7)
+
+    monkeypatch.setattr(RetrievalNetwork, "forward", blind)
+    write_query(dataset, "q_2", "a 0 0 7 7", good="b")
+    status, out, _ = measure("--output", tmp_path / "out")
+    assert status == 0
+    assert "1 queries" in caplog.text
+    assert "whose descriptors are zero" in caplog.text
+    # All are equally similar to it: the ranking is the database's order, and b the second of a, b, c, d.
+    assert out.splitlines()[1] == "q_2: 25.00"
+    assert (tmp_path / "out" / "rankings" / "q_2.rnk").read_text().split() == list("abcd")

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 from conftest import draw_picture, write_query
 
@@ -41,7 +43,7 @@ def test_labels_of_unknown_images_are_counted_once_and_kept(dataset, caplog):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a", "a 1 2 3", "a 1 2 3 4 5", "a 1 2 x 4", "a 0 0 nan 10", "a 0 0 10 inf", "a, 1, 2, 3, 4"]
+    "text", ["", "a", "a 1 2 3", "a 1 2 x 4", "a 0 0 nan 10", "a 0 0 10 inf", "a, 1, 2, 3, 4"]
 )
 def test_a_malformed_query_file_is_named(dataset, text):
     write_query(dataset, "q_2", text)
@@ -109,3 +111,36 @@ def test_an_unreadable_query_image_names_the_query(dataset):
     (dataset / "jpg" / "a.png").write_bytes(b"")
     with pytest.raises(UserError, match=r"query q_1: .*a\.png cannot be decoded"):
         check_queries(read_dataset(dataset), 64)
+
+
+def test_a_name_may_have_spaces(dataset):
+    (dataset / "jpg" / "a.png").rename(dataset / "jpg" / "the old mill.png")
+    (dataset / "jpg" / "b.png").rename(dataset / "jpg" / "mill, 2.png")
+    write_query(dataset, "q_1", "oxc1_the old mill 1 2 30 40")
+    (dataset / "lab" / "q_1_good.txt").write_text("mill, 2\r\n\n c\n")
+    query = read_dataset(dataset).queries[0]
+    assert (query.image, query.box) == ("the old mill", (1, 2, 30, 40))
+    assert query.good == {"mill, 2", "c"}
+
+
+def test_labels_may_begin_with_the_mark_of_windows_editors(dataset):
+    (dataset / "lab" / "q_1_good.txt").write_bytes("\ufeffb\n".encode())
+    assert read_dataset(dataset).queries[0].good == {"b"}
+
+
+@pytest.mark.parametrize("name", [b"two\nlines.jpg", b"\xff.jpg", b"a\x1b[1m.jpg"])
+def test_a_name_that_no_label_can_hold_is_an_error(dataset, name):
+    (dataset / "jpg" / os.fsdecode(name)).touch()
+    with pytest.raises(UserError, match="has a name that no label can hold") as raised:
+        read_dataset(dataset)
+    assert str(raised.value).isprintable()
+
+
+def test_a_link_to_nowhere_is_an_image_that_cannot_be_decoded(dataset):
+    (dataset / "jpg" / "e.jpg").symlink_to("nowhere")
+    assert "e" in read_dataset(dataset).images
+
+
+def test_a_name_too_long_for_a_folder_is_no_data_set(tmp_path):
+    with pytest.raises(UserError, match="no data set at"):
+        find_dataset("x" * 5000, tmp_path)

@@ -1,7 +1,13 @@
+import os
+import resource
+import signal
+
 import pytest
 from conftest import draw_picture
 
-from utils.image_loading import Picture, load_pixels
+import utils.size_batches as size_batches_module
+from utils.errors import UserError
+from utils.image_loading import EmptyBoxError, Picture, load_pixels
 from utils.size_batches import HELD_BATCHES, BadPicture, size_batches
 
 
@@ -50,3 +56,30 @@ def test_holds_back_no_more_than_a_few_batches(tmp_path):
 
 def test_nothing_has_no_batches():
     assert list(size_batches([], 64, 4, 2)) == []
+
+
+def test_a_worker_that_dies_is_told(tmp_path, monkeypatch):
+    draw_picture(tmp_path / "a.png")
+    monkeypatch.setattr(size_batches_module, "load_pixels", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(UserError, match="--workers 0"):
+        list(size_batches([Picture(tmp_path / "a.png")], 64, 1, 1))
+
+
+def test_an_error_in_a_worker_is_as_without_workers(tmp_path):
+    draw_picture(tmp_path / "a.png")
+    for workers in (0, 1):
+        with pytest.raises(EmptyBoxError, match=r"^the box 900 0 999 9 has no pixel inside \S*a.png"):
+            list(size_batches([Picture(tmp_path / "a.png", (900, 0, 999, 9))], 64, 1, workers))
+
+
+def test_thousands_of_waiting_pictures_keep_no_shared_memory(tmp_path):
+    """Each tensor from a worker holds a file open until it is copied, and systems allow some 1000 of them."""
+    draw_picture(tmp_path / "a.png", size=(8, 8))
+    pictures = [Picture(tmp_path / "a.png")] * 400
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (300, hard))
+    try:
+        (batch,) = size_batches(pictures, 8, 400, 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert batch.indices == list(range(400))

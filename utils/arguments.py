@@ -1,7 +1,8 @@
 """The scripts' command-line options and their defaults, each in one place."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import NoReturn, get_args
 
@@ -18,6 +19,10 @@ LONGER_SIDE = 1024
 LEVELS = 5
 """L of regional attention: the number of R-MAC levels."""
 
+PCA_LONGER_SIDE = 800
+PCA_LEVELS = 3
+"""S and L of the pictures that the whitening is learned from."""
+
 POOLING: Pooling = "ra"
 ACTIVATION: Activation = "tanh"
 EXPANSION = 5
@@ -26,6 +31,34 @@ EXPANSION = 5
 DEVICE = "auto"
 PRECISION = "float32"
 SEED = 0
+
+
+CHOICES: dict[str, Sequence[str]] = {
+    "backbone": tuple(BACKBONES),
+    "pooling": get_args(Pooling),
+    "activation": get_args(Activation),
+    "precision": tuple(PRECISIONS),
+}
+LEAST = {
+    **{"S": 1, "L": 1, "batch_size": 1, "workers": 0, "seed": 0},
+    **{"qe": 0, "min_side": 1, "components": 1, "samples": 1},
+}
+"""What the options that several scripts share may be."""
+
+
+def check_options(options: Mapping[str, object]) -> None:
+    """Checks what a parser checks, for those who call a script's main from Python; None is not checked.
+
+    Raises:
+        UserError: a value is none of its option's choices, or less than its least.
+    """
+    for name, value in options.items():
+        if value is None:
+            continue
+        if name in CHOICES and value not in CHOICES[name]:
+            raise UserError(f"{name} {value!r} is none of {', '.join(CHOICES[name])}")
+        if name in LEAST and (not isinstance(value, Integral) or value < LEAST[name]):
+            raise UserError(f"{name} {value!r} is not a whole number from {LEAST[name]} up")
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -60,45 +93,67 @@ def at_least(least: int) -> Callable[[str], int]:
 
 def positive(text: str) -> float:
     """An argument type: a finite number greater than 0."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
+    number = not_negative(text)
+    if number == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number greater than 0")
     return number
 
 
-def add_backbone_options(parser: argparse.ArgumentParser) -> None:
-    """Options of all jobs that look at regions through a backbone."""
+def not_negative(text: str) -> float:
+    """An argument type: a finite number not less than 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 up")
+    return number
+
+
+def add_backbone_options(parser: argparse.ArgumentParser, levels: int = LEVELS) -> None:
+    """Options of all jobs that look at regions through a backbone; `levels` is the default of L."""
     group = parser.add_argument_group("network")
     group.add_argument("--weights-dir", type=Path, default=WEIGHTS_DIR, help="folder of the weight files")
-    group.add_argument("--backbone", choices=list(BACKBONES), default=DEFAULT_BACKBONE, help="frozen network")
-    group.add_argument("--L", type=at_least(1), default=LEVELS, help="number of R-MAC levels")
     group.add_argument(
+        "--backbone", choices=CHOICES["backbone"], default=DEFAULT_BACKBONE, help="frozen network"
+    )
+    group.add_argument("--L", type=at_least(LEAST["L"]), default=levels, help="number of R-MAC levels")
+
+
+def add_attention_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the attention head."""
+    parser.add_argument_group("attention").add_argument(
         "--activation",
-        choices=get_args(Activation),
+        choices=CHOICES["activation"],
         default=ACTIVATION,
         help="between the layers of the attention head",
     )
 
 
 def add_descriptor_options(parser: argparse.ArgumentParser) -> None:
-    """Options that say how regions become descriptors, and of which pictures."""
+    """Options that say how regions become descriptors."""
     group = parser.add_argument_group("descriptors")
     group.add_argument(
         "--pooling",
-        choices=get_args(Pooling),
+        choices=CHOICES["pooling"],
         default=POOLING,
         help="regional attention, R-MAC (all regions alike) or MAC (the whole map)",
     )
     group.add_argument("--no-whiten", dest="whiten", action="store_false", help="leave the PCA whitening out")
+
+
+def add_picture_options(parser: argparse.ArgumentParser, longer_side: int = LONGER_SIDE) -> None:
+    """Options that say how pictures come to the network; `longer_side` is the default of S."""
+    group = parser.add_argument_group("pictures")
     group.add_argument(
-        "--S", type=at_least(1), default=LONGER_SIDE, help="longer side of the resized image, in pixels"
+        "--S",
+        type=at_least(LEAST["S"]),
+        default=longer_side,
+        help="longer side of the resized image, in pixels",
     )
     group.add_argument(
         "--batch-size",
-        type=at_least(1),
+        type=at_least(LEAST["batch_size"]),
         help="images of one size at a time; what suits the device if not given",
     )
 
@@ -108,10 +163,12 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("run")
     group.add_argument("--datasets-dir", type=Path, default=DATASETS_DIR, help="folder of the data sets")
     group.add_argument("--device", default=DEVICE, help="auto, cpu, cuda, or one GPU as cuda:1")
-    group.add_argument("--precision", choices=list(PRECISIONS), default=PRECISION, help="of the backbone")
+    group.add_argument("--precision", choices=CHOICES["precision"], default=PRECISION, help="of the backbone")
     group.add_argument(
         "--workers",
-        type=at_least(0),
+        type=at_least(LEAST["workers"]),
         help="processes that decode images, 0 for the one that computes; what suits the device if not given",
     )
-    group.add_argument("--seed", type=at_least(0), default=SEED, help="of whatever is drawn at random")
+    group.add_argument(
+        "--seed", type=at_least(LEAST["seed"]), default=SEED, help="of whatever is drawn at random"
+    )

@@ -1,5 +1,6 @@
 """Average precision as VGG's program `compute_ap` defines it, computed here or by that program itself."""
 
+import os
 import subprocess
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
@@ -64,6 +65,18 @@ def average_precision(places: Iterable[int], positives: int) -> float:
     return float(area)
 
 
+def check_program(binary: Path) -> None:
+    """Checks that a program is there and may be run.
+
+    Raises:
+        UserError: it is not, or may not.
+    """
+    if not binary.is_file():
+        raise UserError(f"no program at {binary}")
+    if not os.access(binary, os.X_OK):
+        raise UserError(f"{binary} is no program that may be run: compile compute_ap.cpp, or chmod +x it")
+
+
 def compute_ap_by_binary(binary: Path, query: Path, ranking_file: Path) -> float:
     """Average precision as a compiled `compute_ap` prints it.
 
@@ -76,17 +89,24 @@ def compute_ap_by_binary(binary: Path, query: Path, ranking_file: Path) -> float
         0..1, to the six digits that the program prints; NaN if it prints that.
 
     Raises:
-        UserError: the program cannot be run, fails, or prints no number.
+        UserError: the program cannot be run, fails, or prints no number from 0 to 1.
     """
     try:
         done = subprocess.run(
-            [binary.absolute(), query, ranking_file], capture_output=True, text=True, timeout=BINARY_TIMEOUT
+            [binary.absolute(), query, ranking_file],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=BINARY_TIMEOUT,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UserError(f"{binary} cannot be run: {error}") from error
     if done.returncode:
         raise UserError(f"{binary} failed on query {query.name} with status {done.returncode}: {done.stderr}")
     try:
-        return float(done.stdout)
-    except ValueError as error:
-        raise UserError(f"{binary} printed {done.stdout!r} for query {query.name}, not a number") from error
+        precision = float(done.stdout)
+    except ValueError:
+        precision = -1.0
+    if precision < 0 or precision > 1:  # NaN is neither
+        raise UserError(f"{binary} printed {done.stdout!r} for query {query.name}, not a number from 0 to 1")
+    return precision

@@ -1,6 +1,7 @@
 """The device and number type to compute with."""
 
 import os
+import re
 
 import torch
 
@@ -26,6 +27,8 @@ def choose_device(name: str) -> torch.device:
     Raises:
         UserError: there is no such device.
     """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise UserError(f"device {name!r} cannot be used: it is auto, cpu, cuda, or one GPU as cuda:1")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -1,5 +1,6 @@
 """The one exception for what a user can mend, and the one place that turns it into a line and a status."""
 
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -23,20 +24,32 @@ def run_command(command: Callable[[], object]) -> int:
         command: the script's work.
 
     Returns:
-        The exit status: 0, 2 after a UserError, 130 after Ctrl-C, 141 when the reader of standard output
-        went away.
+        The exit status: 0, 2 after a UserError or one of the operating system (a full disk, a folder that may
+        not be read), 130 after Ctrl-C, 141 when the reader of standard output went away.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that a terminal cannot show is no failure
     try:
         command()
-        sys.stdout.flush()
-    except UserError as error:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        _give_up_standard_output()
+        return EXIT_BROKEN_PIPE
+    except (UserError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        if isinstance(error, OSError):
+            _give_up_standard_output()
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # Python flushes standard output once more at exit; without this it would complain of the same pipe.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_BROKEN_PIPE
     return 0
+
+
+def _give_up_standard_output() -> None:
+    """Lets what is still to be printed vanish: Python flushes once more at exit and would complain again."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

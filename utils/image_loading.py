@@ -65,9 +65,15 @@ def load_pixels(picture: Picture, longer_side: int) -> Tensor:
     Raises:
         UnreadableImageError: the file cannot be decoded.
         EmptyBoxError: the box has no pixel inside the image.
+        UserError: the memory does not suffice for the resized image.
     """
     image = read_image(picture.path)
-    pixels = resize(image, longer_side)
+    try:
+        pixels = resize(image, longer_side)
+    except (MemoryError, RuntimeError) as error:  # torch has no exception of its own for this on a CPU
+        raise UserError(
+            f"the memory does not suffice to resize {picture.path} to {longer_side} pixels: try a smaller --S"
+        ) from error
     if picture.box is None:
         return pixels
     left, top, right, bottom = _resized_box(picture, longer_side, *image.shape[:2])
@@ -148,10 +154,11 @@ def resize(pixels: np.ndarray, longer_side: int) -> Tensor:
 def _resized_box(picture: Picture, longer_side: int, height: int, width: int) -> tuple[int, int, int, int]:
     """The box in pixels of the resized image of size height × width before resizing, clamped to it."""
     ratio = np.float32(longer_side / max(height, width))
-    x1, y1, x2, y2 = np.rint(np.array(picture.box, np.float32) * ratio).tolist()
     resized_height, resized_width = resized_size(height, width, longer_side)
-    left, right = int(max(x1, 0)), int(min(x2, resized_width))
-    top, bottom = int(max(y1, 0)), int(min(y2, resized_height))
+    with np.errstate(over="ignore"):  # a side that float32 cannot hold is infinite, and clamped like others
+        sides = np.rint(np.array(picture.box).astype(np.float32) * ratio)
+    limits = [resized_width, resized_height, resized_width, resized_height]
+    left, top, right, bottom = sides.clip(0, limits).astype(int).tolist()
     if right <= left or bottom <= top:
         box = " ".join(f"{side:g}" for side in picture.box)
         raise EmptyBoxError(f"the box {box} has no pixel inside {picture.path} ({width} x {height})")
@@ -160,6 +167,8 @@ def _resized_box(picture: Picture, longer_side: int, height: int, width: int) ->
 
 def _orientation(image: Image.Image) -> int:
     """EXIF orientation; 1, upright, where there is none or the EXIF data are damaged."""
+    if image.format == "TIFF":
+        return 1  # its decoder has turned the image already
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # damaged EXIF data raise whatever their parser meets; the pixels may be fine

@@ -2,6 +2,8 @@
 
 import logging
 import math
+import os
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +19,9 @@ IMAGE_SUFFIXES = frozenset(
 
 QUERY_PREFIX = "oxc1_"
 """Stands before the image names in Oxford5k's query files, and nowhere else."""
+
+UNSPEAKABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
+"""Unicode's categories of characters that end a line, or that stand for bytes which are no text."""
 
 CORRUPT_PARIS_IMAGES = frozenset(
     f"paris_{name}"
@@ -79,7 +84,7 @@ def find_dataset(dataset: str, datasets_dir: Path) -> Path:
         UserError: there is no such folder.
     """
     for folder in (datasets_dir / dataset, Path(dataset)):
-        if folder.is_dir():
+        if os.path.isdir(folder):  # noqa: PTH112  pathlib's raises on a name too long to be one
             return folder
     raise UserError(
         f"no data set at {datasets_dir / dataset}: it needs folders {IMAGES_FOLDER}/ and {LABELS_FOLDER}/ "
@@ -133,8 +138,10 @@ def _read_images(folder: Path) -> dict[str, Path]:
     images: dict[str, Path] = {}
     ignored, left_out = [], []
     for path in sorted(folder.iterdir(), key=lambda path: path.name):
-        if path.name.startswith(".") or path.suffix.lower() not in IMAGE_SUFFIXES or not path.is_file():
+        if path.name.startswith(".") or path.suffix.lower() not in IMAGE_SUFFIXES or path.is_dir():
             ignored.append(path.name)
+        elif any(unicodedata.category(character) in UNSPEAKABLE for character in path.name):
+            raise UserError(f"{path.name!a} in {folder} has a name that no label can hold: rename it")
         elif path.stem in CORRUPT_PARIS_IMAGES:
             left_out.append(path.stem)
         elif path.stem in images:
@@ -143,7 +150,10 @@ def _read_images(folder: Path) -> dict[str, Path]:
             images[path.stem] = path
     if ignored:
         log.warning(
-            "note: ignored %d files in %s that are no images (%s)", len(ignored), folder, _some(ignored)
+            "note: ignored %d files in %s that are no images (%s)",
+            len(ignored),
+            folder,
+            _some(ignored),
         )
     if left_out:
         log.warning(
@@ -163,7 +173,7 @@ def _read_queries(folder: Path, images: dict[str, Path]) -> list[Query]:
 
 def _read_query(path: Path, images: dict[str, Path]) -> Query:
     name = path.name.removesuffix(QUERY_SUFFIX)
-    fields = _read_text(path).split()
+    fields = _read_text(path).strip().rsplit(maxsplit=4)
     try:
         image, *sides = fields
         x1, y1, x2, y2 = box = tuple(float(side) for side in sides)
@@ -174,16 +184,19 @@ def _read_query(path: Path, images: dict[str, Path]) -> Query:
     image = image.removeprefix(QUERY_PREFIX)
     if image not in images:
         raise UserError(f"query {name}: its image {image} is not among the images of the data set")
-    good, ok, junk = (
-        frozenset(_read_text(path.with_name(f"{name}_{label}.txt")).split())
-        for label in ("good", "ok", "junk")
-    )
+    good, ok, junk = (_read_names(path.with_name(f"{name}_{label}.txt")) for label in ("good", "ok", "junk"))
     return Query(name, image, (x1, y1, x2, y2), good, ok, junk)
+
+
+def _read_names(path: Path) -> frozenset[str]:
+    """The image names in a file, one a line."""
+    lines = (line.strip() for line in _read_text(path).splitlines())
+    return frozenset(line for line in lines if line)
 
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # Windows' editors put a mark before the text
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing") from error
     except (OSError, UnicodeDecodeError) as error:

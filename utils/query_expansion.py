@@ -22,8 +22,9 @@ def average_query_expansion(
         count: how many images to add; all of them where the database has fewer.
 
     Returns:
-        (Q, D) float32, each of Euclidean length 1.
+        (Q, D) float32, each of Euclidean length 1, or 0 where all that it is the mean of is 0.
     """
     found = database[rankings[:, :count]]
     total = queries + found.sum(axis=1)
-    return (total / np.linalg.norm(total, axis=1, keepdims=True)).astype(np.float32)
+    lengths = np.linalg.norm(total, axis=1, keepdims=True)
+    return (total / np.where(lengths > 0, lengths, 1)).astype(np.float32)

@@ -11,7 +11,7 @@ import PIL
 import torch
 import torchvision
 
-from utils.atomic_files import replace_file, replace_folder
+from utils.atomic_files import make_folder, replace_file
 from utils.file_names import DESCRIPTORS, RANKING_SUFFIX, RANKINGS_FOLDER, RESULTS
 
 
@@ -29,6 +29,16 @@ def format_scores(precisions: Mapping[str, float]) -> str:
     """
     lines = [f"{query}: {100 * precision:.2f}" for query, precision in precisions.items()]
     return "\n".join([*lines, "-" * 20, f"Mean: {100 * mean_average_precision(precisions):.1f}"])
+
+
+def start(output: Path) -> None:
+    """Makes the output folder, and takes away an earlier run's results.json, the last file to be written.
+
+    Raises:
+        UserError: the folder cannot be made or written to.
+    """
+    make_folder(output)
+    (output / RESULTS).unlink(missing_ok=True)
 
 
 def write_results(output: Path, results: Mapping[str, object]) -> None:
@@ -57,9 +67,14 @@ def write_descriptors(
 
 def write_rankings(output: Path, rankings: Mapping[str, Sequence[str]]) -> None:
     """Writes rankings/<query>.rnk, image names one a line, and takes away those of an earlier run."""
-    with replace_folder(output / RANKINGS_FOLDER) as folder:
-        for query, names in rankings.items():
-            ranking_file(folder, query).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    folder = output / RANKINGS_FOLDER
+    make_folder(folder)
+    for query, names in rankings.items():
+        with replace_file(ranking_file(folder, query)) as file:
+            file.write("".join(f"{name}\n" for name in names).encode())
+    for path in folder.glob(f"*{RANKING_SUFFIX}"):
+        if path.name.removesuffix(RANKING_SUFFIX) not in rankings:
+            path.unlink()
 
 
 def ranking_file(folder: Path, query: str) -> Path:

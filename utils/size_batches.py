@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from utils.errors import UserError
 from utils.image_loading import Picture, UnreadableImageError, load_pixels
 
 HELD_BATCHES = 4
@@ -38,10 +39,10 @@ class PictureDataset(Dataset):
     def __len__(self) -> int:
         return len(self.pictures)
 
-    def __getitem__(self, index: int) -> tuple[int, Tensor | UnreadableImageError]:
+    def __getitem__(self, index: int) -> tuple[int, Tensor | UserError]:
         try:
             return index, load_pixels(self.pictures[index], self.longer_side)
-        except UnreadableImageError as error:
+        except UserError as error:
             return index, error
 
 
@@ -61,6 +62,9 @@ def size_batches(
 
     Yields:
         Every picture once, in a batch or as a bad picture.
+
+    Raises:
+        UserError: a box is empty, the memory does not suffice, or a worker died.
     """
     loader = DataLoader(
         PictureDataset(pictures, longer_side),
@@ -70,12 +74,16 @@ def size_batches(
     )
     waiting: dict[torch.Size, list[tuple[int, Tensor]]] = defaultdict(list)
     held = 0
-    for index, item in loader:
+    for index, item in survived(loader):
         if isinstance(item, UnreadableImageError):
             yield BadPicture(index, item)
             continue
-        group = waiting[item.shape]
-        group.append((index, item))
+        if isinstance(item, UserError):
+            raise item
+        # What comes from a worker lies in shared memory, of which there is little and a file open for each.
+        pixels = item.clone() if workers else item
+        group = waiting[pixels.shape]
+        group.append((index, pixels))
         held += 1
         if held > HELD_BATCHES * batch_size:
             group = max(waiting.values(), key=len)
@@ -84,6 +92,22 @@ def size_batches(
             yield _stack(waiting.pop(group[0][1].shape))
     for group in waiting.values():
         yield _stack(group)
+
+
+def survived(loader: DataLoader) -> Iterator:
+    """What a loader yields.
+
+    Raises:
+        UserError: one of its workers died, as the system kills them where memory is short.
+    """
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" in str(error) and "Traceback" not in str(error):
+            raise UserError(
+                "a process that decodes images died, perhaps for want of memory: try --workers 0"
+            ) from error
+        raise
 
 
 def _stack(group: list[tuple[int, Tensor]]) -> Batch:

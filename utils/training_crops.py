@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from utils.image_loading import UnreadableImageError, read_image
 from utils.imagenet import LabelledImages
+from utils.size_batches import survived
 
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 
@@ -116,6 +117,9 @@ def crop_batches(dataset: Dataset, numbers: list[range], workers: int) -> Iterat
 
     Yields:
         One batch for each entry, without the corrupt pictures, which it names.
+
+    Raises:
+        UserError: a worker died.
     """
     loader = DataLoader(
         dataset,
@@ -124,7 +128,7 @@ def crop_batches(dataset: Dataset, numbers: list[range], workers: int) -> Iterat
         collate_fn=_collate,
         prefetch_factor=2 if workers else None,
     )
-    yield from loader
+    yield from survived(loader)
 
 
 def _collate(items: list[tuple[np.ndarray, int, list[Path]]]) -> CropBatch:
