@@ -239,15 +239,14 @@ def report(
     output: Path,
 ) -> None:
     """Validates the head, prints a report and writes it and the head's weights."""
-    hits, uniform_hits, images = 0, 0, 0
+    sums = torch.zeros(5, dtype=torch.float64, device=model.bias.device)
     for batch in validation:
         if batch.features is not None:
-            classes = batch.classes.to(model.bias.device)
-            hits += int((model(batch.features).argmax(1) == classes).sum())
-            uniform_hits += int((model.uniform(batch.features).argmax(1) == classes).sum())
-            images += len(classes)
-    sums = torch.tensor([hits, uniform_hits, images], dtype=torch.float64, device=model.bias.device)
-    hits, uniform_hits, images = ranks.add_up(sums).tolist()
+            classes = batch.classes.to(sums.device)
+            learned, uniform = (judge(way(batch.features), classes) for way in (model, model.uniform))
+            sums += sums.new_tensor([*learned, *uniform, len(classes)])
+    *sums, images = ranks.add_up(sums).tolist()
+    loss, accuracy, uniform_loss, uniform_accuracy = (total / max(images, 1) for total in sums)
     averages = progress.averages()
     progress.reports.append(
         {
@@ -255,8 +254,10 @@ def report(
             "step": progress.step,
             "loss": averages["loss"],
             "train_accuracy": averages["accuracy"],
-            "val_accuracy": hits / max(images, 1),
-            "val_accuracy_uniform": uniform_hits / max(images, 1),
+            "val_loss": loss,
+            "val_accuracy": accuracy,
+            "val_loss_uniform": uniform_loss,
+            "val_accuracy_uniform": uniform_accuracy,
             "val_images": int(images),
             "corrupt_images": len(progress.corrupt),
         }
@@ -267,6 +268,12 @@ def report(
         save_weights(output, model.attention, newest["report"], newest["val_accuracy"])
         training_report.write_log(output, progress.reports)
         training_report.write_tensorboard(output, newest)
+
+
+def judge(scores: torch.Tensor, classes: torch.Tensor) -> tuple[float, int]:
+    """Sum of the losses, and how many scores are highest at the right class."""
+    loss = F.cross_entropy(scores, classes, reduction="sum")
+    return float(loss), int((scores.argmax(1) == classes).sum())
 
 
 def command_line(words: Sequence[str] | None = None) -> None:

@@ -10,10 +10,16 @@ import numpy as np
 import pytest
 import torch
 from conftest import draw_picture
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import Training_ImageNet
+from models.backbones import BACKBONES
+from models.region_pooling import cell_grid, region_max
+from utils import training_report
 from utils.errors import run_command
 from utils.imagenet import read_wnids
+from utils.training_crops import CropSettings, centre_crop
+from utils.weights import load_backbone, load_classifier
 
 ROOT = Path(__file__).parents[1]
 COMMON = [
@@ -127,6 +133,23 @@ def test_the_same_seed_trains_the_same_weights_with_any_workers(undisturbed, tmp
     )
 
 
+def test_validation_is_of_the_middles_of_the_pictures(data, undisturbed):
+    entry = BACKBONES["efficientnet_lite0"]
+    backbone, (weight, bias) = load_backbone(entry, None), load_classifier(entry, None)
+    files = [data / "ImageNet" / "val" / "data" / f"{number}.JPEG" for number in range(6)]
+    settings = CropSettings(64, 68, 72, "nearest")
+    pixels = torch.from_numpy(np.stack([centre_crop(path, settings) for path in files]))
+    classes = torch.arange(6) % 4
+    with torch.inference_mode():
+        maxima = region_max(backbone(entry.normalise(pixels)), cell_grid((64, 64), (2, 2), 5, 32))
+        scores = maxima.mean(1) @ weight.T + bias
+    log_probabilities = scores.double().log_softmax(1)[torch.arange(6), classes]
+    for report in reports(undisturbed):
+        assert report["val_loss_uniform"] == pytest.approx(float(-log_probabilities.mean()), rel=1e-4)
+        assert report["val_accuracy_uniform"] == float((scores.argmax(1) == classes).double().mean())
+        assert report["val_loss"] != report["val_loss_uniform"]
+
+
 def test_learns_what_it_sees(tmp_path, train):
     _, found, _ = train(tmp_path / "out", "--iterations", "60", "--checkpoint-every", "20", "--lr", "1")
     assert found[-1]["loss"] < found[0]["loss"]
@@ -183,10 +206,9 @@ def test_two_processes_train_what_one_does(data, undisturbed, tmp_path):
     assert done.returncode == 0, done.stderr
     assert [json.loads(line) for line in done.stdout.splitlines()] == reports(tmp_path / "out")
     for one, two in zip(reports(undisturbed), reports(tmp_path / "out"), strict=True):
-        assert two["loss"] == pytest.approx(one["loss"], abs=1e-4)
-        assert {key: two[key] for key in two if key != "loss"} == {
-            key: one[key] for key in one if key != "loss"
-        }
+        for key, value in one.items():
+            assert two[key] == (pytest.approx(value, abs=1e-4) if "loss" in key else value)
+        assert two.keys() == one.keys()
     for name, tensor in weights(undisturbed).items():
         torch.testing.assert_close(tensor, weights(tmp_path / "out")[name], rtol=1e-4, atol=1e-5)
 
@@ -301,3 +323,16 @@ def test_bad_options_and_data_are_told(data, tmp_path, train):
     assert "'0' is not a number greater than 0" in train(tmp_path / "out", "--lr", "0")[2]
     assert "no training images" in train(tmp_path / "out", "--datasets-dir", tmp_path)[2]
     assert not (tmp_path / "out").exists()
+
+
+def test_tensorboard_gets_the_reports(undisturbed):
+    events = EventAccumulator(str(undisturbed / "tensorboard")).Reload()
+    for name in ("loss", "val_accuracy", "val_accuracy_uniform"):
+        logged = [(event.step, event.value) for event in events.Scalars(name)]
+        assert logged == [(report["step"], pytest.approx(report[name])) for report in reports(undisturbed)]
+
+
+def test_a_training_does_without_tensorboard(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    training_report.write_tensorboard(tmp_path, {"step": 1, "loss": 0.5})
+    assert list(tmp_path.iterdir()) == []

@@ -9,6 +9,12 @@ from matplotlib.figure import Figure
 from utils.atomic_files import replace_file
 from utils.file_names import TENSORBOARD_FOLDER, TRAINING_CURVES, TRAINING_LOG
 
+STYLES = {
+    "k-o": "training, since the last report",
+    "C0-s": "validation",
+    "C1--": "validation, all regions alike",
+}
+
 
 def write_log(output: Path, reports: Sequence[Mapping[str, float]]) -> None:
     """Writes training.jsonl, one JSON object a report."""
@@ -32,17 +38,15 @@ def draw_curves(output: Path, reports: Sequence[Mapping[str, float]]) -> None:
     steps = [report["step"] for report in reports]
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     loss, accuracy = figure.subplots(1, 2)
-    loss.plot(steps, [report["loss"] for report in reports], "k-o", markersize=3)
-    loss.set(xlabel="step", ylabel="training loss")
-    for name, style, label in (
-        ("train_accuracy", "-o", "training, since the last report"),
-        ("val_accuracy", "-s", "validation"),
-        ("val_accuracy_uniform", "--", "validation, all regions alike"),
+    for axes, factor, names in (
+        (loss, 1, ("loss", "val_loss", "val_loss_uniform")),
+        (accuracy, 100, ("train_accuracy", "val_accuracy", "val_accuracy_uniform")),
     ):
-        accuracy.plot(steps, [100 * report[name] for report in reports], style, markersize=3, label=label)
-    accuracy.set(xlabel="step", ylabel="accuracy, %")
-    accuracy.legend()
-    for axes in (loss, accuracy):
+        for name, (style, label) in zip(names, STYLES.items(), strict=True):
+            axes.plot(steps, [factor * report[name] for report in reports], style, markersize=3, label=label)
         axes.grid(alpha=0.3)
+        axes.legend()
+    loss.set(xlabel="step", ylabel="loss")
+    accuracy.set(xlabel="step", ylabel="accuracy, %")
     with replace_file(output / TRAINING_CURVES) as file:
         figure.savefig(file, format="png", dpi=120)
