@@ -353,3 +353,29 @@ def test_a_picture_that_shows_nothing_is_told(measure, dataset, tmp_path, caplog
     # All are equally similar to it: the ranking is the database's order, and b the second of a, b, c, d.
     assert out.splitlines()[1] == "q_2: 25.00"
     assert (tmp_path / "out" / "rankings" / "q_2.rnk").read_text().split() == list("abcd")
+
+
+def test_the_embedded_backbone_comes_with_its_attention_and_whitening(measure, dataset, tmp_path):
+    network = ["--backbone", "efficientnet_lite0", "--device", "cpu", "--weights-dir", ROOT / "weights"]
+    status, _, err = measure("--output", tmp_path / "out", network=network)
+    assert status == 0, err
+    found = np.load(tmp_path / "out" / "descriptors.npz")["descriptors"]
+    assert found.shape == (4, 512)
+    # They were learned: what they were learned for is neither all regions alike nor the unwhitened vectors.
+    for options, width in ((["--pooling", "rmac"], 512), (["--no-whiten"], 1280)):
+        measure("--output", tmp_path / "other", network=[*network, *options])
+        other = np.load(tmp_path / "other" / "descriptors.npz")["descriptors"]
+        assert other.shape == (4, width)
+        assert width != 512 or np.abs(found - other).max() > 1e-3
+
+
+def test_the_shipped_whitening_is_of_unit_variance_where_it_was_learned():
+    """Whitened, what it was learned from has variance 1 in each dimension: so says its spectrum."""
+    folder = ROOT / "weights" / "efficientnet_lite0"
+    components = np.load(folder / "pca_components.npy").astype(np.float64)
+    variances = json.loads((folder / "pca.json").read_text())["explained_variance"]
+    lengths = np.linalg.norm(components, axis=1)
+    np.testing.assert_allclose(lengths, 1 / np.sqrt(variances[: len(components)]), rtol=1e-5)
+    gram = components @ components.T / np.outer(lengths, lengths)
+    np.testing.assert_allclose(gram, np.eye(len(components)), atol=1e-5)
+    assert (folder / "pca_components.npy").stat().st_size < 3_000_000

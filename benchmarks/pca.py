@@ -1,0 +1,144 @@
+"""Time and memory of learning a whitening, against scikit-learn's PCA; and images a second of its extraction.
+
+Vectors and weights are random, pictures drawn. Each way of learning runs in a process of its own, so that its
+peak memory is its own. scikit-learn, a test requirement, gets all vectors at once, as it must.
+
+    python -m benchmarks.pca
+    python -m benchmarks.pca --vectors 10000 100000 1000000 5000000 --skip-scikit-learn
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from benchmarks.timing import machine, time_in_turn
+from models.attention import ContextAwareRegionalAttention
+from models.backbones import BACKBONES
+from models.batch_norm_folding import fold_batch_norms
+from models.region_maxima import RegionMaxima
+from models.retrieval_network import RetrievalNetwork
+from models.whitening import Whitening
+from utils import arguments
+from utils.device import CPU_BATCH_SIZE
+from utils.errors import run_command
+from utils.extraction import network_outputs
+from utils.file_names import IMAGES_FOLDER
+from utils.image_loading import Picture
+from utils.mini_benchmark import MiniSettings, draw_benchmark
+
+LEARN = """
+import json, resource, sys, time
+import numpy as np
+
+way, vectors, channels = sys.argv[1], int(sys.argv[2]), 2048
+if way == "scikit-learn":
+    from sklearn.decomposition import PCA
+    pca = PCA(whiten=True)
+else:
+    from utils.pca import StreamingPCA
+    pca = StreamingPCA()
+rng = np.random.default_rng(0)
+scales = np.geomspace(1, 0.01, channels, dtype=np.float32)
+mixing = rng.standard_normal((channels, channels), np.float32) * scales
+ROWS = 2000  # of 100 pictures
+blocks = [rng.standard_normal((ROWS, channels), np.float32) @ mixing + 3 for _ in range(8)]
+seconds = 0.0
+if way == "scikit-learn":
+    X = np.concatenate([blocks[number % 8] + number // 8 for number in range(vectors // ROWS)])
+    start = time.perf_counter()
+    pca.fit(X)
+    pca.components_
+    seconds = time.perf_counter() - start
+else:
+    for number in range(vectors // ROWS):
+        block = blocks[number % 8] + number // 8
+        start = time.perf_counter()
+        for first in range(0, ROWS, 20):
+            pca.partial_fit(block[first : first + 20])
+        seconds += time.perf_counter() - start
+    start = time.perf_counter()
+    pca.components_
+    seconds += time.perf_counter() - start
+print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
+"""
+"""Learns from so many vectors, 20 at a time where it can, as pictures bring them; making is not counted."""
+
+
+def learning(sizes: list[int], skip_scikit_learn: bool) -> None:
+    """Prints the table of times and memory."""
+    print("| vectors of 2048 | scikit-learn, s | here, s | times as fast | scikit-learn, MB | here, MB |")
+    print("|---|---|---|---|---|---|")
+    for size in sizes:
+        found = {}
+        for way in ("here",) if skip_scikit_learn else ("scikit-learn", "here"):
+            done = subprocess.run(
+                [sys.executable, "-c", LEARN, way, str(size)], capture_output=True, text=True, check=True
+            )
+            found[way] = json.loads(done.stdout)
+        seconds, memory = found["here"]
+        if skip_scikit_learn:
+            print(f"| {size:,} | | {seconds:.1f} | | | {memory:.0f} |", flush=True)
+        else:
+            other_seconds, other_memory = found["scikit-learn"]
+            print(
+                f"| {size:,} | {other_seconds:.1f} | {seconds:.1f} | {other_seconds / seconds:.1f} | "
+                f"{other_memory:.0f} | {memory:.0f} |",
+                flush=True,
+            )
+
+
+def extraction(backbone: str, images: int, rounds: int) -> None:
+    """Prints images a second of the PCA's extraction and of the evaluation's, both at the same S."""
+    entry = BACKBONES[backbone]
+    torch.manual_seed(0)
+    network = fold_batch_norms(entry.build().eval()).to(memory_format=torch.channels_last)
+    evaluation = RetrievalNetwork(
+        network,
+        entry.stride,
+        attention=ContextAwareRegionalAttention(entry.channels),
+        whitening=Whitening(torch.randn(entry.channels, entry.channels) / 45, -torch.rand(entry.channels)),
+    ).eval()
+    maxima = RegionMaxima(network, entry.stride, arguments.PCA_LEVELS).eval()
+    with tempfile.TemporaryDirectory() as folder:
+        draw_benchmark(Path(folder) / "Mini", MiniSettings(landmarks=0, distractors=images))
+        pictures = [Picture(path) for path in sorted((Path(folder) / "Mini" / IMAGES_FOLDER).iterdir())]
+        sizes = {"longer_side": arguments.PCA_LONGER_SIDE, "batch_size": CPU_BATCH_SIZE, "workers": 0}
+        seconds = time_in_turn(
+            {
+                "evaluation": lambda: list(network_outputs(evaluation, entry, pictures, **sizes)),
+                "extraction for the PCA": lambda: list(network_outputs(maxima, entry, pictures, **sizes)),
+            },
+            rounds,
+        )
+    print(f"| {backbone}, S {arguments.PCA_LONGER_SIDE} | images/s |")
+    print("|---|---|")
+    for name, time in seconds.items():
+        print(f"| {name} | {images / time:.2f} |")
+
+
+def command_line() -> None:
+    """Reads the options and measures."""
+    parser = arguments.ArgumentParser(__doc__.splitlines()[0])
+    parser.add_argument(
+        "--vectors",
+        type=arguments.at_least(4000),
+        nargs="+",
+        default=[100_000],
+        help="how many",
+    )
+    parser.add_argument("--skip-scikit-learn", action="store_true", help="which keeps them all in memory")
+    parser.add_argument("--backbone", choices=list(BACKBONES), default="resnet101_caffe", help="which")
+    parser.add_argument("--images", type=arguments.at_least(1), default=8, help="pictures a round")
+    parser.add_argument("--rounds", type=arguments.at_least(1), default=3, help="times that each way runs")
+    options = parser.parse_args()
+    print(machine())
+    learning(options.vectors, options.skip_scikit_learn)
+    extraction(options.backbone, options.images, options.rounds)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(command_line))
