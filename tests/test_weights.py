@@ -12,14 +12,13 @@ from torchvision.models import ResNet101_Weights
 from models.attention import ContextAwareRegionalAttention
 from models.backbones import BACKBONES
 from utils.errors import UserError
+from utils.weight_files import fill, read_state_dict
 from utils.weights import (
     check_head_files,
-    fill,
     load_attention,
     load_backbone,
     load_whitening,
     read_backbone_weights,
-    read_state_dict,
 )
 
 

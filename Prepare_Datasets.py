@@ -1,0 +1,190 @@
+"""Prepares data sets and weight files: downloads what can be, unpacks, lays out, and verifies.
+
+What lies on no public server (ImageNet, a landmark set), or on one that is gone, is taken from archives that
+the user has, in any order: which is which is found from their contents. Work that is done is not done again,
+and a run that was killed is finished by the next one.
+
+    python Prepare_Datasets.py Oxford
+    python Prepare_Datasets.py ImageNet --archive ILSVRC2012_img_train.tar ILSVRC2012_img_val.tar ...
+    python Prepare_Datasets.py Oxford --distractors flickr100k
+    python Prepare_Datasets.py verify Oxford
+"""
+
+import logging
+import shutil
+import subprocess
+import sys
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from utils import arguments
+from utils.archives import Limits
+from utils.atomic_files import check_writable, replace_file
+from utils.dataset_layout import (
+    add_distractors,
+    discarded_if_useless,
+    fill_part,
+    fill_weights,
+    sort_archives,
+)
+from utils.dataset_recipes import (
+    COMPUTE_AP,
+    RECIPES,
+    REVISITED_LABELS,
+    WITH_DISTRACTORS,
+)
+from utils.download import download
+from utils.errors import UserError, run_command
+from utils.file_names import DATASETS_DIR, MINI, WEIGHTS_DIR, mini_folder
+from utils.imagenet import FOLDER as IMAGENET
+from utils.imagenet_labels import write_validation_list
+from utils.mini_benchmark import prepare_mini
+from utils.oxford_paris import find_dataset
+from utils.revisited_labels import as_json, read_pickled_labels
+from utils.verify_dataset import verify
+from utils.weights_report import report_weights
+
+log = logging.getLogger(__name__)
+
+WEIGHTS, PROGRAM, VERIFY = "weights", "compute_ap", "verify"
+NAMES = (*RECIPES, WEIGHTS, PROGRAM, MINI)
+
+
+def main(
+    name: str,
+    *,
+    datasets_dir: str | Path = DATASETS_DIR,
+    weights_dir: str | Path = WEIGHTS_DIR,
+    archives: Sequence[str | Path] = (),
+    distractors: str | Path | None = None,
+    insecure_hosts: Collection[str] = (),
+    max_files: int = Limits().files,
+    max_bytes: int = Limits().bytes,
+    seed: int = arguments.SEED,
+) -> Path:
+    """Prepares one data set, or the weights; the parameters are the command line's options.
+
+    Returns:
+        The folder that holds it.
+
+    Raises:
+        UserError: whatever the user can mend; what was done stays done.
+    """
+    if name not in NAMES:
+        raise UserError(f"nothing is known of {name!r}: {', '.join(NAMES)} can be prepared")
+    if distractors is not None and name not in WITH_DISTRACTORS:
+        raise UserError(f"--distractors come to {', '.join(WITH_DISTRACTORS)}, not to {name}")
+    datasets_dir, weights_dir = Path(datasets_dir), Path(weights_dir)
+    archives = [Path(archive) for archive in archives]
+    limits = Limits(max_files, max_bytes)
+    folder = weights_dir if name == WEIGHTS else datasets_dir / name
+    check_writable(folder)
+
+    if name == MINI:
+        prepare_mini(datasets_dir, seed)
+        return mini_folder(datasets_dir, seed)
+    if name == PROGRAM:
+        return compile_program(folder, insecure_hosts)
+    if name == WEIGHTS:
+        fill_weights(folder, archives, insecure_hosts, limits)
+        for line in report_weights(folder):
+            print(line)
+        return folder
+
+    # Each folder of the data set comes from its own archives and appears when it is complete.
+    given = sort_archives(archives, RECIPES[name])
+    for part in RECIPES[name]:
+        fill_part(folder, part, given[part.folder], datasets_dir, insecure_hosts, limits)
+    if name == IMAGENET:
+        write_validation_list(folder)
+    if name in REVISITED_LABELS:
+        fetch_revisited_labels(folder, *REVISITED_LABELS[name], insecure_hosts)
+    log.info("%s is in %s", name, folder)
+    if distractors is not None:
+        folder = add_distractors(folder, Path(distractors), datasets_dir / WITH_DISTRACTORS[name])
+        log.info("with distractors, it is in %s", folder)
+    return folder
+
+
+def fetch_revisited_labels(
+    folder: Path, file_name: str, mirrors: Sequence[str], insecure_hosts: Collection[str]
+) -> None:
+    """Gets the revisited protocol's labels, a pickle, and keeps them as JSON beside it as well.
+
+    Raises:
+        UserError: they cannot be downloaded, or hold more than labels.
+    """
+    pickled = folder / file_name
+    how_else = f"put it there yourself, as {pickled}"
+    download(mirrors, pickled, insecure_hosts=insecure_hosts, how_else=how_else)
+    with discarded_if_useless([pickled]):
+        labels = as_json(read_pickled_labels(pickled))
+    with replace_file(pickled.with_suffix(".json")) as file:
+        file.write(labels)
+
+
+def compile_program(folder: Path, insecure_hosts: Collection[str]) -> Path:
+    """Downloads VGG's compute_ap.cpp and compiles it.
+
+    Raises:
+        UserError: it cannot be downloaded or compiled.
+    """
+    source, program = folder / "compute_ap.cpp", folder / "compute_ap"
+    folder.mkdir(parents=True, exist_ok=True)
+    how_else = f"put it there yourself, as {source}"
+    download(COMPUTE_AP, source, insecure_hosts=insecure_hosts, how_else=how_else)
+    compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
+    if compiler is None:
+        raise UserError("no C++ compiler was found to compile compute_ap.cpp; scores need none without it")
+    # Today's headers no longer bring in what it uses of this one.
+    text = "#include <cstdlib>\n" + source.read_text(encoding="utf-8", errors="replace")
+    with discarded_if_useless([source]), replace_file(program) as file:
+        done = subprocess.run(
+            [compiler, "-O2", "-x", "c++", "-", "-o", file.name], input=text, capture_output=True, text=True
+        )
+        if done.returncode:
+            raise UserError(f"{source} cannot be compiled: {done.stderr[-300:]}")
+    log.info("score with --eval-binary %s", program)
+    return program
+
+
+def command_line(words: Sequence[str] | None = None) -> None:
+    """Reads the options, of this process if none are given, and prepares or verifies."""
+    parser = arguments.ArgumentParser(__doc__.splitlines()[0])
+    parser.add_argument(
+        "names", nargs="+", help=f"{', '.join(NAMES)}; or {VERIFY} and data sets, by name or by folder"
+    )
+    parser.add_argument("--datasets-dir", type=Path, default=DATASETS_DIR, help="folder of the data sets")
+    parser.add_argument("--weights-dir", type=Path, default=WEIGHTS_DIR, help="folder of the weight files")
+    parser.add_argument(
+        "--archive", dest="archives", type=Path, nargs="+", default=[], help="archives that you have already"
+    )
+    parser.add_argument("--distractors", type=Path, help="folder of pictures to add, as for Oxford105k")
+    parser.add_argument(
+        "--insecure-host",
+        dest="insecure_hosts",
+        nargs="+",
+        default=[],
+        help="hosts whose invalid certificates are accepted",
+    )
+    at_least = arguments.at_least
+    parser.add_argument(
+        "--max-files", type=at_least(1), default=Limits().files, help="an archive may hold so many"
+    )
+    parser.add_argument(
+        "--max-bytes", type=at_least(1), default=Limits().bytes, help="an archive may unpack to so many"
+    )
+    parser.add_argument("--seed", type=at_least(0), default=arguments.SEED, help="of the pictures of Mini")
+    options = vars(parser.parse_args(words))
+    first, *others = options.pop("names")
+    if first == VERIFY:
+        for name in others or [name for name in RECIPES if (options["datasets_dir"] / name).is_dir()]:
+            verify(find_dataset(name, options["datasets_dir"]))
+        return
+    for name in (first, *others):
+        main(name, **options)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    sys.exit(run_command(command_line))

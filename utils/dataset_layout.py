@@ -1,0 +1,214 @@
+"""Lays data sets out: from archives to the folders that the jobs read."""
+
+import os
+import shutil
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+
+from utils.archives import Limits, members, unpack
+from utils.atomic_files import replace_folder
+from utils.dataset_recipes import ALIKE, AUTHORS_WEIGHTS, WEIGHTS, Part
+from utils.download import download
+from utils.errors import UserError
+from utils.file_names import IMAGES_FOLDER
+from utils.oxford_paris import IMAGE_SUFFIXES
+
+DOWNLOADS = "downloads"
+LOOK_AT = 2000
+"""Names in an archive that are looked at to tell what it is."""
+
+
+def sort_archives(archives: Sequence[Path], parts: Sequence[Part]) -> Mapping[Path, list[Path]]:
+    """Finds out, from their contents, which folder each archive fills.
+
+    Args:
+        archives: files in any order.
+        parts: what a data set consists of.
+
+    Returns:
+        The archives of each part's folder.
+
+    Raises:
+        UserError: an archive cannot be read, or is of none of the parts.
+    """
+    sorted_out: dict[Path, list[Path]] = {part.folder: [] for part in parts}
+    for archive in archives:
+        names = list(islice(members(archive), LOOK_AT))
+        part = next((part for part in parts if any(part.recognises(name) for name in names)), None)
+        if part is None:
+            raise UserError(f"{archive} is no archive of this data set: nothing in it is known by name")
+        sorted_out[part.folder].append(archive)
+    return sorted_out
+
+
+def fill_part(
+    folder: Path,
+    part: Part,
+    given: Sequence[Path],
+    datasets_dir: Path,
+    insecure_hosts: Collection[str],
+    limits: Limits,
+) -> None:
+    """Fills one folder of a data set, unless it is there: it appears when it is complete.
+
+    Args:
+        folder: the data set's.
+        part: what fills the folder.
+        given: the user's archives for it; downloaded where there are none.
+        datasets_dir: where another set of the same images may lie.
+        insecure_hosts: hosts whose invalid certificates are accepted.
+        limits: what an archive may hold.
+
+    Raises:
+        UserError: archives are missing, hostile or damaged, or cannot be downloaded.
+    """
+    target = folder / part.folder
+    downloads = folder / DOWNLOADS
+    if _is_filled(target):
+        _remove_downloads(downloads, part)
+        return
+    twin = datasets_dir / ALIKE.get(folder.name, folder.name) / part.folder
+    if part.folder == Path(IMAGES_FOLDER) and not given and _is_filled(twin):
+        with replace_folder(target) as draft:
+            link_files({path.name: path for path in twin.iterdir()}, draft)
+        return
+    archives = list(given) or fetch(part, downloads, f"{target} comes from", insecure_hosts)
+    with discarded_if_useless([] if given else archives), replace_folder(target) as draft:
+        for archive in archives:
+            unpack(archive, draft, part.placed, limits, nested=part.inner is not None)
+        found = sum(1 for path in draft.iterdir())
+        if found < max(part.files, 1):
+            names = ", ".join(archive.name for archive in archives)
+            raise UserError(
+                f"{names} have {found} of the {part.files or 'many'} files that belong in {target}: "
+                "name all of its archives at once"
+            )
+    _remove_downloads(downloads, part)
+
+
+def fill_weights(
+    folder: Path, given: Sequence[Path], insecure_hosts: Collection[str], limits: Limits
+) -> None:
+    """Unpacks the authors' weights.tar into the weights folder; files that are there already stay.
+
+    Raises:
+        UserError: the archive cannot be downloaded, or lacks a file.
+    """
+    missing = [name for name in AUTHORS_WEIGHTS if not (folder / name).exists()]
+    unpacked = folder / "unpacked"
+    if missing:
+        archives = list(given) or fetch(WEIGHTS, folder / DOWNLOADS, "the weights come in", insecure_hosts)
+        with discarded_if_useless([] if given else archives), replace_folder(unpacked) as draft:
+            for archive in archives:
+                unpack(archive, draft, WEIGHTS.placed, limits)
+            lacking = [name for name in missing if not (draft / name).exists()]
+            if lacking:
+                raise UserError(
+                    f"{archives[0]} is not the authors' weights.tar: it lacks {', '.join(lacking)}"
+                )
+        for name in missing:
+            (unpacked / name).rename(folder / name)
+    shutil.rmtree(unpacked, ignore_errors=True)
+    _remove_downloads(folder / DOWNLOADS, WEIGHTS)
+
+
+@contextmanager
+def discarded_if_useless(downloaded: Sequence[Path]) -> Iterator[None]:
+    """Removes downloads that a user error says are not what they should be, so that the next run asks again.
+
+    A server that has moved house answers with a page instead of an archive.
+    """
+    try:
+        yield
+    except UserError:
+        for path in downloaded:
+            path.unlink(missing_ok=True)
+        raise
+
+
+def fetch(part: Part, downloads: Path, what_for: str, insecure_hosts: Collection[str]) -> list[Path]:
+    """Downloads a part's archives, or finds them downloaded.
+
+    Raises:
+        UserError: there is no server for them, or none answers.
+    """
+    if not part.archives:
+        raise UserError(
+            f"{what_for} an archive that cannot be downloaded ({part.ask}): name it with --archive"
+        )
+    downloads.mkdir(parents=True, exist_ok=True)
+    return [
+        download(
+            mirrors,
+            downloads / _file_name(mirrors[-1]),
+            insecure_hosts=insecure_hosts,
+            how_else="if you have the archive already, name it with --archive",
+        )
+        for mirrors in part.archives
+    ]
+
+
+def add_distractors(folder: Path, pictures: Path, target: Path) -> Path:
+    """Makes a data set of another one and a tree of further pictures, by hard links where possible.
+
+    Args:
+        folder: the data set.
+        pictures: the tree.
+        target: the new data set, which appears when it is complete; left alone if it is there.
+
+    Returns:
+        The new data set's folder.
+
+    Raises:
+        UserError: there are no pictures.
+    """
+    if target.exists():
+        return target
+    found = sorted(path for path in pictures.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not found:
+        raise UserError(f"no pictures in {pictures} or the folders in it")
+    with replace_folder(target) as draft:
+        for path in folder.iterdir():
+            if path.is_dir():
+                (draft / path.name).mkdir()
+                link_files({inner.name: inner for inner in path.iterdir()}, draft / path.name)
+            else:
+                link_files({path.name: path}, draft)
+        # Pictures of one name lie in several folders of R1M, and one of no folder may be a query's.
+        files = {"_".join(path.relative_to(pictures).parts): path for path in found}
+        link_files(files, draft / IMAGES_FOLDER)
+    return target
+
+
+def link_files(files: Mapping[str, Path], folder: Path) -> None:
+    """Puts files into a folder under new names, as hard links or, across file systems, as copies.
+
+    Raises:
+        UserError: a name is taken.
+    """
+    for name, path in files.items():
+        try:
+            os.link(path, folder / name)
+        except FileExistsError as error:
+            raise UserError(f"{path} cannot be added: there is a {name} already") from error
+        except OSError:
+            shutil.copy2(path, folder / name)
+
+
+def _is_filled(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
+
+
+def _remove_downloads(downloads: Path, part: Part) -> None:
+    """Removes a part's downloaded archives, which are no longer needed once they are unpacked."""
+    for mirrors in part.archives:
+        for path in downloads.glob(f"{_file_name(mirrors[-1])}*"):
+            path.unlink()
+    if downloads.is_dir() and not any(downloads.iterdir()):
+        downloads.rmdir()
+
+
+def _file_name(url: str) -> str:
+    return url.rsplit("/", 1)[-1]

@@ -1,0 +1,106 @@
+"""Checks a data set as a whole: its counts, its labels, every image, every query box."""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from tqdm import tqdm
+
+from utils.dataset_recipes import EXPECTED, REVISITED_LABELS
+from utils.errors import UserError
+from utils.file_names import IMAGES_FOLDER, LABELS_FOLDER
+from utils.image_loading import UnreadableImageError, picture_size, read_image
+from utils.oxford_paris import IMAGE_SUFFIXES, RetrievalDataset, read_dataset
+from utils.revisited_labels import read_labels
+
+CHUNK = 16
+"""Images that a process gets at a time."""
+
+SLACK = 1.0
+"""Pixels that a box may stick out of its image, as rounding makes it."""
+
+
+def verify(folder: Path) -> None:
+    """Checks a data set, prints what there is and then each problem, one a line.
+
+    Raises:
+        UserError: there are problems.
+    """
+    labelled = (folder / LABELS_FOLDER).is_dir()
+    if labelled:
+        data = read_dataset(folder)
+        images = list(data.images.values())
+        print(f"{folder}: {len(images)} images, {len(data.queries)} queries")
+        problems = [*wrong_counts(data), *missing_images(data), *boxes_outside(data)]
+    else:
+        images = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        print(f"{folder}: {len(images)} images")
+        problems = [] if images else [f"no images in {folder} or the folders in it"]
+        problems += missing_revisited(folder)
+    problems += undecodable(images)
+    for problem in problems:
+        print(problem)
+    if problems:
+        raise UserError(f"{folder} has {len(problems)} problems, listed on standard output")
+    print(f"{folder} is whole")
+
+
+def wrong_counts(data: RetrievalDataset) -> Iterator[str]:
+    """Says where a known data set has fewer images or queries, or more, than published."""
+    found = (len(data.images), len(data.queries))
+    expected = EXPECTED.get(data.folder.name, found)
+    for what, there, should in zip(("images", "queries"), found, expected, strict=True):
+        if there != should:
+            yield f"{there} {what} instead of {should}"
+
+
+def missing_images(data: RetrievalDataset) -> Iterator[str]:
+    """Names the images that labels name and that are not there."""
+    named = {name for query in data.queries for name in query.good | query.ok | query.junk}
+    for name in sorted(named - data.images.keys()):
+        yield f"the labels name {name}, which is not in {data.folder / IMAGES_FOLDER}"
+
+
+def boxes_outside(data: RetrievalDataset) -> Iterator[str]:
+    """Names the queries whose box is empty or sticks out of its image."""
+    for query, picture in zip(data.queries, data.query_pictures(), strict=True):
+        try:
+            height, width = picture_size(picture.path)
+        except UnreadableImageError:
+            continue  # it is listed as such
+        x1, y1, x2, y2 = query.box
+        inside = min(x1, y1) >= -SLACK and x2 <= width + SLACK and y2 <= height + SLACK
+        if not inside or x1 >= x2 or y1 >= y2:
+            box = f"{x1:g} {y1:g} {x2:g} {y2:g}"
+            yield f"query {query.name}: its box {box} leaves its image, {width} x {height}"
+
+
+def missing_revisited(folder: Path) -> Iterator[str]:
+    """Names the images of a revisited data set that are not there."""
+    if folder.name not in REVISITED_LABELS:
+        return
+    labels = folder / Path(REVISITED_LABELS[folder.name][0]).with_suffix(".json")
+    if not labels.is_file():
+        yield f"{labels} is missing: run Prepare_Datasets.py {folder.name}"
+        return
+    named = read_labels(labels)
+    there = {path.stem for path in (folder / IMAGES_FOLDER).iterdir()}
+    for name in sorted({*named["imlist"], *named["qimlist"]} - there):
+        yield f"the labels name {name}, which is not in {folder / IMAGES_FOLDER}"
+
+
+def undecodable(images: Sequence[Path]) -> list[str]:
+    """Decodes every image, in parallel, and names those that cannot be."""
+    with ProcessPoolExecutor(min(os.cpu_count() or 1, max(len(images), 1))) as pool:
+        found = pool.map(_why_undecodable, images, chunksize=CHUNK)
+        reasons = list(tqdm(found, "images", len(images), unit="image", disable=None))
+    return [reason for reason in reasons if reason]
+
+
+def _why_undecodable(path: Path) -> str | None:
+    try:
+        read_image(path)
+    except UnreadableImageError as error:
+        return str(error)
+    return None
