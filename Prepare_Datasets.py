@@ -23,6 +23,7 @@ from utils.atomic_files import check_writable, replace_file
 from utils.dataset_layout import (
     add_distractors,
     discarded_if_useless,
+    fetch_file,
     fill_part,
     fill_weights,
     sort_archives,
@@ -33,7 +34,6 @@ from utils.dataset_recipes import (
     REVISITED_LABELS,
     WITH_DISTRACTORS,
 )
-from utils.download import download
 from utils.errors import UserError, run_command
 from utils.file_names import DATASETS_DIR, MINI, WEIGHTS_DIR, mini_folder
 from utils.imagenet import FOLDER as IMAGENET
@@ -74,6 +74,8 @@ def main(
         raise UserError(f"nothing is known of {name!r}: {', '.join(NAMES)} can be prepared")
     if distractors is not None and name not in WITH_DISTRACTORS:
         raise UserError(f"--distractors come to {', '.join(WITH_DISTRACTORS)}, not to {name}")
+    if distractors is not None and not Path(distractors).is_dir():
+        raise UserError(f"no folder of distractors at {distractors}")
     datasets_dir, weights_dir = Path(datasets_dir), Path(weights_dir)
     archives = [Path(archive) for archive in archives]
     limits = Limits(max_files, max_bytes)
@@ -116,7 +118,7 @@ def fetch_revisited_labels(
     """
     pickled = folder / file_name
     how_else = f"put it there yourself, as {pickled}"
-    download(mirrors, pickled, insecure_hosts=insecure_hosts, how_else=how_else)
+    fetch_file(pickled, mirrors, insecure_hosts, how_else)
     with discarded_if_useless([pickled]):
         labels = as_json(read_pickled_labels(pickled))
     with replace_file(pickled.with_suffix(".json")) as file:
@@ -130,9 +132,7 @@ def compile_program(folder: Path, insecure_hosts: Collection[str]) -> Path:
         UserError: it cannot be downloaded or compiled.
     """
     source, program = folder / "compute_ap.cpp", folder / "compute_ap"
-    folder.mkdir(parents=True, exist_ok=True)
-    how_else = f"put it there yourself, as {source}"
-    download(COMPUTE_AP, source, insecure_hosts=insecure_hosts, how_else=how_else)
+    fetch_file(source, COMPUTE_AP, insecure_hosts, f"put it there yourself, as {source}")
     compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         raise UserError("no C++ compiler was found to compile compute_ap.cpp; scores need none without it")

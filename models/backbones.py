@@ -70,7 +70,7 @@ BACKBONES: dict[str, Backbone] = {
         build=CaffeResNet101Features,
         weights=WeightsFile(
             "resnet101_caffeProto.pth",
-            "it is in the authors' weights.tar, https://sglab.kaist.ac.kr/RegionalAttention/weights.tar; "
+            "python Prepare_Datasets.py weights gets it, from the authors' weights.tar; "
             "--backbone efficientnet_lite0 needs no download",
         ),
         channels=2048,

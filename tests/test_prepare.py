@@ -183,6 +183,16 @@ def test_a_dead_server_is_told_with_what_to_do(server, prepare, tmp_path):
     assert len(list((tmp_path / "data" / "Oxford" / "jpg").iterdir())) == 2  # what was done stays done
 
 
+def test_a_failed_download_leaves_no_empty_folders(server, prepare, tmp_path):
+    for path in server.iterdir():
+        path.unlink()
+    for what in ("Oxford", "ROxford", "compute_ap"):
+        assert "404" in error_line(prepare(what))
+    assert not (tmp_path / "data").exists()
+    assert "no data set at" in error_line(prepare("verify", "Oxford"))
+    assert "no folder of distractors" in error_line(prepare("Oxford", "--distractors", tmp_path / "none"))
+
+
 @pytest.mark.parametrize("name", ["oxbuild_images.tgz", "gnd_roxford5k.pkl", "compute_ap.cpp"])
 def test_a_page_in_the_place_of_a_file_is_not_kept(server, prepare, name):
     what = "compute_ap" if name.endswith("cpp") else "ROxford"
@@ -228,7 +238,8 @@ def test_distractors_make_a_data_set_of_their_own(server, prepare, tmp_path):
     assert list(data.images) == ["0_0", "0_2", "1_1", "all_souls_000000", "oxford_000001"]
     assert data.images["0_2"].samefile(tmp_path / "flickr" / "0" / "2.jpg")
     assert [query.name for query in data.queries] == ["all_souls_1"]
-    assert "no pictures in" in error_line(prepare("Paris", "--distractors", tmp_path / "weights"))
+    (tmp_path / "empty").mkdir()
+    assert "no pictures in" in error_line(prepare("Paris", "--distractors", tmp_path / "empty"))
     assert "not to Mini" in error_line(prepare("Mini", "--distractors", tmp_path / "flickr"))
 
 

@@ -138,16 +138,25 @@ def fetch(part: Part, downloads: Path, what_for: str, insecure_hosts: Collection
         raise UserError(
             f"{what_for} an archive that cannot be downloaded ({part.ask}): name it with --archive"
         )
-    downloads.mkdir(parents=True, exist_ok=True)
-    return [
-        download(
-            mirrors,
-            downloads / _file_name(mirrors[-1]),
-            insecure_hosts=insecure_hosts,
-            how_else="if you have the archive already, name it with --archive",
-        )
-        for mirrors in part.archives
-    ]
+    how_else = "if you have the archive already, name it with --archive"
+    files = {downloads / _file_name(mirrors[-1]): mirrors for mirrors in part.archives}
+    return [fetch_file(path, mirrors, insecure_hosts, how_else) for path, mirrors in files.items()]
+
+
+def fetch_file(path: Path, mirrors: Sequence[str], insecure_hosts: Collection[str], how_else: str) -> Path:
+    """Downloads a file into a folder that is made for it, and is gone again where nothing came.
+
+    Raises:
+        UserError: no mirror has it.
+    """
+    made = [folder for folder in path.parents if not folder.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return download(mirrors, path, insecure_hosts=insecure_hosts, how_else=how_else)
+    except UserError:
+        for folder in made:
+            remove_if_empty(folder)
+        raise
 
 
 def add_distractors(folder: Path, pictures: Path, target: Path) -> Path:
@@ -197,6 +206,12 @@ def link_files(files: Mapping[str, Path], folder: Path) -> None:
             shutil.copy2(path, folder / name)
 
 
+def remove_if_empty(folder: Path) -> None:
+    """Removes a folder in which there is nothing; one with something in it stays."""
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
 def _is_filled(folder: Path) -> bool:
     return folder.is_dir() and any(folder.iterdir())
 
@@ -206,8 +221,7 @@ def _remove_downloads(downloads: Path, part: Part) -> None:
     for mirrors in part.archives:
         for path in downloads.glob(f"{_file_name(mirrors[-1])}*"):
             path.unlink()
-    if downloads.is_dir() and not any(downloads.iterdir()):
-        downloads.rmdir()
+    remove_if_empty(downloads)
 
 
 def _file_name(url: str) -> str:

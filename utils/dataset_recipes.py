@@ -16,7 +16,7 @@ VALIDATION_LABELS = Path("val", "labels")
 CAFFE_LABELS, DEVKIT_LABELS, DEVKIT_CLASSES = "val.txt", "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
 """Labels of ImageNet's validation pictures as they come, in either of two forms."""
 
-LANDMARK_PAGE = "the page of a landmark data set of your choice; any photographs of buildings will do"
+LANDMARK_PAGE = "any photographs of buildings will do, yours or those of a landmark data set"
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ def find_dataset(dataset: str, datasets_dir: Path) -> Path:
             return folder
     raise UserError(
         f"no data set at {datasets_dir / dataset}: it needs folders {IMAGES_FOLDER}/ and {LABELS_FOLDER}/ "
-        "(see datasets/README.md); --dataset Mini needs no download"
+        "(Prepare_Datasets.py gets them, see datasets/README.md); --dataset Mini needs no download"
     )
 
 

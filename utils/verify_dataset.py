@@ -27,8 +27,7 @@ def verify(folder: Path) -> None:
     Raises:
         UserError: there are problems.
     """
-    labelled = (folder / LABELS_FOLDER).is_dir()
-    if labelled:
+    if (folder / LABELS_FOLDER).is_dir() or folder.name in EXPECTED:
         data = read_dataset(folder)
         images = list(data.images.values())
         print(f"{folder}: {len(images)} images, {len(data.queries)} queries")
