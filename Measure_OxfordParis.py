@@ -22,7 +22,7 @@ from models.backbones import BACKBONES, DEFAULT_BACKBONE
 from models.retrieval_network import Pooling
 from utils import arguments, report
 from utils.atomic_files import check_writable
-from utils.compute_ap import check_program, compute_ap, compute_ap_by_binary
+from utils.compute_ap import check_program, compute_ap_by_binary
 from utils.describe import describe
 from utils.device import PRECISIONS, choose_device, suitable_batch_size, suitable_workers
 from utils.errors import UserError, run_command
@@ -31,7 +31,8 @@ from utils.image_loading import Picture, UnreadableImageError
 from utils.mini_benchmark import prepare_mini
 from utils.oxford_paris import RetrievalDataset, check_queries, find_dataset, read_dataset
 from utils.query_expansion import average_query_expansion
-from utils.ranking import rank
+from utils.ranking import first_places, rank, similarities
+from utils.scoring import score_queries
 from utils.weights import load_network
 
 log = logging.getLogger(__name__)
@@ -119,19 +120,19 @@ def main(
 
     # Search, score, and once more with expanded queries.
     with timed(seconds, "search"):
-        rankings = rank(queries, database)
+        similar = similarities(queries, database)
     if output is not None:
-        report.write_rankings(output, named_rankings(data, names, rankings))
+        report.write_rankings(output, named_rankings(data, names, similar))
     with timed(seconds, "scoring"):
-        precisions = score(data, names, rankings, eval_binary)
+        precisions = score(data, names, similar, eval_binary)
     without = [query for query, precision in precisions.items() if np.isnan(precision)]
     if without:
         log.warning("note: queries without positives are left out of the mean: %s", ", ".join(without))
     expanded_precisions = None
     if qe:
         with timed(seconds, "query expansion"):
-            expanded = average_query_expansion(queries, database, rankings, qe)
-            expanded_precisions = score(data, names, rank(expanded, database), eval_binary)
+            expanded = average_query_expansion(queries, database, first_places(similar, qe))
+            expanded_precisions = score(data, names, similarities(expanded, database), eval_binary)
 
     results = {
         "settings": settings,
@@ -154,40 +155,32 @@ def main(
     return results
 
 
-def named_rankings(
-    data: RetrievalDataset, names: Sequence[str], rankings: np.ndarray
-) -> dict[str, list[str]]:
-    """Each query's ranking as image names instead of places in the database."""
+def named_rankings(data: RetrievalDataset, names: Sequence[str], similar: np.ndarray) -> dict[str, list[str]]:
+    """Each query's ranking as image names, the most similar first."""
     return {
         query.name: [names[place] for place in ranking]
-        for query, ranking in zip(data.queries, rankings, strict=True)
+        for query, ranking in zip(data.queries, rank(similar), strict=True)
     }
 
 
 def score(
-    data: RetrievalDataset, names: Sequence[str], rankings: np.ndarray, eval_binary: Path | None
+    data: RetrievalDataset, names: Sequence[str], similar: np.ndarray, eval_binary: Path | None
 ) -> dict[str, float]:
     """Average precision of each query, 0..1, computed here or by a compiled copy of VGG's program."""
-    named = named_rankings(data, names, rankings)
     if eval_binary is None:
-        precisions = {
-            query.name: compute_ap(named[query.name], query.good, query.ok, query.junk)
+        return score_queries(data.queries, names, similar)
+    if spaced := [name for name in names if len(name.split()) > 1]:
+        raise UserError(f"VGG's program cannot read image names with spaces, such as {spaced[0]!r}")
+    with tempfile.TemporaryDirectory() as folder:
+        report.write_rankings(Path(folder), named_rankings(data, names, similar))
+        return {
+            query.name: compute_ap_by_binary(
+                eval_binary,
+                data.folder / LABELS_FOLDER / query.name,
+                report.ranking_file(Path(folder) / RANKINGS_FOLDER, query.name),
+            )
             for query in data.queries
         }
-    else:
-        if spaced := [name for name in names if len(name.split()) > 1]:
-            raise UserError(f"VGG's program cannot read image names with spaces, such as {spaced[0]!r}")
-        with tempfile.TemporaryDirectory() as folder:
-            report.write_rankings(Path(folder), named)
-            precisions = {
-                query: compute_ap_by_binary(
-                    eval_binary,
-                    data.folder / LABELS_FOLDER / query,
-                    report.ranking_file(Path(folder) / RANKINGS_FOLDER, query),
-                )
-                for query in named
-            }
-    return precisions
 
 
 @contextmanager

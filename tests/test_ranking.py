@@ -1,12 +1,16 @@
 import numpy as np
+import pytest
 
 from utils.query_expansion import average_query_expansion
-from utils.ranking import BLOCK, rank, similarities
+from utils.ranking import BLOCK, first_places, rank, similarities
 
 
 def test_ranks_by_falling_dot_product():
     database = np.array([[0.1, 0], [0.9, 0], [-1, 5], [0.5, 0]], np.float32)
-    assert rank(np.array([[1, 0], [0, 1]], np.float32), database).tolist() == [[1, 3, 0, 2], [2, 0, 1, 3]]
+    assert rank(similarities(np.array([[1, 0], [0, 1]], np.float32), database)).tolist() == [
+        [1, 3, 0, 2],
+        [2, 0, 1, 3],
+    ]
 
 
 def test_equal_images_rank_in_the_databases_order():
@@ -14,7 +18,7 @@ def test_equal_images_rank_in_the_databases_order():
     row = rng.standard_normal(2048).astype(np.float32)
     database = np.tile(row, (BLOCK + 37, 1))
     queries = rng.standard_normal((3, 2048)).astype(np.float32)
-    assert (rank(queries, database) == np.arange(len(database))).all()
+    assert (rank(similarities(queries, database)) == np.arange(len(database))).all()
 
 
 def test_equal_images_stay_in_order_among_others():
@@ -28,7 +32,7 @@ def test_equal_images_stay_in_order_among_others():
     found = similarities(queries, database)
     for kind in range(len(rows)):
         assert (found[:, kinds == kind] == found[:, [kind]]).all()
-    for query, ranking in zip(queries, rank(queries, database), strict=True):
+    for query, ranking in zip(queries, rank(similarities(queries, database)), strict=True):
         by_similarity = np.argsort(-rows.astype(np.float64) @ query)
         places = [np.flatnonzero(kinds == kind) for kind in by_similarity]
         assert (ranking == np.concatenate(places)).all()
@@ -45,12 +49,22 @@ def test_similarities_are_dot_products_in_every_block():
 def test_expansion_is_the_direction_of_the_mean_of_query_and_first_images():
     queries = np.array([[1, 0, 0]], np.float32)
     database = np.array([[0, 1, 0], [0, 0, 1], [1, 0, 0]], np.float32)
-    expanded = average_query_expansion(queries, database, np.array([[2, 0, 1]]), 2)
+    expanded = average_query_expansion(queries, database, np.array([[2, 0]]))
     # (1, 0, 0) + (1, 0, 0) + (0, 1, 0) = (2, 1, 0)
     np.testing.assert_allclose(expanded, [[2 / 5**0.5, 1 / 5**0.5, 0]], rtol=1e-6)
     assert expanded.dtype == np.float32
 
 
 def test_expansion_takes_all_images_where_there_are_fewer():
-    expanded = average_query_expansion(np.eye(1, 2), np.array([[0.0, 1.0]]), np.array([[0]]), 5)
+    queries, database = np.eye(1, 2), np.array([[0.0, 1.0]])
+    first = first_places(similarities(queries, database), 5)
+    expanded = average_query_expansion(queries, database, first)
     np.testing.assert_allclose(expanded, [[0.5**0.5, 0.5**0.5]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 3, 10, 50, 60])
+def test_the_first_places_are_those_of_the_whole_ranking(count):
+    # Of 50 images with 7 different similarities, ties reach across every bound.
+    similar = np.random.default_rng(3).integers(0, 7, (20, 50)).astype(np.float32)
+    by_hand = [sorted(range(50), key=lambda place, row=row: (-row[place], place)) for row in similar]
+    assert first_places(similar, count).tolist() == [row[:count] for row in by_hand]

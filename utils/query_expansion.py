@@ -7,9 +7,7 @@ ICCV 2007, section 4.2, without spatial verification.
 import numpy as np
 
 
-def average_query_expansion(
-    queries: np.ndarray, database: np.ndarray, rankings: np.ndarray, count: int
-) -> np.ndarray:
+def average_query_expansion(queries: np.ndarray, database: np.ndarray, first: np.ndarray) -> np.ndarray:
     """Mean of each query's descriptor and those of the first images of its ranking.
 
     Nothing is left out of the first images, neither the query's own image nor one labelled junk, which no
@@ -18,13 +16,11 @@ def average_query_expansion(
     Args:
         queries: (Q, D).
         database: (N, D).
-        rankings: (Q, N) places in the database, the most similar first.
-        count: how many images to add; all of them where the database has fewer.
+        first: (Q, K) places in the database of the images to add.
 
     Returns:
         (Q, D) float32, each of Euclidean length 1, or 0 where all that it is the mean of is 0.
     """
-    found = database[rankings[:, :count]]
-    total = queries + found.sum(axis=1)
+    total = queries + database[first].sum(axis=1)
     lengths = np.linalg.norm(total, axis=1, keepdims=True)
     return (total / np.where(lengths > 0, lengths, 1)).astype(np.float32)

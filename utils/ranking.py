@@ -25,14 +25,32 @@ def similarities(queries: np.ndarray, database: np.ndarray) -> np.ndarray:
     return result
 
 
-def rank(queries: np.ndarray, database: np.ndarray) -> np.ndarray:
-    """Places in the database by falling similarity to each query, ties in the database's order.
+def rank(similar: np.ndarray) -> np.ndarray:
+    """Places in the database by falling similarity, ties in the database's order.
 
     Args:
-        queries: (Q, D).
-        database: (N, D).
+        similar: (Q, N) similarities.
 
     Returns:
         (Q, N) int64.
     """
-    return np.argsort(-similarities(queries, database), axis=1, kind="stable")
+    return np.argsort(-similar, axis=1, kind="stable")
+
+
+def first_places(similar: np.ndarray, count: int) -> np.ndarray:
+    """The first `count` columns of `rank`, without sorting the others.
+
+    Args:
+        similar: (Q, N) similarities.
+        count: how many; all where there are fewer.
+
+    Returns:
+        (Q, min(count, N)) int64.
+    """
+    count = min(count, similar.shape[1])
+    least = -np.partition(-similar, count - 1, axis=1)[:, count - 1]
+    first = np.empty((len(similar), count), np.int64)
+    for row, bound, places in zip(similar, least, first, strict=True):
+        candidates = np.flatnonzero(row >= bound)
+        places[:] = candidates[np.argsort(-row[candidates], kind="stable")[:count]]
+    return first

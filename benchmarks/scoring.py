@@ -1,0 +1,51 @@
+"""Seconds to score 55 queries on 105,063 images, against a walk through their rankings as in VGG's program.
+
+Similarities and labels are random. The original also writes each ranking to a file and starts a program.
+
+    python -m benchmarks.scoring
+"""
+
+import numpy as np
+
+from benchmarks.timing import machine, time_in_turn
+from utils.compute_ap import compute_ap
+from utils.oxford_paris import Query
+from utils.ranking import rank
+from utils.scoring import score_queries
+
+QUERIES, IMAGES, LABELLED = 55, 105_063, 300
+ROUNDS = 3
+
+
+def main() -> None:
+    """Prints the table."""
+    rng = np.random.default_rng(0)
+    names = [f"image_{place:06d}" for place in range(IMAGES)]
+    similar = rng.standard_normal((QUERIES, IMAGES)).astype(np.float32)
+    queries = []
+    for number in range(QUERIES):
+        labelled = [names[place] for place in rng.choice(IMAGES, LABELLED, replace=False)]
+        good, ok, junk = (frozenset(part) for part in (labelled[:100], labelled[100:180], labelled[180:]))
+        queries.append(Query(f"query{number}", "", (0, 0, 1, 1), good, ok, junk))
+
+    def walk() -> dict[str, float]:
+        return {
+            query.name: compute_ap([names[place] for place in ranking], query.good, query.ok, query.junk)
+            for query, ranking in zip(queries, rank(similar), strict=True)
+        }
+
+    def here() -> dict[str, float]:
+        return score_queries(queries, names, similar)
+
+    if walk() != here():
+        raise AssertionError("the two ways differ")
+    seconds = time_in_turn({"ranking and walking through names": walk, "here": here}, ROUNDS)
+    print(machine())
+    print(f"| {QUERIES} queries, {IMAGES:,} images | seconds |")
+    print("|---|---|")
+    for name, time in seconds.items():
+        print(f"| {name} | {time:.2f} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+import math
+
+import numpy as np
+import pytest
+from conftest import golden_json
+
+from utils.compute_ap import compute_ap
+from utils.oxford_paris import Query
+from utils.scoring import score_queries
+
+
+def query(name, good=(), ok=(), junk=()):
+    return Query(name, "", (0, 0, 1, 1), frozenset(good), frozenset(ok), frozenset(junk))
+
+
+def test_equals_vggs_program_on_its_golden_rankings():
+    for place, case in enumerate(golden_json("average_precision")):
+        names = sorted(case["ranking"])
+        similar = np.array([[-case["ranking"].index(name) for name in names]], np.float32)
+        found = score_queries([query("q", case["good"], case["ok"], case["junk"])], names, similar)
+        assert f"{found['q']:.6g}" == f"{case['ap']:.6g}", place
+
+
+@pytest.mark.parametrize("levels", [3, 40, 10**6])
+def test_equals_the_walk_through_the_ranking_with_ties_and_absent_names(levels):
+    rng = np.random.default_rng(levels)
+    names = [f"image{place}" for place in range(200)]
+    labelled = [*names, "absent1", "absent2"]
+    similar = rng.integers(0, levels, (30, 200)).astype(np.float32)
+    queries = []
+    for number in range(30):
+        good, ok, junk = (rng.choice(labelled, size, replace=False).tolist() for size in (9, 15, 30))
+        queries.append(query(f"q{number}", good, ok, junk))
+    expected = {}
+    for item, row in zip(queries, similar, strict=True):
+        ranking = sorted(range(200), key=lambda place, row=row: (-row[place], place))
+        expected[item.name] = compute_ap([names[place] for place in ranking], item.good, item.ok, item.junk)
+    assert score_queries(queries, names, similar) == expected
+    assert len(set(expected.values())) > 10
+
+
+def test_nothing_to_find_is_undefined_and_nothing_found_is_0():
+    found = score_queries(
+        [query("none", junk=["a"]), query("absent", good=["z"])], ["a", "b"], np.zeros((2, 2), np.float32)
+    )
+    assert math.isnan(found["none"])
+    assert found["absent"] == 0
