@@ -24,7 +24,7 @@ from models.regions import rmac_regions
 from utils import arguments, pca_report
 from utils.atomic_files import check_writable, make_folder
 from utils.device import PRECISIONS, choose_device, suitable_batch_size, suitable_workers
-from utils.distributed import joined_ranks, launched_device
+from utils.distributed import joined_ranks, launched_device, log_level
 from utils.errors import UserError, run_command
 from utils.extraction import network_outputs
 from utils.file_names import (
@@ -223,5 +223,5 @@ def command_line(words: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=log_level(), format="%(message)s", stream=sys.stderr)
     sys.exit(run_command(command_line))

@@ -5,6 +5,7 @@ dot product with its own; the ranking is scored by average precision, once as it
 expansion. The scores go to standard output, everything else to standard error.
 
     python Measure_OxfordParis.py --dataset Oxford
+    torchrun --nproc-per-node 4 Measure_OxfordParis.py --dataset Oxford105k
 """
 
 import logging
@@ -25,6 +26,7 @@ from utils.atomic_files import check_writable
 from utils.compute_ap import check_program, compute_ap_by_binary
 from utils.describe import describe
 from utils.device import PRECISIONS, choose_device, suitable_batch_size, suitable_workers
+from utils.distributed import joined_ranks, launched_device, log_level
 from utils.errors import UserError, run_command
 from utils.file_names import DATASETS_DIR, LABELS_FOLDER, MINI, RANKINGS_FOLDER, WEIGHTS_DIR
 from utils.image_loading import Picture, UnreadableImageError
@@ -63,6 +65,7 @@ def main(
 
     Returns:
         What results.json holds: the settings, average precisions as fractions, versions, seconds by stage.
+        Of several processes the first searches, scores and writes; the others return nothing.
 
     Raises:
         UserError: whatever the user can mend, most of it before any image is decoded.
@@ -74,39 +77,44 @@ def main(
         check_program(eval_binary := Path(eval_binary))
     if output is not None:
         check_writable(output := Path(output))
-    torch_device = choose_device(device)
+    torch_device = choose_device(launched_device(device))
     batch_size = suitable_batch_size(torch_device) if batch_size is None else batch_size
     workers = suitable_workers(torch_device) if workers is None else workers
     settings |= {"device": str(torch_device), "batch_size": batch_size, "workers": workers}
 
     seconds: dict[str, float] = {}
-    with timed(seconds, "load"):
-        folder = prepare_mini(datasets_dir, seed) if dataset == MINI else find_dataset(dataset, datasets_dir)
-        data = read_dataset(folder)
-        check_queries(data, S)
-        network = load_network(
-            backbone,
-            weights_dir=weights_dir,
-            pooling=pooling,
-            levels=L,
-            whiten=whiten,
-            activation=activation,
-            device=torch_device,
-            dtype=PRECISIONS[precision],
-        )
+    with joined_ranks(torch_device) as ranks:
+        with timed(seconds, "load"):
+            folder = (
+                prepare_mini(datasets_dir, seed) if dataset == MINI else find_dataset(dataset, datasets_dir)
+            )
+            data = read_dataset(folder)
+            check_queries(data, S)
+            network = load_network(
+                backbone,
+                weights_dir=weights_dir,
+                pooling=pooling,
+                levels=L,
+                whiten=whiten,
+                activation=activation,
+                device=torch_device,
+                dtype=PRECISIONS[precision],
+            )
 
-    # One descriptor for every image of the database and for every query box.
-    common = {"longer_side": S, "batch_size": batch_size, "workers": workers}
-    with timed(seconds, "queries"):
-        entry = BACKBONES[backbone]
-        try:
-            queries = describe(network, entry, data.query_pictures(), title="queries", **common).rows
-        except UnreadableImageError as error:
-            query = next(query.name for query in data.queries if data.images[query.image] == error.path)
-            raise UserError(f"query {query}: {error}; a query cannot be left out") from error
-    with timed(seconds, "images"):
-        pictures = [Picture(path) for path in data.images.values()]
-        found = describe(network, entry, pictures, skip_bad_images=skip_bad_images, **common)
+        # One descriptor for every image of the database and for every query box.
+        common = {"longer_side": S, "batch_size": batch_size, "workers": workers, "ranks": ranks}
+        with timed(seconds, "queries"):
+            entry = BACKBONES[backbone]
+            try:
+                queries = describe(network, entry, data.query_pictures(), title="queries", **common).rows
+            except UnreadableImageError as error:
+                query = next(query.name for query in data.queries if data.images[query.image] == error.path)
+                raise UserError(f"query {query}: {error}; a query cannot be left out") from error
+        with timed(seconds, "images"):
+            pictures = [Picture(path) for path in data.images.values()]
+            found = describe(network, entry, pictures, skip_bad_images=skip_bad_images, **common)
+    if not ranks.leads:
+        return {}
     for error in found.bad.values():
         log.warning("note: left out %s", error)
     kept = [place for place in range(len(pictures)) if place not in found.bad]
@@ -217,5 +225,5 @@ def command_line(words: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=log_level(), format="%(message)s", stream=sys.stderr)
     sys.exit(run_command(command_line))

@@ -28,7 +28,7 @@ from models.backbones import BACKBONES, DEFAULT_BACKBONE
 from utils import arguments, training_report
 from utils.atomic_files import check_writable, make_folder
 from utils.device import PRECISIONS, choose_device, suitable_workers
-from utils.distributed import Ranks, joined_ranks, launched_device
+from utils.distributed import Ranks, joined_ranks, launched_device, log_level
 from utils.errors import UserError, run_command
 from utils.file_names import DATASETS_DIR, TRAINING_STATE, WEIGHTS_DIR
 from utils.imagenet import FOLDER, read_training_images, read_validation_images
@@ -314,5 +314,5 @@ def command_line(words: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=log_level(), format="%(message)s", stream=sys.stderr)
     sys.exit(run_command(command_line))

@@ -22,6 +22,7 @@ from models.whitening import Whitening
 from utils import arguments
 from utils.describe import describe
 from utils.device import CPU_BATCH_SIZE, suitable_workers
+from utils.distributed import Ranks
 from utils.errors import run_command
 from utils.file_names import IMAGES_FOLDER
 from utils.image_loading import Picture, load_pixels
@@ -63,9 +64,8 @@ def main(backbone: str, images: int, rounds: int, longer_side: int, workers: int
                 folded(image)
 
         def ours() -> None:
-            describe(
-                network, entry, pictures, longer_side=longer_side, batch_size=CPU_BATCH_SIZE, workers=workers
-            )
+            sizes = {"longer_side": longer_side, "batch_size": CPU_BATCH_SIZE, "workers": workers}
+            describe(network, entry, pictures, ranks=Ranks(0, 1, torch.device("cpu")), **sizes)
 
         ways = {
             "the original's way": original,

@@ -379,3 +379,37 @@ def test_the_shipped_whitening_is_of_unit_variance_where_it_was_learned():
     gram = components @ components.T / np.outer(lengths, lengths)
     np.testing.assert_allclose(gram, np.eye(len(components)), atol=1e-5)
     assert (folder / "pca_components.npy").stat().st_size < 3_000_000
+
+
+def test_two_processes_describe_what_one_does(measure, dataset, tmp_path):
+    (dataset / "jpg" / "broken.png").write_bytes(b"")
+    options = ["--skip-bad-images", "--dataset", dataset, "--S", "64", "--workers", "0", *EMBEDDED]
+    _, out, _ = measure("--skip-bad-images", "--output", tmp_path / "one")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*launch, ROOT / "Measure_OxfordParis.py", *options, "--output", tmp_path / "two"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == out
+    one, two = (np.load(tmp_path / name / "descriptors.npz") for name in ("one", "two"))
+    assert one["names"].tolist() == two["names"].tolist() == list("abcd")
+    for key in ("descriptors", "query_descriptors"):
+        np.testing.assert_allclose(one[key], two[key], atol=1e-6)
+    results = json.loads((tmp_path / "two" / "results.json").read_text())
+    assert results["images_left_out"] == [str(dataset / "jpg" / "broken.png")]
+
+
+def test_a_process_that_fails_ends_all_of_them(dataset):
+    (dataset / "jpg" / "broken.png").write_bytes(b"")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    options = ["--dataset", dataset, "--S", "64", "--workers", "0", *EMBEDDED]
+    done = subprocess.run(
+        [*launch, ROOT / "Measure_OxfordParis.py", *options], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode != 0
+    assert done.stdout == ""
+    assert "error: " in done.stderr
+    assert "broken.png cannot be decoded" in done.stderr

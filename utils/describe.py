@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from models.backbones import Backbone
 from models.retrieval_network import RetrievalNetwork
+from utils.distributed import Ranks
 from utils.errors import UserError
 from utils.extraction import network_outputs
 from utils.image_loading import Picture, UnreadableImageError
@@ -32,10 +33,11 @@ def describe(
     longer_side: int,
     batch_size: int,
     workers: int,
+    ranks: Ranks,
     skip_bad_images: bool = False,
     title: str = "images",
 ) -> Descriptors:
-    """Describes pictures by a network.
+    """Describes pictures by a network; each of several processes a part, and all get the whole.
 
     Args:
         network: in evaluation mode, on its device.
@@ -44,6 +46,7 @@ def describe(
         longer_side: S, the longer side of the resized images, in pixels.
         batch_size: pictures of one size in a batch, at most.
         workers: processes that decode, 0 for this one.
+        ranks: the processes that share the work.
         skip_bad_images: go on after a picture that cannot be decoded.
         title: what the progress bar calls the pictures.
 
@@ -51,25 +54,30 @@ def describe(
         UnreadableImageError: a picture cannot be decoded, unless those are skipped.
         UserError: a descriptor is not finite, the memory does not suffice, or a worker died.
     """
+    mine = ranks.share(range(len(pictures)))
     rows: np.ndarray | None = None
     bad: dict[int, UnreadableImageError] = {}
     sizes = {"longer_side": longer_side, "batch_size": batch_size, "workers": workers}
-    with tqdm(total=len(pictures), desc=title, unit="image", disable=None) as progress:
-        for output in network_outputs(network, backbone, pictures, **sizes):
+    bar = tqdm(total=len(mine), desc=title, unit="image", disable=None if ranks.leads else True)
+    with bar:
+        for output in network_outputs(network, backbone, [pictures[place] for place in mine], **sizes):
             if isinstance(output, BadPicture):
                 if not skip_bad_images:
                     raise output.error
-                bad[output.index] = output.error
-                progress.update()
+                bad[mine[output.index]] = output.error
+                bar.update()
                 continue
             if rows is None:
                 rows = np.zeros((len(pictures), output.values.shape[1]), np.float32)
-            rows[output.indices] = output.values
-            progress.update(len(output.indices))
-    if rows is None:
+            rows[[mine[index] for index in output.indices]] = output.values
+            bar.update(len(output.indices))
+    bad = dict(sorted(ranks.gather(list(bad.items()))))
+    widths = ranks.gather([] if rows is None else [rows.shape[1]])
+    if not widths:
         raise UserError(f"none of the {len(pictures)} {title} can be decoded")
+    rows = ranks.add_up_array(np.zeros((len(pictures), widths[0]), np.float32) if rows is None else rows)
     empty = [place for place in np.flatnonzero(~rows.any(axis=1)) if place not in bad]
-    if empty:
+    if empty and ranks.leads:
         log.warning(
             "note: the network sees nothing in %d %s (%s the first), whose descriptors are zero",
             len(empty),

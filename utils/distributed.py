@@ -1,14 +1,17 @@
 """Several processes that work together, as torchrun starts them; one process is the case of one rank."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+Item = TypeVar("Item")
 
 
 class Ranks(NamedTuple):
@@ -39,11 +42,11 @@ class Ranks(NamedTuple):
             return array
         return self.add_up(torch.from_numpy(array).to(self.device)).cpu().numpy()
 
-    def gather(self, items: list[str]) -> list[str]:
+    def gather(self, items: list[Item]) -> list[Item]:
         """All processes' items, those of the first process first."""
         if self.world == 1:
             return items
-        parts: list[list[str]] = [[] for _ in range(self.world)]
+        parts: list[list[Item]] = [[] for _ in range(self.world)]
         dist.all_gather_object(parts, items)
         return [item for part in parts for item in part]
 
@@ -53,6 +56,11 @@ def launched_device(name: str) -> str:
     if "LOCAL_RANK" in os.environ and (name == "cuda" or (name == "auto" and torch.cuda.is_available())):
         return f"cuda:{os.environ['LOCAL_RANK']}"
     return name
+
+
+def log_level() -> int:
+    """What this process logs: notes and progress if it is the first of those that torchrun started."""
+    return logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR
 
 
 @contextmanager
