@@ -51,6 +51,7 @@ def main(
     S: int = arguments.LONGER_SIDE,
     L: int = arguments.LEVELS,
     activation: Activation = arguments.ACTIVATION,
+    scales: Sequence[float] = arguments.SCALES,
     qe: int = arguments.EXPANSION,
     device: str = arguments.DEVICE,
     precision: str = arguments.PRECISION,
@@ -97,6 +98,7 @@ def main(
                 levels=L,
                 whiten=whiten,
                 activation=activation,
+                scales=scales,
                 device=torch_device,
                 dtype=PRECISIONS[precision],
             )

@@ -1,5 +1,6 @@
 """The method from input to descriptor: backbone, regions, attention, whitening, weighted average."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -13,6 +14,14 @@ from models.whitening import Whitening
 Pooling = Literal["ra", "rmac", "mac"]
 
 
+def resize(images: Tensor, scale: float) -> Tensor:
+    """Resizes (N, 3, H, W) images bilinearly; no side gets less than a pixel."""
+    if scale == 1:
+        return images
+    size = [max(round(side * scale), 1) for side in images.shape[-2:]]
+    return F.interpolate(images, size=size, mode="bilinear", align_corners=False)
+
+
 class RetrievalNetwork(nn.Module):
     """Describes each image by one vector of length 1.
 
@@ -24,6 +33,7 @@ class RetrievalNetwork(nn.Module):
         levels: L, the number of R-MAC levels.
         attention: the head; needed for `ra`, unused otherwise.
         whitening: PCA of the region vectors, or None to leave them as they are.
+        scales: factors that an image is resized by; its descriptors at all of them are averaged.
 
     Raises:
         ValueError: `ra` without a head.
@@ -37,6 +47,7 @@ class RetrievalNetwork(nn.Module):
         levels: int = 5,
         attention: ContextAwareRegionalAttention | None = None,
         whitening: Whitening | None = None,
+        scales: Sequence[float] = (1.0,),
     ) -> None:
         super().__init__()
         if pooling == "ra" and attention is None:
@@ -47,6 +58,7 @@ class RetrievalNetwork(nn.Module):
         self.levels = levels
         self.attention = attention
         self.whitening = whitening
+        self.scales = tuple(scales)
 
     def forward(self, images: Tensor) -> Tensor:
         """Describes images of one size.
@@ -57,6 +69,11 @@ class RetrievalNetwork(nn.Module):
         Returns:
             (N, D) float32, each of Euclidean length 1.
         """
+        found = [self.describe_once(resize(images, scale)) for scale in self.scales]
+        return found[0] if len(found) == 1 else F.normalize(torch.stack(found).sum(0), dim=1)
+
+    def describe_once(self, images: Tensor) -> Tensor:
+        """Describes images of one size, (N, 3, H, W) -> (N, D), as they are."""
         height, width = images.shape[-2:]
         return self.describe_maps(self.backbone(images), (height, width))
 

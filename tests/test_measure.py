@@ -413,3 +413,12 @@ def test_a_process_that_fails_ends_all_of_them(dataset):
     assert done.stdout == ""
     assert "error: " in done.stderr
     assert "broken.png cannot be decoded" in done.stderr
+
+
+def test_scales_are_an_option(measure, tmp_path):
+    measure("--output", tmp_path / "one")
+    status, _, err = measure("--output", tmp_path / "three", "--scales", "0.7071,1,1.4142")
+    assert status == 0, err
+    one, three = (np.load(tmp_path / name / "descriptors.npz")["descriptors"] for name in ("one", "three"))
+    assert 0.3 < (one * three).sum(axis=1).min() < 0.999
+    assert "'0' is not a number greater than 0" in error_line(measure("--scales", "1,0"))

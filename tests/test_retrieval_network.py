@@ -124,3 +124,16 @@ def test_a_batch_is_described_as_its_images_one_by_one():
 def test_regional_attention_needs_a_head():
     with pytest.raises(ValueError, match="attention head"):
         RetrievalNetwork(nn.Identity(), 32, "ra")
+
+
+@torch.inference_mode()
+def test_several_scales_are_the_direction_of_the_sum_of_their_descriptors():
+    # Without layers the map is the image. Half as large, 2 x 2 pixels become their mean: half-pixel centres
+    # lie in the middle of all four.
+    image = torch.tensor([[[3.0, 1.0], [0.0, 0.0]], [[0.0, 4.0], [0.0, 0.0]]]).unsqueeze(0)
+    network = RetrievalNetwork(nn.Identity(), 1, "mac", scales=(1, 0.5))
+    # at 1: maxima (3, 4), of length 5; at 0.5: means (1, 1), of length sqrt 2
+    expected = np.array([3 / 5 + 0.5**0.5, 4 / 5 + 0.5**0.5])
+    np.testing.assert_allclose(network(image)[0], expected / np.linalg.norm(expected), rtol=1e-6)
+    alone = RetrievalNetwork(nn.Identity(), 1, "mac", scales=(0.5,))
+    np.testing.assert_allclose(alone(image)[0], [0.5**0.5, 0.5**0.5], rtol=1e-6)

@@ -24,6 +24,7 @@ PCA_LEVELS = 3
 """S and L of the pictures that the whitening is learned from."""
 
 POOLING: Pooling = "ra"
+SCALES = (1.0,)
 ACTIVATION: Activation = "tanh"
 EXPANSION = 5
 """Images averaged with the query for its expansion."""
@@ -110,6 +111,11 @@ def not_negative(text: str) -> float:
     return number
 
 
+def scale_list(text: str) -> tuple[float, ...]:
+    """An argument type: numbers greater than 0, with commas between."""
+    return tuple(positive(part) for part in text.split(","))
+
+
 def add_backbone_options(parser: argparse.ArgumentParser, levels: int = LEVELS) -> None:
     """Options of all jobs that look at regions through a backbone; `levels` is the default of L."""
     group = parser.add_argument_group("network")
@@ -138,6 +144,13 @@ def add_descriptor_options(parser: argparse.ArgumentParser) -> None:
         choices=CHOICES["pooling"],
         default=POOLING,
         help="regional attention, R-MAC (all regions alike) or MAC (the whole map)",
+    )
+    group.add_argument(
+        "--scales",
+        type=scale_list,
+        default=SCALES,
+        metavar="SCALE,...",
+        help="factors, such as 0.7071,1,1.4142, at which each image is described; the mean counts",
     )
     group.add_argument("--no-whiten", dest="whiten", action="store_false", help="leave the PCA whitening out")
 

@@ -1,7 +1,7 @@
 """Networks with their weights: the files are found, put together, and every error says what to do."""
 
 import importlib.resources
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,6 +31,7 @@ def load_network(
     levels: int,
     whiten: bool,
     activation: Activation,
+    scales: Sequence[float],
     device: torch.device,
     dtype: torch.dtype,
 ) -> RetrievalNetwork:
@@ -43,6 +44,7 @@ def load_network(
         levels: L, the number of R-MAC levels.
         whiten: whether region vectors are whitened, which needs the PCA files.
         activation: the attention head's.
+        scales: factors that each image is resized by; its descriptors are averaged.
         device: where to compute.
         dtype: the backbone's number type; everything behind it is float32.
 
@@ -59,6 +61,7 @@ def load_network(
         levels,
         load_attention(folder / ATTENTION_WEIGHTS, entry.channels, activation) if pooling == "ra" else None,
         load_whitening(folder, entry.channels) if whiten else None,
+        scales,
     )
     return network.eval().requires_grad_(False).to(device)
 
