@@ -12,8 +12,9 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from tqdm import tqdm
@@ -24,12 +25,15 @@ from models.regions import rmac_regions
 from utils import arguments, pca_report
 from utils.atomic_files import check_writable, make_folder
 from utils.device import PRECISIONS, choose_device, suitable_batch_size, suitable_workers
-from utils.distributed import joined_ranks, launched_device, log_level
+from utils.distributed import Ranks, joined_ranks, launched_device, log_level
 from utils.errors import UserError, run_command
 from utils.extraction import network_outputs
 from utils.file_names import (
     DATASETS_DIR,
     PCA_COMPONENTS,
+    PCA_MEAN,
+    PCA_RECORD,
+    PCA_SPECTRUM,
     PCA_STATE,
     WEIGHTS_DIR,
     weights_folder,
@@ -39,6 +43,7 @@ from utils.landmark import FOLDER, SizedPictures, find_pictures, large_enough
 from utils.pca import StreamingPCA
 from utils.pca_state import PCAProgress, load_state, picture_digest, save_state
 from utils.size_batches import BadPicture
+from utils.stop_signals import StopWish, stop_wish
 from utils.weights import load_folded_backbone
 
 log = logging.getLogger(__name__)
@@ -92,9 +97,14 @@ def main(
     folder = weights_folder(Path(output), backbone)
     check_writable(folder)
     state_file = folder / PCA_STATE
-    there = [path for path in (state_file, folder / PCA_COMPONENTS) if path.exists()]
+    written = [folder / name for name in (PCA_COMPONENTS, PCA_MEAN, PCA_RECORD, PCA_SPECTRUM)]
+    there = [path for path in (state_file, *written) if path.exists()]
     if there and not resume:
         raise UserError(f"{there[0]} is there already: name another --output, or --resume its learning")
+    if written[0].exists() and not (folder / PCA_RECORD).exists():
+        raise UserError(
+            f"{written[0]} was not learned by this script: move it away, or name another --output"
+        )
 
     torch_device = choose_device(launched_device(device))
     batch_size = suitable_batch_size(torch_device) if batch_size is None else batch_size
@@ -105,7 +115,7 @@ def main(
         pictures = large_enough(paths, S, min_side)
         check_unreadable(pictures.unreadable, len(paths))
         check_vectors(pictures, L, components)
-        settings = {name: given[name] for name in SETTINGS} | {"pictures": picture_digest(pictures.paths)}
+        settings = {name: given[name] for name in SETTINGS} | {"pictures": picture_digest(pictures)}
 
         network = load_folded_backbone(entry, Path(weights_dir)).to(torch_device, PRECISIONS[precision])
         network = RegionMaxima(network, entry.stride, L)
@@ -120,7 +130,7 @@ def main(
             disable=None if ranks.leads else True,
         )
         saved = time.monotonic()
-        with bar:
+        with bar, stop_wish() as wish:
             for start in range(progress.done, len(pictures.paths), BLOCK):
                 block = pictures.paths[start : start + BLOCK]
                 mine = [block[place] for place in ranks.share(range(len(block)))]
@@ -128,6 +138,8 @@ def main(
                 part.partial_fit(np.empty((0, entry.channels), np.float32))
                 sizes = {"longer_side": S, "batch_size": batch_size, "workers": workers}
                 for found in network_outputs(network, entry, [Picture(path) for path in mine], **sizes):
+                    if wish.signal_number:
+                        stop(state_file, pca, progress, settings, wish, ranks)
                     if isinstance(found, BadPicture):
                         bad.append(str(found.error.path))
                         continue
@@ -160,6 +172,21 @@ def main(
             told = ("pictures", "vectors", "rank", "variance_kept")
             print(json.dumps({"components": components} | {name: record[name] for name in told}))
     return record
+
+
+def stop(
+    state_file: Path,
+    pca: StreamingPCA,
+    progress: PCAProgress,
+    settings: Mapping[str, object],
+    wish: StopWish,
+    ranks: Ranks,
+) -> NoReturn:
+    """Saves what was added up, the block in hand not counted, and ends the process."""
+    if progress.done and ranks.leads:
+        save_state(state_file, pca, progress, settings)
+        log.warning("stopped after %d pictures; --resume goes on from there", progress.done)
+    raise SystemExit(wish.exit_status())
 
 
 def check_unreadable(unreadable: Sequence[object], pictures: int) -> None:

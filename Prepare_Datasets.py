@@ -34,7 +34,7 @@ from utils.dataset_recipes import (
     REVISITED_LABELS,
     WITH_DISTRACTORS,
 )
-from utils.errors import UserError, run_command
+from utils.errors import BadFileError, UserError, run_command
 from utils.file_names import DATASETS_DIR, MINI, WEIGHTS_DIR, mini_folder
 from utils.imagenet import FOLDER as IMAGENET
 from utils.imagenet_labels import write_validation_list
@@ -70,8 +70,7 @@ def main(
     Raises:
         UserError: whatever the user can mend; what was done stays done.
     """
-    if name not in NAMES:
-        raise UserError(f"nothing is known of {name!r}: {', '.join(NAMES)} can be prepared")
+    check_names([name])
     if distractors is not None and name not in WITH_DISTRACTORS:
         raise UserError(f"--distractors come to {', '.join(WITH_DISTRACTORS)}, not to {name}")
     if distractors is not None and not Path(distractors).is_dir():
@@ -118,8 +117,9 @@ def fetch_revisited_labels(
     """
     pickled = folder / file_name
     how_else = f"put it there yourself, as {pickled}"
+    own = [] if pickled.exists() else [pickled]
     fetch_file(pickled, mirrors, insecure_hosts, how_else)
-    with discarded_if_useless([pickled]):
+    with discarded_if_useless(own):
         labels = as_json(read_pickled_labels(pickled))
     with replace_file(pickled.with_suffix(".json")) as file:
         file.write(labels)
@@ -132,18 +132,19 @@ def compile_program(folder: Path, insecure_hosts: Collection[str]) -> Path:
         UserError: it cannot be downloaded or compiled.
     """
     source, program = folder / "compute_ap.cpp", folder / "compute_ap"
+    own = [] if source.exists() else [source]
     fetch_file(source, COMPUTE_AP, insecure_hosts, f"put it there yourself, as {source}")
     compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         raise UserError("no C++ compiler was found to compile compute_ap.cpp; scores need none without it")
     # Today's headers no longer bring in what it uses of this one.
     text = "#include <cstdlib>\n" + source.read_text(encoding="utf-8", errors="replace")
-    with discarded_if_useless([source]), replace_file(program) as file:
+    with discarded_if_useless(own), replace_file(program) as file:
         done = subprocess.run(
             [compiler, "-O2", "-x", "c++", "-", "-o", file.name], input=text, capture_output=True, text=True
         )
         if done.returncode:
-            raise UserError(f"{source} cannot be compiled: {done.stderr[-300:]}")
+            raise BadFileError(f"{source} cannot be compiled: {done.stderr[-300:]}")
     log.info("score with --eval-binary %s", program)
     return program
 
@@ -176,13 +177,45 @@ def command_line(words: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--seed", type=at_least(0), default=arguments.SEED, help="of the pictures of Mini")
     options = vars(parser.parse_args(words))
-    first, *others = options.pop("names")
-    if first == VERIFY:
-        for name in others or [name for name in RECIPES if (options["datasets_dir"] / name).is_dir()]:
-            verify(find_dataset(name, options["datasets_dir"]))
+    names = options.pop("names")
+    if names[0] == VERIFY:
+        verify_all(names[1:], options["datasets_dir"])
         return
-    for name in (first, *others):
+    check_names(names)
+    if options["archives"] and len(names) > 1:
+        raise UserError("--archive goes with one data set at a time")
+    for name in names:
         main(name, **options)
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Checks that there is a recipe for each of the names.
+
+    Raises:
+        UserError: there is none for one.
+    """
+    for name in names:
+        if name not in NAMES:
+            raise UserError(f"nothing is known of {name!r}: {', '.join(NAMES)} can be prepared")
+
+
+def verify_all(names: Sequence[str], datasets_dir: Path) -> None:
+    """Verifies the data sets of these names or, without names, all that are there.
+
+    Raises:
+        UserError: one of them has problems, or there is none.
+    """
+    names = names or [name for name in RECIPES if (datasets_dir / name).is_dir()]
+    if not names:
+        raise UserError(f"none of {', '.join(RECIPES)} is in {datasets_dir}")
+    errors = []
+    for name in names:
+        try:
+            verify(find_dataset(name, datasets_dir))
+        except UserError as error:
+            errors.append(str(error))
+    if errors:
+        raise UserError("; ".join(errors))
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ BACKBONES: dict[str, Backbone] = {
         build=CaffeResNet101Features,
         weights=WeightsFile(
             "resnet101_caffeProto.pth",
-            "python Prepare_Datasets.py weights gets it, from the authors' weights.tar; "
+            "python Prepare_Datasets.py weights gets it from the authors' weights.tar where there is none; "
             "--backbone efficientnet_lite0 needs no download",
         ),
         channels=2048,

@@ -1,4 +1,5 @@
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -210,8 +211,13 @@ def test_what_is_there_is_not_replaced(learn, tmp_path):
     folder.mkdir()
     (folder / "pca_components.npy").write_text("precious")
     assert "is there already" in error_line(learn(tmp_path))
-    assert "nothing to resume" in error_line(learn(tmp_path, "--resume"))
+    assert "was not learned by this script" in error_line(learn(tmp_path, "--resume"))
     assert (folder / "pca_components.npy").read_text() == "precious"
+    for name in ("pca_mean.npy", "pca.json", "pca.png"):
+        (folder / "pca_components.npy").rename(folder / name)
+        assert f"{name} is there already" in error_line(learn(tmp_path))
+        (folder / name).rename(folder / "pca_components.npy")
+    assert "nothing to resume" in error_line(learn(tmp_path / "none", "--resume"))
 
 
 def test_a_state_of_other_settings_or_damaged_is_told(undisturbed, learn, tmp_path):
@@ -251,3 +257,28 @@ def test_components_that_the_data_do_not_carry_are_an_error(learn, tmp_path):
     line = error_line(learn(tmp_path / "out", "--components", "12", datasets=tmp_path))
     assert f"the data carry {rank} components (from 32 vectors of 1280 dimensions), not 12" in line
     assert not (tmp_path / "out" / "efficientnet_lite0" / "pca_components.npy").exists()
+
+
+def test_a_state_of_other_pictures_under_the_same_names_is_told(learn, tmp_path):
+    folder = tmp_path / "Landmark" / "train" / "data"
+    folder.mkdir(parents=True)
+    for number in range(4):
+        draw_picture(folder / f"{number}.png", number)
+    assert learn(tmp_path / "out", "--components", "5", datasets=tmp_path)[0] == 0
+    draw_picture(folder / "3.png", 99, (72, 48))
+    line = error_line(learn(tmp_path / "out", "--components", "5", "--resume", datasets=tmp_path))
+    assert "saved with other settings: pictures " in line
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_saves_what_it_has(data, undisturbed, tmp_path, number):
+    stops = DIES_IN_THE_THIRD_BLOCK.replace("signal.SIGKILL", str(int(number)))
+    stops = stops.replace("if len(blocks) == 3 else outputs(*a, **k)", "if len(blocks) == 3 else None")
+    stops = stops.replace("die(*a, **k))[1]", "die(*a, **k), outputs(*a, **k))[2]")
+    stopped = as_program(data, tmp_path, "--save-every", "999", change=stops)
+    assert stopped.returncode == 128 + number, stopped.stderr
+    with np.load(tmp_path / "efficientnet_lite0" / "pca_state.npz") as state:
+        assert json.loads(str(state["about"]))["progress"]["done"] == 8
+    assert as_program(data, tmp_path, "--resume").returncode == 0
+    for found, expected in zip(learned(tmp_path), learned(undisturbed[0]), strict=True):
+        assert np.array_equal(found, expected)

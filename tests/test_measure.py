@@ -314,6 +314,7 @@ def test_main_checks_its_arguments_as_the_command_line_does(dataset):
         {"S": 0},
         {"L": 1.5},
         {"qe": -1},
+        {"batch_size": np.int64(4)},
     ):
         with pytest.raises(UserError, match=next(iter(wrong))):
             Measure_OxfordParis.main(str(dataset), **wrong)

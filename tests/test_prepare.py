@@ -206,6 +206,98 @@ def test_a_page_in_the_place_of_a_file_is_not_kept(server, prepare, name):
     assert prepare(what)[0] == 0
 
 
+def test_what_the_user_brought_is_never_removed(server, prepare, tmp_path):
+    downloads = tmp_path / "data" / "Oxford" / "downloads"
+    downloads.mkdir(parents=True)
+    for name in ("oxbuild_images.tgz", "gt_files_170407.tgz"):
+        (server / name).rename(downloads / name)
+    (downloads / "oxbuild_images.tgz.bak").touch()
+    given = sorted(downloads.glob("*.tgz"))
+    assert "--max-files" in error_line(prepare("Oxford", "--max-files", 1))
+    assert prepare("Oxford", "--archive", *given)[0] == 0
+    assert len(list(downloads.iterdir())) == 3
+
+    program = tmp_path / "data" / "compute_ap" / "compute_ap.cpp"
+    program.parent.mkdir()
+    program.write_text("no program")
+    error_line(prepare("compute_ap"))
+    assert program.read_text() == "no program"
+    (tmp_path / "weights" / "unpacked").mkdir(parents=True)
+    (tmp_path / "weights" / "unpacked" / "mine").touch()
+    for name in weights_files(tmp_path / "made"):
+        (tmp_path / "made" / name).rename(tmp_path / "weights" / name)
+    assert prepare("weights")[0] == 0
+    assert (tmp_path / "weights" / "unpacked" / "mine").exists()
+
+
+def test_an_incomplete_folder_is_not_taken_for_done(server, prepare, tmp_path, caplog):
+    (tmp_path / "data" / "Oxford" / "jpg").mkdir(parents=True)
+    (tmp_path / "data" / "Oxford" / "jpg" / "oxford_000001.jpg").touch()
+    assert "has 1 of 2 files: move it away" in error_line(prepare("Oxford"))
+    (tmp_path / "data" / "Oxford" / "jpg" / "all_souls_000000.jpg").touch()
+    assert prepare("Oxford", "--archive", server / "oxbuild_images.tgz")[0] == 0
+    assert "is there already, and oxbuild_images.tgz was not unpacked" in caplog.text
+
+
+def test_the_labels_of_one_set_are_not_taken_for_anothers(server, prepare):
+    line = error_line(prepare("Oxford", "--archive", server / "paris_120310.tgz"))
+    assert "is no archive of this data set" in line
+
+
+def test_several_names_are_checked_before_any_is_prepared(prepare, tmp_path):
+    assert "nothing is known of 'Pariss'" in error_line(prepare("Mini", "Pariss"))
+    assert not (tmp_path / "data").exists()
+    assert "one data set at a time" in error_line(prepare("Oxford", "Paris", "--archive", "x.tgz"))
+    assert "none of Oxford" in error_line(prepare("verify"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"ILSVRC2012_val_00000001.JPEG 3\n", "1 labels for 2 pictures"),
+        (b"<html>not labels</html>\n", "malformed"),
+        (b"ILSVRC2012_val_00000001.JPEG \xe9\n", "malformed"),
+    ],
+)
+def test_bad_labels_of_imagenet_are_told_and_not_taken_for_done(prepare, tmp_path, text, said):
+    pictures = {f"ILSVRC2012_val_{number:08d}.JPEG": picture(number) for number in (1, 2)}
+    wnid = read_wnids()[0]
+    (tmp_path / "t").write_bytes(archive({f"{wnid}.tar": archive({f"{wnid}_0.JPEG": picture()}, "w")}, "w"))
+    (tmp_path / "v").write_bytes(archive(pictures, "w"))
+    (tmp_path / "l").write_bytes(archive({"val.txt": text}))
+    given = [tmp_path / name for name in "tvl"]
+    assert said in error_line(prepare("ImageNet", "--archive", *given))
+    (tmp_path / "l").write_bytes(
+        archive({"val.txt": b"".join(b"%s 7\n" % name.encode() for name in pictures)})
+    )
+    assert prepare("ImageNet", "--archive", *given)[0] == 0
+    assert prepare("verify", "ImageNet")[0] == 0
+    (tmp_path / "data" / "ImageNet" / "val" / "val.txt").write_text("ILSVRC2012_val_00000001.JPEG 3\n")
+    status, out, _ = prepare("verify", "ImageNet")
+    assert status == 2
+    assert "val.txt is short" in out
+
+
+def test_distractors_that_would_have_one_name_are_told(server, prepare, tmp_path):
+    for name in ("a/b_c.jpg", "a_b/c.jpg", "a/._x.jpg", ".hidden/y.jpg"):
+        (tmp_path / "flickr" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "flickr" / name).write_bytes(picture())
+    assert "would have one name" in error_line(prepare("Oxford", "--distractors", tmp_path / "flickr"))
+    (tmp_path / "flickr" / "a_b" / "c.jpg").rename(tmp_path / "flickr" / "a_b" / "oxford_000001.jpg")
+    assert prepare("Oxford", "--distractors", tmp_path / "flickr")[0] == 0
+    assert list(read_dataset(tmp_path / "data" / "Oxford105k").images) == [
+        *("a_b_c", "a_b_oxford_000001", "all_souls_000000", "oxford_000001")
+    ]
+
+
+def test_verify_passes_over_pictures_published_corrupt(prepare, tmp_path):
+    folder = tmp_path / "data" / "Mine" / "jpg"
+    folder.mkdir(parents=True)
+    (folder / "paris_louvre_000136.jpg").touch()
+    (folder / "x.jpg").write_bytes(picture())
+    assert prepare("verify", "Mine")[0] == 0
+
+
 def test_a_hostile_archive_leaves_nothing(server, prepare, tmp_path):
     hostile = tmp_path / "hostile.tgz"
     hostile.write_bytes(archive({**OXFORD, "../../oxford_000009.jpg": b"out"}))

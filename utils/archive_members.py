@@ -15,7 +15,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path, PurePosixPath
 from typing import IO, Self
 
-from utils.errors import UserError
+from utils.errors import BadFileError, UserError
 
 ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")
 DECOMPRESSORS = ((rb"\x1f\x8b", gzip.open), (rb"BZh[1-9]1AY&SY", bz2.open), (rb"\xfd7zXZ\0", lzma.open))
@@ -79,11 +79,11 @@ def told_of_damage(archive: Path) -> Iterator[None]:
     try:
         yield
     except _NoArchiveError as error:
-        raise UserError(f"{archive} is no .tar, .tar.gz, .tar.bz2, .tar.xz or .zip archive") from error
+        raise BadFileError(f"{archive} is no .tar, .tar.gz, .tar.bz2, .tar.xz or .zip archive") from error
     except (*DAMAGE, *ODD_DAMAGE, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # gzip and bz2 raise some without
             raise UserError(f"cannot read {archive}: {error.strerror}") from error
-        raise UserError(f"{archive} is damaged or incomplete: download it again ({error})") from error
+        raise BadFileError(f"{archive} is damaged or incomplete: download it again ({error})") from error
 
 
 def _outer_members(archive: Path, file: IO[bytes]) -> Iterator[tuple[str, IO[bytes]]]:
@@ -117,7 +117,7 @@ def _zip_members(archive: Path, file: IO[bytes]) -> Iterator[tuple[str, IO[bytes
                 continue
             _check(archive, name, is_regular=stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG))
             if info.flag_bits & ENCRYPTED:
-                raise UserError(f"{archive} cannot be unpacked: its member {name!a} is encrypted")
+                raise BadFileError(f"{archive} cannot be unpacked: its member {name!a} is encrypted")
             with zipped.open(info) as data:
                 yield name, data
                 _exhaust(data)
@@ -144,9 +144,9 @@ def _tar_members(archive: Path, stream: IO[bytes], within: str = "") -> Iterator
 
 def _check(archive: Path, name: str, is_regular: bool) -> None:
     if not is_safe(name):
-        raise UserError(f"{archive} is refused: its member {name!a} could lead out of the folder")
+        raise BadFileError(f"{archive} is refused: its member {name!a} could lead out of the folder")
     if not is_regular:
-        raise UserError(f"{archive} is refused: its member {name!a} is a link, a device or sparse")
+        raise BadFileError(f"{archive} is refused: its member {name!a} is a link, a device or sparse")
 
 
 class _NoArchiveError(tarfile.ReadError):

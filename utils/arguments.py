@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Integral
 from pathlib import Path
 from typing import NoReturn, get_args
 
@@ -58,8 +57,8 @@ def check_options(options: Mapping[str, object]) -> None:
             continue
         if name in CHOICES and value not in CHOICES[name]:
             raise UserError(f"{name} {value!r} is none of {', '.join(CHOICES[name])}")
-        if name in LEAST and (not isinstance(value, Integral) or value < LEAST[name]):
-            raise UserError(f"{name} {value!r} is not a whole number from {LEAST[name]} up")
+        if name in LEAST and (not isinstance(value, int) or value < LEAST[name]):
+            raise UserError(f"{name} {value!r} is not an int from {LEAST[name]} up")
 
 
 class ArgumentParser(argparse.ArgumentParser):

@@ -1,5 +1,6 @@
 """Lays data sets out: from archives to the folders that the jobs read."""
 
+import logging
 import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -11,9 +12,11 @@ from utils.archives import Limits, members, unpack
 from utils.atomic_files import replace_folder
 from utils.dataset_recipes import ALIKE, AUTHORS_WEIGHTS, WEIGHTS, Part
 from utils.download import download
-from utils.errors import UserError
+from utils.errors import BadFileError, UserError
 from utils.file_names import IMAGES_FOLDER
-from utils.oxford_paris import IMAGE_SUFFIXES
+from utils.oxford_paris import pictures_below
+
+log = logging.getLogger(__name__)
 
 DOWNLOADS = "downloads"
 LOOK_AT = 2000
@@ -35,8 +38,8 @@ def sort_archives(archives: Sequence[Path], parts: Sequence[Part]) -> Mapping[Pa
     """
     sorted_out: dict[Path, list[Path]] = {part.folder: [] for part in parts}
     for archive in archives:
-        names = list(islice(members(archive), LOOK_AT))
-        part = next((part for part in parts if any(part.recognises(name) for name in names)), None)
+        names = islice(members(archive), LOOK_AT)
+        part = next((part for name in names for part in parts if part.recognises(name)), None)
         if part is None:
             raise UserError(f"{archive} is no archive of this data set: nothing in it is known by name")
         sorted_out[part.folder].append(archive)
@@ -67,7 +70,15 @@ def fill_part(
     target = folder / part.folder
     downloads = folder / DOWNLOADS
     if _is_filled(target):
-        _remove_downloads(downloads, part)
+        there = sum(1 for path in target.iterdir())
+        if there < part.files:
+            raise UserError(
+                f"{target} has {there} of {part.files} files: move it away to have it filled anew"
+            )
+        if given:
+            log.warning("note: %s is there already, and %s was not unpacked", target, _names(given))
+        else:
+            _remove_downloads(downloads, part)
         return
     twin = datasets_dir / ALIKE.get(folder.name, folder.name) / part.folder
     if part.folder == Path(IMAGES_FOLDER) and not given and _is_filled(twin):
@@ -80,12 +91,12 @@ def fill_part(
             unpack(archive, draft, part.placed, limits, nested=part.inner is not None)
         found = sum(1 for path in draft.iterdir())
         if found < max(part.files, 1):
-            names = ", ".join(archive.name for archive in archives)
             raise UserError(
-                f"{names} have {found} of the {part.files or 'many'} files that belong in {target}: "
-                "name all of its archives at once"
+                f"{_names(archives)} have {found} of the {part.files or 'many'} files that belong in "
+                f"{target}: name all of its archives at once"
             )
-    _remove_downloads(downloads, part)
+    if not given:
+        _remove_downloads(downloads, part)
 
 
 def fill_weights(
@@ -97,7 +108,7 @@ def fill_weights(
         UserError: the archive cannot be downloaded, or lacks a file.
     """
     missing = [name for name in AUTHORS_WEIGHTS if not (folder / name).exists()]
-    unpacked = folder / "unpacked"
+    unpacked = folder / ".weights.tar.unpacked"
     if missing:
         archives = list(given) or fetch(WEIGHTS, folder / DOWNLOADS, "the weights come in", insecure_hosts)
         with discarded_if_useless([] if given else archives), replace_folder(unpacked) as draft:
@@ -111,18 +122,19 @@ def fill_weights(
         for name in missing:
             (unpacked / name).rename(folder / name)
     shutil.rmtree(unpacked, ignore_errors=True)
-    _remove_downloads(folder / DOWNLOADS, WEIGHTS)
+    if not given:
+        _remove_downloads(folder / DOWNLOADS, WEIGHTS)
 
 
 @contextmanager
 def discarded_if_useless(downloaded: Sequence[Path]) -> Iterator[None]:
-    """Removes downloads that a user error says are not what they should be, so that the next run asks again.
+    """Removes downloads that turn out not to be what they should, so that the next run asks again.
 
     A server that has moved house answers with a page instead of an archive.
     """
     try:
         yield
-    except UserError:
+    except BadFileError:
         for path in downloaded:
             path.unlink(missing_ok=True)
         raise
@@ -174,10 +186,19 @@ def add_distractors(folder: Path, pictures: Path, target: Path) -> Path:
         UserError: there are no pictures.
     """
     if target.exists():
+        log.warning("note: %s is there already and was left as it is", target)
         return target
-    found = sorted(path for path in pictures.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    found = pictures_below(pictures)
     if not found:
         raise UserError(f"no pictures in {pictures} or the folders in it")
+    taken = {path.stem: path for path in (folder / IMAGES_FOLDER).iterdir()}
+    files: dict[str, Path] = {}
+    for path in found:
+        # Pictures of one name lie in several folders of R1M, and one in no folder may be called as a query's.
+        name = "_".join(path.relative_to(pictures).parts)
+        if Path(name).stem in taken:
+            raise UserError(f"{path} and {taken[Path(name).stem]} would have one name: rename one")
+        files[name] = taken[Path(name).stem] = path
     with replace_folder(target) as draft:
         for path in folder.iterdir():
             if path.is_dir():
@@ -185,8 +206,6 @@ def add_distractors(folder: Path, pictures: Path, target: Path) -> Path:
                 link_files({inner.name: inner for inner in path.iterdir()}, draft / path.name)
             else:
                 link_files({path.name: path}, draft)
-        # Pictures of one name lie in several folders of R1M, and one of no folder may be a query's.
-        files = {"_".join(path.relative_to(pictures).parts): path for path in found}
         link_files(files, draft / IMAGES_FOLDER)
     return target
 
@@ -212,6 +231,10 @@ def remove_if_empty(folder: Path) -> None:
         folder.rmdir()
 
 
+def _names(paths: Sequence[Path]) -> str:
+    return ", ".join(path.name for path in paths)
+
+
 def _is_filled(folder: Path) -> bool:
     return folder.is_dir() and any(folder.iterdir())
 
@@ -219,8 +242,8 @@ def _is_filled(folder: Path) -> bool:
 def _remove_downloads(downloads: Path, part: Part) -> None:
     """Removes a part's downloaded archives, which are no longer needed once they are unpacked."""
     for mirrors in part.archives:
-        for path in downloads.glob(f"{_file_name(mirrors[-1])}*"):
-            path.unlink()
+        for suffix in ("", ".part", ".part.json"):
+            (downloads / (_file_name(mirrors[-1]) + suffix)).unlink(missing_ok=True)
     remove_if_empty(downloads)
 
 

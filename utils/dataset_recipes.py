@@ -54,7 +54,19 @@ def _mirrors(*addresses: str) -> tuple[str, ...]:
 
 _JPG = Path(IMAGES_FOLDER)
 _LAB = Path(LABELS_FOLDER)
-_LABELS = re.compile(r"(.*/)?[^/.][^/]*_(query|good|ok|junk)\.txt$")
+_OXFORD_QUERIES = (
+    "all_souls|ashmolean|balliol|bodleian|christ_church|cornmarket|hertford|keble|magdalen|pitt_rivers|"
+    "radcliffe_camera"
+)
+_PARIS_QUERIES = (
+    "defense|eiffel|invalides|louvre|moulinrouge|museedorsay|notredame|pantheon|pompidou|sacrecoeur|triomphe"
+)
+
+
+def _labels(queries: str) -> re.Pattern[str]:
+    """What the label files of some queries are called: both sets have five of each of eleven landmarks."""
+    return re.compile(rf"(.*/)?({queries})_\d_(query|good|ok|junk)\.txt$")
+
 
 _OXFORD_IMAGES = Part(
     _JPG,
@@ -73,8 +85,12 @@ _PARIS_IMAGES = Part(
 )
 
 
+LONGEST_NAME = 120
+"""Characters of a file name; file systems allow 255 bytes."""
+
+
 def _all_but_slashes(name: PurePosixPath) -> PurePosixPath:
-    return PurePosixPath("_".join(name.parts))
+    return PurePosixPath("_".join(name.parts)[-LONGEST_NAME:])
 
 
 def _by_class(name: PurePosixPath) -> PurePosixPath:
@@ -84,11 +100,11 @@ def _by_class(name: PurePosixPath) -> PurePosixPath:
 RECIPES: dict[str, tuple[Part, ...]] = {
     "Oxford": (
         _OXFORD_IMAGES,
-        Part(_LAB, _LABELS, (_mirrors(f"{OXFORD}/gt_files_170407.tgz"),), files=220),
+        Part(_LAB, _labels(_OXFORD_QUERIES), (_mirrors(f"{OXFORD}/gt_files_170407.tgz"),), files=220),
     ),
     "Paris": (
         _PARIS_IMAGES,
-        Part(_LAB, _LABELS, (_mirrors(f"{PARIS}/paris_120310.tgz"),), files=220),
+        Part(_LAB, _labels(_PARIS_QUERIES), (_mirrors(f"{PARIS}/paris_120310.tgz"),), files=220),
     ),
     "ROxford": (_OXFORD_IMAGES,),
     "RParis": (_PARIS_IMAGES,),

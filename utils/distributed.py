@@ -66,7 +66,7 @@ def log_level() -> int:
 @contextmanager
 def joined_ranks(device: torch.device) -> Iterator[Ranks]:
     """Joins the processes that torchrun started, over nccl on GPUs and gloo on CPUs; parts at the end."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    world = int(os.environ["WORLD_SIZE"]) if dist.is_torchelastic_launched() else 1
     if world == 1:
         yield Ranks(0, 1, device)
         return

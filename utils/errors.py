@@ -17,6 +17,10 @@ class UserError(Exception):
     """
 
 
+class BadFileError(UserError):
+    """A file is not what it should be: damaged, hostile, or something else altogether."""
+
+
 def run_command(command: Callable[[], object]) -> int:
     """Runs a script's command; what the user can mend becomes one `error:` line on standard error.
 

@@ -9,7 +9,7 @@ from utils.errors import UserError
 from utils.oxford_paris import IMAGE_SUFFIXES
 
 FOLDER = "ImageNet"
-VALIDATION_LIST = Path("val", "val.txt")
+VALIDATION_PICTURES, VALIDATION_LIST = Path("val", "data"), Path("val", "val.txt")
 WNIDS_FILE = Path(__file__).with_name("imagenet_wnids.txt")
 """The 1000 classes' WordNet ids, sorted: a class index is a place in this list."""
 
@@ -77,7 +77,7 @@ def read_validation_images(folder: Path, classes: int, count: int, seed: int) ->
     Raises:
         UserError: val.txt is missing or malformed, names absent pictures or lacks present ones.
     """
-    data, listing = folder / "val" / "data", folder / VALIDATION_LIST
+    data, listing = folder / VALIDATION_PICTURES, folder / VALIDATION_LIST
     if not data.is_dir() or not listing.is_file():
         missing = listing if data.is_dir() else data
         raise UserError(f"no validation images: {missing} is missing (see datasets/README.md)")

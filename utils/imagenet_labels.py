@@ -1,5 +1,7 @@
 """ImageNet's validation labels: from the forms that they are handed out in to the one list that is read."""
 
+import re
+import shutil
 from pathlib import Path
 
 from scipy.io import loadmat
@@ -7,7 +9,7 @@ from scipy.io import loadmat
 from utils.atomic_files import replace_file
 from utils.dataset_recipes import CAFFE_LABELS, DEVKIT_CLASSES, DEVKIT_LABELS, VALIDATION_LABELS
 from utils.errors import UserError
-from utils.imagenet import VALIDATION_LIST, read_wnids
+from utils.imagenet import VALIDATION_LIST, VALIDATION_PICTURES, read_wnids
 
 
 def write_validation_list(folder: Path) -> None:
@@ -22,12 +24,36 @@ def write_validation_list(folder: Path) -> None:
     listing, labels = folder / VALIDATION_LIST, folder / VALIDATION_LABELS
     if listing.exists():
         return
-    if (labels / CAFFE_LABELS).exists():
-        text = (labels / CAFFE_LABELS).read_text(encoding="utf-8")
-    else:
-        text = from_devkit(labels / DEVKIT_LABELS, labels / DEVKIT_CLASSES)
+    try:
+        if (labels / CAFFE_LABELS).exists():
+            text = (labels / CAFFE_LABELS).read_text(encoding="utf-8", errors="replace")
+        else:
+            text = from_devkit(labels / DEVKIT_LABELS, labels / DEVKIT_CLASSES)
+        check(text, folder / VALIDATION_PICTURES)
+    except UserError:
+        shutil.rmtree(labels)  # or the next run would take them for done
+        raise
     with replace_file(listing) as file:
         file.write(text.encode())
+
+
+def check(text: str, pictures: Path) -> None:
+    """Checks that each line labels a picture, and that each picture has its line.
+
+    Raises:
+        UserError: one does not, or has none.
+    """
+    labelled = set()
+    for line in text.splitlines():
+        if not re.fullmatch(r"ILSVRC2012_val_\d{8}\.JPEG \d{1,3}", line):
+            raise UserError(f"the labels of ImageNet's validation pictures are malformed: {line!r}")
+        labelled.add(line.split()[0])
+    there = {path.name for path in pictures.iterdir()}
+    if labelled != there:
+        raise UserError(
+            f"there are {len(labelled)} labels for {len(there)} pictures in {pictures}, "
+            f"and {len(labelled ^ there)} of either without the other"
+        )
 
 
 def from_devkit(labels: Path, classes: Path) -> str:
@@ -43,13 +69,14 @@ def from_devkit(labels: Path, classes: Path) -> str:
     Raises:
         UserError: a file is missing or malformed.
     """
+    for path in (labels, classes):
+        if not path.is_file():
+            raise UserError(f"{path.name} is missing: the archive of the labels is another one")
     try:
         synsets = loadmat(classes, squeeze_me=True)["synsets"]
         wnids = {int(synset["ILSVRC2012_ID"]): str(synset["WNID"]) for synset in synsets}
         places = {wnid: place for place, wnid in enumerate(read_wnids())}
         indices = [places[wnids[int(line)]] for line in labels.read_text().split()]
-    except OSError as error:
-        raise UserError(f"{error.filename} is missing: the archive of the labels is another one") from error
     except Exception as error:  # a damaged .mat file makes its parser raise anything
         raise UserError(f"{classes} and {labels} are not those of ILSVRC 2012") from error
     return "".join(f"ILSVRC2012_val_{number:08d}.JPEG {index}\n" for number, index in enumerate(indices, 1))

@@ -92,6 +92,16 @@ def find_dataset(dataset: str, datasets_dir: Path) -> Path:
     )
 
 
+def pictures_below(folder: Path) -> list[Path]:
+    """All image files in a folder and the folders in it, links followed, hidden ones left out."""
+    found = []
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        visible = (Path(parent, name) for name in names if not name.startswith("."))
+        found += [path for path in visible if path.suffix.lower() in IMAGE_SUFFIXES]
+    return sorted(found)
+
+
 def read_dataset(folder: Path) -> RetrievalDataset:
     """Reads a data set's file names, queries and labels; no image is opened.
 

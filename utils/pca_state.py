@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from utils.atomic_files import replace_file
 from utils.errors import UserError
+from utils.landmark import SizedPictures
 from utils.pca import StreamingPCA
 
 
@@ -21,9 +22,13 @@ class PCAProgress:
     unreadable: list[str] = field(default_factory=list)
 
 
-def picture_digest(paths: Sequence[Path]) -> str:
-    """What tells one list of pictures from another, by their names."""
-    return hashlib.sha256("\0".join(path.name for path in paths).encode(errors="surrogateescape")).hexdigest()
+def picture_digest(pictures: SizedPictures) -> str:
+    """What tells one list of pictures from another: their names, sizes and the lengths of the files."""
+    told = (
+        f"{path.name}/{height}x{width}/{path.stat().st_size}"
+        for path, (height, width) in zip(pictures.paths, pictures.sizes, strict=True)
+    )
+    return hashlib.sha256("\0".join(told).encode(errors="surrogateescape")).hexdigest()
 
 
 def save_state(path: Path, pca: StreamingPCA, progress: PCAProgress, settings: Mapping[str, object]) -> None:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any, TypedDict
 
-from utils.errors import UserError
+from utils.errors import BadFileError
 from utils.plain_pickle import RefusedError, load_plain
 
 UNSAFE_NAME = re.compile(r"[/\\\x00-\x1f\x7f-\x9f\ud800-\udfff]|^\.{,2}\Z")
@@ -41,9 +41,9 @@ def read_pickled_labels(path: Path) -> Labels:
     try:
         labels = load_plain(_read(path))
     except RefusedError as error:
-        raise UserError(f"{path} is refused: labels are plain values, and it asks for {error}") from error
+        raise BadFileError(f"{path} is refused: labels are plain values, and it asks for {error}") from error
     except ValueError as error:
-        raise UserError(f"{path} is no pickle, or damaged: download it again ({error})") from error
+        raise BadFileError(f"{path} is no pickle, or damaged: download it again ({error})") from error
     return _checked(path, labels)
 
 
@@ -56,7 +56,7 @@ def read_labels(path: Path) -> Labels:
     try:
         labels = json.loads(_read(path))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no JSON: {error}") from error
+        raise BadFileError(f"{path} is no JSON: {error}") from error
     return _checked(path, labels)
 
 
@@ -69,7 +69,7 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+        raise BadFileError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _checked(path: Path, labels: object) -> Labels:
@@ -80,7 +80,7 @@ def _checked(path: Path, labels: object) -> Labels:
             raise ValueError(f"{len(names)} names of queries, but labels of {len(queries)}")
         return {"imlist": images, "qimlist": names, "gnd": [_query(query, len(images)) for query in queries]}
     except (ValueError, OverflowError) as error:
-        raise UserError(f"{path} does not hold the labels of ROxford or RParis: {error}") from error
+        raise BadFileError(f"{path} does not hold the labels of ROxford or RParis: {error}") from error
 
 
 def _query(query: object, images: int) -> Query:

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from utils.errors import UserError
 from utils.image_loading import Picture, UnreadableImageError, load_pixels
+from utils.stop_signals import ignore_interrupts
 
 HELD_BATCHES = 4
 """At most this many batches' worth of pictures wait for others of their size."""
@@ -71,6 +72,7 @@ def size_batches(
         batch_size=None,
         num_workers=min(workers, len(pictures)),
         prefetch_factor=4 if workers and pictures else None,
+        worker_init_fn=ignore_interrupts,
     )
     waiting: dict[torch.Size, list[tuple[int, Tensor]]] = defaultdict(list)
     held = 0

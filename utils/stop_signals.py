@@ -18,6 +18,11 @@ class StopWish:
         return 128 + self.signal_number
 
 
+def ignore_interrupts(worker: int = 0) -> None:
+    """Leaves Ctrl-C, which a terminal sends to all processes, to the one that waits for this worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 @contextmanager
 def stop_wish() -> Iterator[StopWish]:
     """Notes the signals that ask to stop, instead of dying of them, for as long as the block lasts."""

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from utils.image_loading import UnreadableImageError, read_image
 from utils.imagenet import LabelledImages
 from utils.size_batches import survived
+from utils.stop_signals import ignore_interrupts
 
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 
@@ -127,6 +128,7 @@ def crop_batches(dataset: Dataset, numbers: list[range], workers: int) -> Iterat
         num_workers=workers,
         collate_fn=_collate,
         prefetch_factor=2 if workers else None,
+        worker_init_fn=ignore_interrupts,
     )
     yield from survived(loader)
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
@@ -11,8 +12,13 @@ from utils.dataset_recipes import EXPECTED, REVISITED_LABELS
 from utils.errors import UserError
 from utils.file_names import IMAGES_FOLDER, LABELS_FOLDER
 from utils.image_loading import UnreadableImageError, picture_size, read_image
-from utils.oxford_paris import IMAGE_SUFFIXES, RetrievalDataset, read_dataset
+from utils.imagenet import FOLDER as IMAGENET
+from utils.imagenet import read_training_images, read_validation_images
+from utils.oxford_paris import CORRUPT_PARIS_IMAGES, RetrievalDataset, pictures_below, read_dataset
 from utils.revisited_labels import read_labels
+from utils.stop_signals import ignore_interrupts
+
+CLASSES = 1000
 
 CHUNK = 16
 """Images that a process gets at a time."""
@@ -33,10 +39,11 @@ def verify(folder: Path) -> None:
         print(f"{folder}: {len(images)} images, {len(data.queries)} queries")
         problems = [*wrong_counts(data), *missing_images(data), *boxes_outside(data)]
     else:
-        images = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        images = [path for path in pictures_below(folder) if path.stem not in CORRUPT_PARIS_IMAGES]
         print(f"{folder}: {len(images)} images")
         problems = [] if images else [f"no images in {folder} or the folders in it"]
         problems += missing_revisited(folder)
+        problems += wrong_classes(folder)
     problems += undecodable(images)
     for problem in problems:
         print(problem)
@@ -89,9 +96,24 @@ def missing_revisited(folder: Path) -> Iterator[str]:
         yield f"the labels name {name}, which is not in {folder / IMAGES_FOLDER}"
 
 
+def wrong_classes(folder: Path) -> Iterator[str]:
+    """Says what is wrong with the classes of ImageNet's pictures."""
+    if folder.name != IMAGENET:
+        return
+    for read in (
+        partial(read_training_images, folder, CLASSES),
+        partial(read_validation_images, folder, CLASSES, count=1, seed=0),
+    ):
+        try:
+            read()
+        except UserError as error:
+            yield str(error)
+
+
 def undecodable(images: Sequence[Path]) -> list[str]:
     """Decodes every image, in parallel, and names those that cannot be."""
-    with ProcessPoolExecutor(min(os.cpu_count() or 1, max(len(images), 1))) as pool:
+    processes = min(os.cpu_count() or 1, max(len(images), 1))
+    with ProcessPoolExecutor(processes, initializer=ignore_interrupts) as pool:
         found = pool.map(_why_undecodable, images, chunksize=CHUNK)
         reasons = list(tqdm(found, "images", len(images), unit="image", disable=None))
     return [reason for reason in reasons if reason]
