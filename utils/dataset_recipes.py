@@ -132,7 +132,7 @@ RECIPES: dict[str, tuple[Part, ...]] = {
     "Landmark": (
         Part(
             Path("train", "data"),
-            re.compile(r"(?i)(.*/)?[^/.][^/]*\.(jpe?g|png|webp)$"),
+            re.compile(r"(?i)(.*/)?[^/.][^/]*\.(jpe?g|png|webp|tiff?|gif|bmp|ppm|pgm)$"),
             ask=LANDMARK_PAGE,
             place=_all_but_slashes,
         ),
