@@ -7,6 +7,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import ExifTags, Image
+from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 from torch import Tensor
 
 from utils.errors import UserError
@@ -91,7 +92,8 @@ def read_image(path: Path) -> np.ndarray:
     """
     try:
         with Image.open(path) as image:
-            upright = UPRIGHT.get(_orientation(image))
+            is_turned = isinstance(image, TiffImageFile)  # by its decoder
+            upright = None if is_turned else UPRIGHT.get(_orientation(image))
             image = _to_rgb(image)
             return np.array(image if upright is None else image.transpose(upright))
     except Exception as error:  # the decoders of some thirty formats raise whatever they like
@@ -107,6 +109,8 @@ def picture_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             width, height = image.size
+            if isinstance(image, TiffImageFile):  # whose size is upright already in some versions of Pillow
+                width, height = (image.tag_v2[tag] for tag in (IMAGEWIDTH, IMAGELENGTH))
             sideways = UPRIGHT.get(_orientation(image)) in SIDEWAYS
             return (width, height) if sideways else (height, width)
     except Exception as error:  # as in read_image
@@ -167,8 +171,6 @@ def _resized_box(picture: Picture, longer_side: int, height: int, width: int) ->
 
 def _orientation(image: Image.Image) -> int:
     """EXIF orientation; 1, upright, where there is none or the EXIF data are damaged."""
-    if image.format == "TIFF":
-        return 1  # its decoder has turned the image already
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # damaged EXIF data raise whatever their parser meets; the pixels may be fine
