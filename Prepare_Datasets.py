@@ -35,7 +35,7 @@ from utils.dataset_recipes import (
     WITH_DISTRACTORS,
 )
 from utils.errors import BadFileError, UserError, run_command
-from utils.file_names import DATASETS_DIR, MINI, WEIGHTS_DIR, mini_folder
+from utils.file_names import DATASETS_DIR, MINI, WEIGHTS_DIR
 from utils.imagenet import FOLDER as IMAGENET
 from utils.imagenet_labels import write_validation_list
 from utils.mini_benchmark import prepare_mini
@@ -82,8 +82,7 @@ def main(
     check_writable(folder)
 
     if name == MINI:
-        prepare_mini(datasets_dir, seed)
-        return mini_folder(datasets_dir, seed)
+        return prepare_mini(datasets_dir, seed)
     if name == PROGRAM:
         return compile_program(folder, insecure_hosts)
     if name == WEIGHTS:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from models.backbones import BACKBONES, DEFAULT_BACKBONE
 from utils.file_names import ATTENTION_WEIGHTS, IMAGES_FOLDER, LABELS_FOLDER, PCA_COMPONENTS, PCA_MEAN
 
 OXFORD = "www.robots.ox.ac.uk/~vgg/data/oxbuildings"
@@ -158,7 +159,7 @@ WITH_DISTRACTORS = {
 """What a set with distractors is called."""
 
 AUTHORS_WEIGHTS = (
-    "resnet101_caffeProto.pth",
+    BACKBONES[DEFAULT_BACKBONE].weights.file_name,
     ATTENTION_WEIGHTS,
     PCA_COMPONENTS,
     PCA_MEAN,

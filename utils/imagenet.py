@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.errors import UserError
-from utils.oxford_paris import IMAGE_SUFFIXES
+from utils.oxford_paris import IMAGE_SUFFIXES, is_image_name
 
 FOLDER = "ImageNet"
 VALIDATION_PICTURES, VALIDATION_LIST = Path("val", "data"), Path("val", "val.txt")
@@ -58,7 +58,7 @@ def read_training_images(folder: Path, classes: int) -> LabelledImages:
         (path, index[path.parent.name])
         for class_folder in folders
         for path in sorted(class_folder.iterdir())
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+        if is_image_name(path.name)
     ]
     if not images:
         raise UserError(f"no training images in the folders of {data}")

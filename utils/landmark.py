@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from utils.errors import UserError
 from utils.image_loading import UnreadableImageError, picture_size, resized_size
-from utils.oxford_paris import IMAGE_SUFFIXES
+from utils.oxford_paris import is_image_name
 
 FOLDER = Path("Landmark", "train", "data")
 THREADS = 16
@@ -41,11 +41,7 @@ def find_pictures(folder: Path, samples: int | None, seed: int) -> list[Path]:
     if not folder.is_dir():
         raise UserError(f"no pictures to learn from: {folder} is missing (see datasets/README.md)")
     names = sorted(os.listdir(folder))  # noqa: PTH208  200,000 paths are slow to sort
-    paths = [
-        folder / name
-        for name in names
-        if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")
-    ]
+    paths = [folder / name for name in names if is_image_name(name)]
     if not paths:
         raise UserError(f"no pictures in {folder}: they lie right in it, not in folders of their own")
     if samples is None or samples >= len(paths):

@@ -92,13 +92,17 @@ def find_dataset(dataset: str, datasets_dir: Path) -> Path:
     )
 
 
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name should be an image: it has an image's suffix and is not hidden."""
+    return not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
+
+
 def pictures_below(folder: Path) -> list[Path]:
     """All image files in a folder and the folders in it, links followed, hidden ones left out."""
     found = []
     for parent, folders, names in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        visible = (Path(parent, name) for name in names if not name.startswith("."))
-        found += [path for path in visible if path.suffix.lower() in IMAGE_SUFFIXES]
+        found += [Path(parent, name) for name in names if is_image_name(name)]
     return sorted(found)
 
 
@@ -148,7 +152,7 @@ def _read_images(folder: Path) -> dict[str, Path]:
     images: dict[str, Path] = {}
     ignored, left_out = [], []
     for path in sorted(folder.iterdir(), key=lambda path: path.name):
-        if path.name.startswith(".") or path.suffix.lower() not in IMAGE_SUFFIXES or path.is_dir():
+        if not is_image_name(path.name) or path.is_dir():
             ignored.append(path.name)
         elif any(unicodedata.category(character) in UNSPEAKABLE for character in path.name):
             raise UserError(f"{path.name!a} in {folder} has a name that no label can hold: rename it")

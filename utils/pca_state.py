@@ -12,6 +12,7 @@ from utils.atomic_files import replace_file
 from utils.errors import UserError
 from utils.landmark import SizedPictures
 from utils.pca import StreamingPCA
+from utils.saved_settings import check_same_settings
 
 
 @dataclass
@@ -54,8 +55,5 @@ def load_state(path: Path, settings: Mapping[str, object]) -> tuple[StreamingPCA
             saved, progress = about["settings"], PCAProgress(**about["progress"])
     except Exception as error:  # a damaged file can make the zip reader and the parsers raise anything
         raise UserError(f"{path} cannot be read as where a learning stood; is it whole?") from error
-    differing = [name for name in settings if saved.get(name) != settings[name]]
-    if differing:
-        told = ", ".join(f"{name} {saved.get(name)} (now {settings[name]})" for name in differing)
-        raise UserError(f"{path} was saved with other settings: {told}")
+    check_same_settings(path, saved, settings)
     return pca, progress

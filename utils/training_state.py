@@ -13,6 +13,7 @@ from utils.atomic_files import replace_file
 from utils.distributed import Ranks
 from utils.errors import UserError
 from utils.file_names import TRAINING_STATE, trained_weights
+from utils.saved_settings import check_same_settings
 
 
 @dataclass
@@ -91,10 +92,7 @@ def load_state(
         progress = Progress(**state["progress"])
     except Exception as error:  # a damaged file can make the zip reader and the unpickler raise anything
         raise UserError(f"{path} cannot be read as a training state; is it whole?") from error
-    differing = [name for name in settings if saved.get(name) != settings[name]]
-    if differing:
-        told = ", ".join(f"{name} {saved.get(name)} (now {settings[name]})" for name in differing)
-        raise UserError(f"{path} was saved with other settings: {told}")
+    check_same_settings(path, saved, settings)
     head.load_state_dict(state["head"])
     optimizer.load_state_dict(state["optimizer"])
     for name, parameter in head.named_parameters():

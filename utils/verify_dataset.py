@@ -13,12 +13,10 @@ from utils.errors import UserError
 from utils.file_names import IMAGES_FOLDER, LABELS_FOLDER
 from utils.image_loading import UnreadableImageError, picture_size, read_image
 from utils.imagenet import FOLDER as IMAGENET
-from utils.imagenet import read_training_images, read_validation_images
+from utils.imagenet import read_training_images, read_validation_images, read_wnids
 from utils.oxford_paris import CORRUPT_PARIS_IMAGES, RetrievalDataset, pictures_below, read_dataset
 from utils.revisited_labels import read_labels
 from utils.stop_signals import ignore_interrupts
-
-CLASSES = 1000
 
 CHUNK = 16
 """Images that a process gets at a time."""
@@ -100,9 +98,10 @@ def wrong_classes(folder: Path) -> Iterator[str]:
     """Says what is wrong with the classes of ImageNet's pictures."""
     if folder.name != IMAGENET:
         return
+    classes = len(read_wnids())
     for read in (
-        partial(read_training_images, folder, CLASSES),
-        partial(read_validation_images, folder, CLASSES, count=1, seed=0),
+        partial(read_training_images, folder, classes),
+        partial(read_validation_images, folder, classes, count=1, seed=0),
     ):
         try:
             read()
