@@ -32,7 +32,7 @@ from utils.file_names import DATASETS_DIR, LABELS_FOLDER, MINI, RANKINGS_FOLDER,
 from utils.image_loading import Picture, UnreadableImageError
 from utils.mini_benchmark import prepare_mini
 from utils.oxford_paris import RetrievalDataset, check_queries, find_dataset, read_dataset
-from utils.query_expansion import average_query_expansion
+from utils.query_expansion import expand_queries
 from utils.ranking import first_places, rank, similarities
 from utils.scoring import score_queries
 from utils.weights import load_network
@@ -141,7 +141,7 @@ def main(
     expanded_precisions = None
     if qe:
         with timed(seconds, "query expansion"):
-            expanded = average_query_expansion(queries, database, first_places(similar, qe))
+            expanded = expand_queries(queries, database, first_places(similar, qe))
             expanded_precisions = score(data, names, similarities(expanded, database), eval_binary)
 
     results = {

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from utils.query_expansion import average_query_expansion
 from utils.ranking import BLOCK, first_places, rank, similarities
 
 
@@ -44,22 +43,6 @@ def test_similarities_are_dot_products_in_every_block():
     np.testing.assert_allclose(
         similarities(queries, database), np.einsum("qd,nd->qn", queries, database), rtol=1e-5
     )
-
-
-def test_expansion_is_the_direction_of_the_mean_of_query_and_first_images():
-    queries = np.array([[1, 0, 0]], np.float32)
-    database = np.array([[0, 1, 0], [0, 0, 1], [1, 0, 0]], np.float32)
-    expanded = average_query_expansion(queries, database, np.array([[2, 0]]))
-    # (1, 0, 0) + (1, 0, 0) + (0, 1, 0) = (2, 1, 0)
-    np.testing.assert_allclose(expanded, [[2 / 5**0.5, 1 / 5**0.5, 0]], rtol=1e-6)
-    assert expanded.dtype == np.float32
-
-
-def test_expansion_takes_all_images_where_there_are_fewer():
-    queries, database = np.eye(1, 2), np.array([[0.0, 1.0]])
-    first = first_places(similarities(queries, database), 5)
-    expanded = average_query_expansion(queries, database, first)
-    np.testing.assert_allclose(expanded, [[0.5**0.5, 0.5**0.5]], rtol=1e-6)
 
 
 @pytest.mark.parametrize("count", [1, 3, 10, 50, 60])

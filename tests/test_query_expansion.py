@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+
+from utils.query_expansion import expand_queries
+from utils.ranking import first_places, similarities
+
+
+def test_average_expansion_is_the_direction_of_the_mean_of_query_and_first_images():
+    queries = np.array([[1, 0, 0]], np.float32)
+    database = np.array([[0, 1, 0], [0, 0, 1], [1, 0, 0]], np.float32)
+    expanded = expand_queries(queries, database, np.array([[2, 0]]))
+    # (1, 0, 0) + (1, 0, 0) + (0, 1, 0) = (2, 1, 0)
+    np.testing.assert_allclose(expanded, [[2 / 5**0.5, 1 / 5**0.5, 0]], rtol=1e-6)
+    assert expanded.dtype == np.float32
+
+
+def test_expansion_takes_all_images_where_there_are_fewer():
+    queries, database = np.eye(1, 2), np.array([[0.0, 1.0]])
+    first = first_places(similarities(queries, database), 5)
+    expanded = expand_queries(queries, database, first)
+    np.testing.assert_allclose(expanded, [[0.5**0.5, 0.5**0.5]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_without_alpha_every_image_counts_alike_to_the_last_bit(dtype):
+    # Half of the similarities are negative: they count 0 to the power of 0, which is 1.
+    rng = np.random.default_rng(0)
+    queries, database = (rng.standard_normal((rows, 33)).astype(dtype) for rows in (7, 40))
+    first = rng.integers(0, 40, (7, 11))
+    total = queries + database[first].sum(axis=1)
+    plain = (total / np.linalg.norm(total, axis=1, keepdims=True)).astype(np.float32)
+    assert (expand_queries(queries, database, first) == plain).all()
+    assert (expand_queries(queries, database, first, alpha=0) == plain).all()
+
+
+def test_with_alpha_an_image_counts_its_similarity_to_that_power():
+    queries = np.array([[1, 0, 0]], np.float32)
+    database = np.array([[0.5, 1, 0], [-0.5, 0, 7]], np.float32)
+    expanded = expand_queries(queries, database, np.array([[0, 1]]), alpha=3)
+    # (1, 0, 0) + 0.5³ (0.5, 1, 0), and nothing of what is opposed to the query: (17, 2, 0) / 16
+    np.testing.assert_allclose(expanded, [[17 / 293**0.5, 2 / 293**0.5, 0]], rtol=1e-6)
+    assert expanded.dtype == np.float32
+
+
+def test_each_query_weighs_its_own_first_images():
+    rng = np.random.default_rng(1)
+    queries, database = rng.standard_normal((4, 8)), rng.standard_normal((30, 8))
+    first = first_places(similarities(queries, database), 6)
+    for query, places, expanded in zip(
+        queries, first, expand_queries(queries, database, first, 1.5), strict=True
+    ):
+        total = query.copy()
+        for place in places:
+            total += max(0.0, float(query @ database[place])) ** 1.5 * database[place]
+        np.testing.assert_allclose(expanded, total / np.linalg.norm(total), rtol=1e-5)
+
+
+@pytest.mark.parametrize("alpha", [0, 3])
+def test_a_query_of_zeros_among_zeros_stays_zero(alpha):
+    expanded = expand_queries(
+        np.zeros((1, 3), np.float32), np.zeros((2, 3), np.float32), np.array([[0, 1]]), alpha
+    )
+    assert expanded.tolist() == [[0, 0, 0]]
+
+
+def test_the_database_is_asked_for_nothing_but_the_first_images():
+    class Store:
+        def __getitem__(self, places):
+            return np.eye(3, dtype=np.float32)[places]
+
+    queries, first = np.array([[1, 0, 0]], np.float32), np.array([[0, 2]])
+    expanded = expand_queries(queries, Store(), first, alpha=1)  # e1 + 1 e1 + 0 e3
+    assert expanded.tolist() == [[1, 0, 0]]
