@@ -2,11 +2,10 @@
 
 import numpy as np
 
-BLOCK = 4096
-"""Rows of the database compared at a time, which bounds the memory of the float64 product."""
+from utils.descriptor_rows import Rows, row_blocks
 
 
-def similarities(queries: np.ndarray, database: np.ndarray) -> np.ndarray:
+def similarities(queries: np.ndarray, database: Rows) -> np.ndarray:
     """Dot products of every query with every row of the database.
 
     Args:
@@ -19,9 +18,8 @@ def similarities(queries: np.ndarray, database: np.ndarray) -> np.ndarray:
     """
     result = np.empty((len(queries), len(database)), np.float32)
     wide = queries.astype(np.float64)
-    for start in range(0, len(database), BLOCK):
-        rows = slice(start, start + BLOCK)
-        result[:, rows] = wide @ database[rows].astype(np.float64).T
+    for places, rows in row_blocks(database):
+        result[:, places] = wide @ rows.astype(np.float64).T
     return result
 
 
