@@ -15,6 +15,7 @@ RACED = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT})
 """What renaming a folder fails with when another process has just renamed the same one."""
 
 TRIES = 10
+TEMPORARY_SUFFIX = ".tmp"
 
 
 def check_writable(folder: Path) -> None:
@@ -137,7 +138,7 @@ def _swap(draft: Path, path: Path, old: Path) -> None:
 
 
 def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    return path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
 
 
 @contextmanager

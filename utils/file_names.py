@@ -36,6 +36,12 @@ DESCRIPTORS = "descriptors.npz"
 RANKINGS_FOLDER = "rankings"
 RANKING_SUFFIX = ".rnk"
 
+# a descriptor store
+STORE_SETTINGS = "store.json"
+SHARD_PREFIX = "shard-"
+SHARD_ROWS_SUFFIX = ".npy"
+SHARD_RECORD_SUFFIX = ".json"
+
 
 def trained_weights(number: int, accuracy: float) -> str:
     """Attention weights of a training's report, by its number from 1 and its validation accuracy."""

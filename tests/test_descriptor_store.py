@@ -1,0 +1,219 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import draw_picture
+
+from utils import descriptor_store
+from utils.descriptor_store import open_store, picture_key
+from utils.errors import UserError
+from utils.image_loading import Picture
+
+ROOT = Path(__file__).parents[1]
+
+
+def vectors(count, seed=0, width=6):
+    return np.random.default_rng(seed).standard_normal((count, width)).astype(np.float32)
+
+
+def filled(folder, rows, made_with=None, **options):
+    store = open_store(folder, made_with or {"S": 64}, **options)
+    store.add([f"key {row}" for row in range(len(rows))], rows)
+    store.flush()
+    return store
+
+
+def test_what_was_written_is_found_by_another_process_by_key(tmp_path):
+    rows = vectors(10)
+    filled(tmp_path / "store", rows)
+    store = open_store(tmp_path / "store", {"S": 64})
+    assert len(store) == 10
+    assert "key 3" in store
+    assert "key 10" not in store
+    np.testing.assert_array_equal(store.rows(["key 7", "key 0", "key 7"])[:], rows[[7, 0, 7]])
+
+
+def test_rows_are_numpys_files_with_a_record_of_keys_and_their_crc(tmp_path):
+    rows = vectors(3)
+    filled(tmp_path / "store", rows)
+    (shard,) = (tmp_path / "store").glob("shard-*.npy")
+    np.testing.assert_array_equal(np.load(shard), rows)
+    record = json.loads(shard.with_suffix(".json").read_text())
+    assert record == {"keys": ["key 0", "key 1", "key 2"], "crc32": zlib.crc32(rows.tobytes())}
+
+
+def test_float16_is_half_the_size_and_rounded_once(tmp_path):
+    rows = vectors(1000)
+    filled(tmp_path / "half", rows, precision="float16")
+    filled(tmp_path / "full", rows)
+    sizes = [
+        next((tmp_path / name).glob("shard-*.npy")).stat().st_size - 128 for name in ("half", "full")
+    ]  # numpy's header has 128 bytes
+    assert sizes == [1000 * 6 * 2, 1000 * 6 * 4]
+    store = open_store(tmp_path / "half", {"S": 64}, precision="float16")
+    found = store.rows([f"key {row}" for row in range(1000)])[:]
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, rows.astype(np.float16))
+
+
+def test_shards_are_of_bounded_size_and_hold_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(descriptor_store, "SHARD_ROWS", 4)
+    rows = vectors(11)
+    store = open_store(tmp_path / "store", {})
+    for start, behind in ((0, 3), (3, 9), (9, 11)):
+        store.add([f"key {row}" for row in range(start, behind)], rows[start:behind])
+    store.flush()
+    assert sorted(len(np.load(path)) for path in (tmp_path / "store").glob("*.npy")) == [3, 4, 4]
+    store.read()
+    np.testing.assert_array_equal(store.rows([f"key {row}" for row in range(11)])[:], rows)
+
+
+def test_the_later_of_two_rows_of_a_key_holds(tmp_path):
+    filled(tmp_path / "store", vectors(3, seed=1))
+    filled(tmp_path / "store", vectors(2, seed=2))
+    store = open_store(tmp_path / "store", {"S": 64})
+    assert len(store) == 3
+    found = store.rows(["key 0", "key 1", "key 2"])[:]
+    np.testing.assert_array_equal(found[:2], vectors(2, seed=2))
+    np.testing.assert_array_equal(found[2], vectors(3, seed=1)[2])
+
+
+def test_two_that_write_at_once_do_not_replace_each_others_shards(tmp_path):
+    stores = [open_store(tmp_path / "store", {}) for _ in range(2)]
+    for number, store in enumerate(stores):
+        store.add([f"of {number}"], vectors(1, seed=number))
+        store.flush()
+    store = open_store(tmp_path / "store", {})
+    for number in range(2):
+        np.testing.assert_array_equal(store.rows([f"of {number}"])[:], vectors(1, seed=number))
+
+
+@pytest.mark.parametrize(
+    ("made_with", "told"),
+    [
+        ({"S": 800}, "S 64 (now 800)"),
+        ({"S": 64, "backbone weights": "abc"}, "backbone weights None (now abc)"),
+    ],
+)
+def test_a_store_made_with_other_settings_is_refused_by_name(tmp_path, made_with, told):
+    filled(tmp_path / "store", vectors(1), {"S": 64})
+    with pytest.raises(UserError, match=r"store\.json was saved with other settings") as caught:
+        open_store(tmp_path / "store", made_with)
+    assert told in str(caught.value)
+    with pytest.raises(UserError, match=r"store precision float32 \(now float16\)"):
+        open_store(tmp_path / "store", {"S": 64}, precision="float16")
+
+
+def test_settings_that_json_keeps_otherwise_are_still_the_same(tmp_path):
+    filled(tmp_path / "store", vectors(1), {"scales": (0.5, 1.0)})
+    assert len(open_store(tmp_path / "store", {"scales": (0.5, 1.0)})) == 1
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(UserError, match="is not empty and no descriptor store"):
+        open_store(tmp_path, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def flip_a_bit(path):
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "damage"),
+    [
+        (".npy", flip_a_bit),
+        (".npy", lambda path: path.write_bytes(path.read_bytes()[:-5])),
+        (".npy", lambda path: path.write_bytes(b"")),
+        (".json", lambda path: path.write_text("{")),
+        (".json", lambda path: path.write_text("[]")),
+        (".json", lambda path: path.write_text('{"keys": ["key 0"], "crc32": 0}')),
+        (".json", lambda path: path.write_text("{}")),
+    ],
+)
+def test_a_damaged_shard_is_named_and_described_anew_once_deleted(tmp_path, suffix, damage):
+    filled(tmp_path / "store", vectors(2))
+    (path,) = (tmp_path / "store").glob(f"shard-*{suffix}")
+    damage(path)
+    with pytest.raises(UserError, match="is damaged: delete it") as caught:
+        open_store(tmp_path / "store", {"S": 64})
+    assert path.stem in str(caught.value)
+    Path(str(caught.value).split(" is damaged")[0]).unlink()
+    assert len(open_store(tmp_path / "store", {"S": 64})) == 0
+
+
+def test_what_a_killed_process_left_an_hour_ago_is_removed(tmp_path):
+    filled(tmp_path / "store", vectors(2))
+    left = [tmp_path / "store" / name for name in ("shard-00000007-x.npy", ".shard-00000007-x.json.1.tmp")]
+    for path in left:
+        path.write_bytes(b"half")
+    assert len(open_store(tmp_path / "store", {"S": 64})) == 2
+    assert all(path.exists() for path in left)  # its process may be at work
+    for path in left:
+        os.utime(path, (time.time() - 4000,) * 2)
+    assert len(open_store(tmp_path / "store", {"S": 64})) == 2
+    assert not any(path.exists() for path in left)
+
+
+def test_a_pictures_key_changes_with_its_file_its_name_and_its_box(tmp_path):
+    path = tmp_path / "a.png"
+    draw_picture(path)
+    first = picture_key(Picture(path), "a")
+    assert picture_key(Picture(path), "a") == first
+    others = {picture_key(Picture(path), "b"), picture_key(Picture(path, (0, 0, 8, 8)), "a")}
+    status = path.stat()
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    others.add(picture_key(Picture(path), "a"))
+    path.write_bytes(path.read_bytes() + b"\0")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    others.add(picture_key(Picture(path), "a"))
+    assert len(others) == 4
+    assert first not in others
+
+
+WRITE = """
+import sys
+import numpy as np
+from pathlib import Path
+from utils import descriptor_store
+descriptor_store.SHARD_ROWS = 16
+store = descriptor_store.open_store(Path(sys.argv[1]), {})
+for number in range(len(store), 1_000_000):
+    store.add([str(number)], np.full((1, 64), number, np.float32))
+    print(number, flush=True)
+"""
+
+
+def test_a_process_killed_at_any_moment_loses_less_than_two_shards(tmp_path):
+    rng = np.random.default_rng(0)
+    folder, before = tmp_path / "store", 0
+    for _ in range(8):
+        process = subprocess.Popen(
+            [sys.executable, "-c", WRITE, folder], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(int(rng.integers(1, 400))):
+            last = int(process.stdout.readline())
+        process.send_signal(signal.SIGKILL)
+        rest = process.stdout.read().split()
+        process.wait()
+        process.stdout.close()
+        last = int(rest[-1]) if rest else last
+        store = open_store(folder, {})
+        found = store.rows([str(number) for number in range(len(store))])[:]
+        np.testing.assert_array_equal(
+            found, np.repeat(np.arange(len(store), dtype=np.float32)[:, None], 64, 1)
+        )
+        assert len(store) > last - 32
+        assert len(store) >= before
+        before = len(store)
+    assert before > 100

@@ -1,0 +1,57 @@
+"""What a descriptor depends on, beside its picture: descriptors that differ in any of it must never mix."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from models.backbones import BACKBONES
+from utils.file_names import ATTENTION_WEIGHTS, PCA_COMPONENTS, PCA_MEAN, weights_folder
+from utils.weight_files import read_array, read_state_dict
+from utils.weights import read_backbone_weights
+
+SETTINGS = ("backbone", "pooling", "whiten", "S", "L", "activation", "scales", "precision")
+
+CHARACTERS = 16
+"""Of a digest."""
+
+
+def descriptor_settings(options: Mapping[str, object], weights_dir: Path) -> dict[str, object]:
+    """The options that a descriptor depends on, and a digest of each part's weights.
+
+    Digests are of the values as published, before anything is folded or rounded, so that they do not
+    depend on the machine.
+
+    Args:
+        options: values by the options' names, those of SETTINGS among them.
+        weights_dir: the weights folder.
+
+    Raises:
+        UserError: a file of weights is missing or damaged.
+    """
+    settings = {name: options[name] for name in SETTINGS}
+    backbone = str(options["backbone"])
+    folder = weights_folder(weights_dir, backbone)
+    state, _ = read_backbone_weights(BACKBONES[backbone], weights_dir)
+    settings["backbone weights"] = digest(state)
+    if "ra" in str(options["pooling"]).split(","):
+        settings["attention weights"] = digest(read_state_dict(folder / ATTENTION_WEIGHTS))
+    else:
+        del settings["activation"]
+    if options["whiten"]:
+        settings["whitening"] = digest(
+            {name: torch.from_numpy(read_array(folder / name)) for name in (PCA_COMPONENTS, PCA_MEAN)}
+        )
+    return settings
+
+
+def digest(state: Mapping[str, Tensor]) -> str:
+    """The first characters of SHA-256 over the names, types, shapes and values of some tensors."""
+    sha = hashlib.sha256()
+    for name in sorted(state):
+        values = state[name].detach().contiguous()
+        sha.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
+        sha.update(values.reshape(-1).view(torch.uint8).numpy().data)
+    return sha.hexdigest()[:CHARACTERS]

@@ -1,0 +1,227 @@
+"""A store of descriptors on disk, from which a killed run goes on and the next one starts at once.
+
+A store is a folder of shards. A shard is two files: its rows, as numpy writes them, to be mapped into memory,
+and a record of the key of each row and a check value. The record is written last and both appear whole, so
+that what a killed process leaves is a whole shard or none. `store.json` says what all descriptors were made
+with; a run with anything else is refused.
+
+Keys are text that changes with a picture's contents, see `picture_key`: a changed file is not found, and so
+described anew.
+"""
+
+import json
+import secrets
+import time
+import zlib
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from utils.atomic_files import TEMPORARY_SUFFIX, make_folder, replace_file
+from utils.descriptor_rows import StoredRows
+from utils.errors import UserError
+from utils.file_names import SHARD_PREFIX, SHARD_RECORD_SUFFIX, SHARD_ROWS_SUFFIX, STORE_SETTINGS
+from utils.image_loading import Picture
+from utils.saved_settings import check_same_settings
+
+StorePrecision = Literal["float32", "float16"]
+
+SHARD_ROWS = 4096
+SHARD_SECONDS = 30.0
+"""A shard is written when it has so many rows or is so old: what a killed run loses at most."""
+
+LEFTOVER_SECONDS = 3600.0
+FORMAT = 1
+
+DELETE_SHARD = "delete it, and what it held will be described anew"
+NAME_ANOTHER = "name another folder for the descriptors"
+
+
+class Shard(NamedTuple):
+    """The rows of a shard, (n, D), mapped into memory, and their keys."""
+
+    keys: list[str]
+    rows: np.ndarray
+
+
+class DescriptorStore:
+    """Descriptors on disk by key; made by `open_store`.
+
+    Args:
+        folder: the store's folder.
+        precision: the number type that rows are kept in.
+    """
+
+    def __init__(self, folder: Path, precision: StorePrecision) -> None:
+        self.folder = folder
+        self.precision = precision
+        self._writer = secrets.token_hex(4)
+        """Keeps the names of shards apart that several processes write at once."""
+        self._shards: dict[str, Shard] = {}
+        self._numbers: dict[str, int] = {}
+        self._serial = 0
+        self._new: list[tuple[str, np.ndarray]] = []
+        self._new_since = 0.0
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def read(self, verify: bool = True) -> None:
+        """Looks for shards that were not there before, this process's own and others'.
+
+        Args:
+            verify: whether to compare the check value of each, which reads it once from end to end.
+
+        Raises:
+            UserError: a shard is damaged.
+        """
+        # In the order of their serial numbers, which their names begin with: of a key's rows the last holds.
+        for path in sorted(self.folder.glob(f"{SHARD_PREFIX}*{SHARD_RECORD_SUFFIX}")):
+            if path.stem in self._shards or not path.with_suffix(SHARD_ROWS_SUFFIX).exists():
+                continue
+            shard = _read_shard(path, verify)
+            start = sum(len(known.keys) for known in self._shards.values())
+            self._shards[path.stem] = shard
+            self._numbers.update({key: start + row for row, key in enumerate(shard.keys)})
+            self._serial = max(self._serial, int(path.stem.split("-")[1]))
+
+    def rows(self, keys: Sequence[str]) -> StoredRows:
+        """The descriptors of these keys, in this order.
+
+        Raises:
+            KeyError: one is not in the store.
+        """
+        numbers = np.array([self._numbers[key] for key in keys], np.int64)
+        return StoredRows([shard.rows for shard in self._shards.values()], numbers)
+
+    def add(self, keys: Sequence[str], rows: np.ndarray) -> None:
+        """Takes in descriptors, (n, D); they are on disk after the next `flush`, and to be had after `read`.
+
+        Raises:
+            UserError: a shard cannot be written.
+        """
+        if not self._new:
+            self._new_since = time.monotonic()
+        self._new += zip(keys, rows.astype(self.precision), strict=True)
+        while len(self._new) >= SHARD_ROWS:
+            self._write(SHARD_ROWS)
+        if time.monotonic() - self._new_since >= SHARD_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes what was taken in and is not on disk yet.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        if self._new:
+            self._write(len(self._new))
+
+    def _write(self, count: int) -> None:
+        """Writes a shard of the first `count` new descriptors: rows, then the record by which they count."""
+        keys, rows = zip(*self._new[:count], strict=True)
+        array = np.stack(rows)
+        self._serial += 1
+        path = self.folder / f"{SHARD_PREFIX}{self._serial:08d}-{self._writer}"
+        with replace_file(path.with_suffix(SHARD_ROWS_SUFFIX)) as file:
+            np.save(file, array)
+        record = {"keys": keys, "crc32": zlib.crc32(array.data)}
+        with replace_file(path.with_suffix(SHARD_RECORD_SUFFIX)) as file:
+            file.write(json.dumps(record).encode())
+        del self._new[:count]
+        self._new_since = time.monotonic()
+
+
+def open_store(
+    folder: Path,
+    made_with: Mapping[str, object],
+    *,
+    precision: StorePrecision = "float32",
+    verify: bool = True,
+) -> DescriptorStore:
+    """Opens a store, or makes one where there is none.
+
+    Args:
+        folder: its folder.
+        made_with: what the descriptors depend on, as JSON can hold it.
+        precision: the number type that rows are kept in.
+        verify: whether to compare the check value of each shard, which reads it once from end to end.
+
+    Raises:
+        UserError: it was made with other settings or is damaged, or the folder cannot be written or holds
+            something else.
+    """
+    settings = {"format": FORMAT, "store precision": precision, **made_with}
+    path = folder / STORE_SETTINGS
+    if not path.exists():
+        if folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
+            raise UserError(f"{folder} is not empty and no descriptor store: {NAME_ANOTHER}")
+        make_folder(folder)
+        with replace_file(path) as file:
+            file.write(json.dumps(settings, indent=2).encode() + b"\n")
+    # through JSON, so that what is compared is what is written: a tuple comes back as a list
+    check_same_settings(path, _read_json(path, NAME_ANOTHER), json.loads(json.dumps(settings)))
+    _remove_leftovers(folder)
+    store = DescriptorStore(folder, precision)
+    store.read(verify)
+    return store
+
+
+def picture_key(picture: Picture, name: str) -> str:
+    """The key of a picture: its name, its box, and what changes when its file does.
+
+    Args:
+        picture: the file and the box.
+        name: what tells the file from others of the store.
+    """
+    try:
+        status = picture.path.stat()
+        contents = (str(status.st_size), str(status.st_mtime_ns))
+    except OSError:  # nothing will be described that could be kept under this key
+        contents = ("", "")
+    box = "" if picture.box is None else " ".join(map(repr, picture.box))
+    return "\0".join((name, *contents, box))
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Removes what killed processes left: rows without a record and temporary files, an hour old or more."""
+    for path in folder.glob(f"*{SHARD_PREFIX}*"):
+        is_leftover = path.suffix == TEMPORARY_SUFFIX or not path.with_suffix(SHARD_RECORD_SUFFIX).exists()
+        with suppress(FileNotFoundError):  # another process may have removed or renamed it
+            if is_leftover and time.time() - path.stat().st_mtime > LEFTOVER_SECONDS:
+                path.unlink()
+
+
+def _read_shard(record: Path, verify: bool) -> Shard:
+    path = record.with_suffix(SHARD_ROWS_SUFFIX)
+    told = _read_json(record, DELETE_SHARD)
+    damaged = UserError(f"{path} is damaged: {DELETE_SHARD}")
+    try:
+        # copy on write, since torch warns of arrays that it may not write to
+        rows = np.load(path, mmap_mode="c", allow_pickle=False)
+        keys, check = told["keys"], told["crc32"]
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise damaged from error
+    if not isinstance(keys, list) or rows.ndim != 2 or len(rows) != len(keys):
+        raise damaged
+    if verify and zlib.crc32(rows.data) != check:
+        raise damaged
+    return Shard(keys, rows)
+
+
+def _read_json(path: Path, advice: str) -> dict[str, object]:
+    try:
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {advice}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is damaged: {advice}")
+    return value
