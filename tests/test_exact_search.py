@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+
+from utils import exact_search as module
+from utils.descriptor_rows import StoredRows
+from utils.exact_search import exact_search
+
+
+def unit(rows):
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def by_sorting(queries, database, count):
+    """The whole matrix in float64, rounded, and a stable sort: ties in the database's order."""
+    similar = (queries.astype(np.float64) @ database.astype(np.float64).T).astype(np.float32)
+    places = np.argsort(-similar, axis=1, kind="stable")[:, :count]
+    return places, np.take_along_axis(similar, places, axis=1)
+
+
+@pytest.mark.parametrize("count", [1, 7, 64, 1000])
+@pytest.mark.parametrize("block", [16, 4096])
+def test_equals_a_sort_of_all_similarities(monkeypatch, count, block):
+    monkeypatch.setattr(module, "BLOCK", block)
+    monkeypatch.setattr("utils.descriptor_rows.BLOCK", block)
+    rng = np.random.default_rng(count)
+    database, queries = unit(rng.standard_normal((300, 32))), unit(rng.standard_normal((5, 32)))
+    places, similar = exact_search(queries, database, count)
+    expected_places, expected = by_sorting(queries, database, count)
+    np.testing.assert_array_equal(places, expected_places)
+    np.testing.assert_array_equal(similar, expected)
+
+
+@pytest.mark.parametrize("distinct", [1, 3, 40])
+def test_equal_images_come_in_the_databases_order(monkeypatch, distinct):
+    monkeypatch.setattr("utils.descriptor_rows.BLOCK", 32)
+    rng = np.random.default_rng(distinct)
+    database = unit(rng.standard_normal((distinct, 64)))[rng.integers(0, distinct, 200)]
+    queries = unit(rng.standard_normal((3, 64)))
+    for count in (1, 10, 150):
+        np.testing.assert_array_equal(
+            exact_search(queries, database, count)[0], by_sorting(queries, database, count)[0]
+        )
+
+
+def test_similarities_closer_than_float32_rounding_are_told_apart_as_a_sort_does():
+    rng = np.random.default_rng(0)
+    base = unit(rng.standard_normal((1, 2048)))
+    database = unit(base + 1e-7 * rng.standard_normal((500, 2048)))
+    np.testing.assert_array_equal(exact_search(base, database, 20)[0], by_sorting(base, database, 20)[0])
+
+
+def test_a_database_on_disk_in_any_order_is_searched_alike():
+    rng = np.random.default_rng(1)
+    rows = unit(rng.standard_normal((90, 16))).astype(np.float16)
+    numbers = rng.permutation(90)[:70]
+    database = StoredRows([rows[:20], rows[20:21], rows[21:]], numbers)
+    queries = unit(rng.standard_normal((4, 16)))
+    places, similar = exact_search(queries, database, 9)
+    expected_places, expected = by_sorting(queries, rows[numbers], 9)
+    np.testing.assert_array_equal(places, expected_places)
+    np.testing.assert_array_equal(similar, expected)
+
+
+def test_nothing_to_search_or_to_find_is_found_empty():
+    queries, database = np.ones((2, 3), np.float32), np.empty((0, 3), np.float32)
+    assert [array.shape for array in exact_search(queries, database, 5)] == [(2, 0), (2, 0)]
+    assert [array.shape for array in exact_search(queries[:0], queries, 1)] == [(0, 1), (0, 1)]
+
+
+def test_images_opposite_to_the_query_are_found_when_there_are_no_others():
+    places, similar = exact_search(
+        np.array([[1, 0]], np.float32), np.array([[-1, 0], [0, -1]], np.float32), 2
+    )
+    assert places.tolist() == [[1, 0]]
+    assert similar.tolist() == [[0.0, -1.0]]
