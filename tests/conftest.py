@@ -7,8 +7,16 @@ import pytest
 import torch
 from PIL import Image
 
+import Measure_OxfordParis
+from utils.errors import run_command
+
+ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden"
 SHARED = Path(__file__).parents[2] / "shared"
+
+EMBEDDED = ["--backbone", "efficientnet_lite0", "--pooling", "rmac", "--no-whiten", "--device", "cpu"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+TWO_PROCESSES = [*TORCHRUN, "--standalone", "--nproc-per-node", "2"]
 
 sys.path.insert(0, str(GOLDEN))
 
@@ -72,3 +80,30 @@ def write_query(folder, name, text, good="", ok="", junk=""):
     (folder / "lab" / f"{name}_query.txt").write_text(text + "\n")
     for label, names in (("good", good), ("ok", ok), ("junk", junk)):
         (folder / "lab" / f"{name}_{label}.txt").write_text("".join(f"{item}\n" for item in names.split()))
+
+
+def evaluation(dataset, *options):
+    """The evaluation of a tiny data set as a program: what Python or torchrun is to run."""
+    words = ["--dataset", dataset, "--S", "64", "--workers", "0", *EMBEDDED, *options]
+    return [ROOT / "Measure_OxfordParis.py", *words]
+
+
+def assert_same_descriptors(one, two, names):
+    """Two outputs describe the images of these names, and the queries, alike up to rounding."""
+    with np.load(one / "descriptors.npz") as first, np.load(two / "descriptors.npz") as second:
+        assert first["names"].tolist() == second["names"].tolist() == list(names)
+        for key in ("descriptors", "query_descriptors"):
+            np.testing.assert_allclose(first[key], second[key], rtol=0, atol=1e-6)
+
+
+@pytest.fixture
+def measure(dataset, tmp_path, capsys):
+    """Runs the command line on the tiny data set in this process: status, standard output, standard error."""
+
+    def run(*options, network=EMBEDDED):
+        words = ["--datasets-dir", tmp_path / "data", "--weights-dir", tmp_path / "weights", "--workers", "0"]
+        words += ["--dataset", "Tiny", "--S", "64", *network, *options]
+        status = run_command(lambda: Measure_OxfordParis.command_line([str(word) for word in words]))
+        return status, *capsys.readouterr()
+
+    return run

@@ -1,7 +1,10 @@
+import errno
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -9,9 +12,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import (
+    EMBEDDED,
+    ROOT,
     SHARED,
+    TWO_PROCESSES,
+    assert_same_descriptors,
     authors_head_file,
     draw_picture,
+    evaluation,
     golden_arrays,
     needs_authors_head,
     needs_photographs,
@@ -27,22 +35,6 @@ from models.retrieval_network import RetrievalNetwork
 from utils.compute_ap import compute_ap
 from utils.errors import UserError, run_command
 from utils.mini_benchmark import MiniSettings, benchmark
-
-ROOT = Path(__file__).parents[1]
-EMBEDDED = ["--backbone", "efficientnet_lite0", "--pooling", "rmac", "--no-whiten", "--device", "cpu"]
-
-
-@pytest.fixture
-def measure(dataset, tmp_path, capsys):
-    """Runs the command line on the tiny data set in this process: status, standard output, standard error."""
-
-    def run(*options, network=EMBEDDED):
-        words = ["--datasets-dir", tmp_path / "data", "--weights-dir", tmp_path / "weights", "--workers", "0"]
-        words += ["--dataset", "Tiny", "--S", "64", *network, *options]
-        status = run_command(lambda: Measure_OxfordParis.command_line([str(word) for word in words]))
-        return status, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -384,36 +376,81 @@ def test_the_shipped_whitening_is_of_unit_variance_where_it_was_learned():
 
 def test_two_processes_describe_what_one_does(measure, dataset, tmp_path):
     (dataset / "jpg" / "broken.png").write_bytes(b"")
-    options = ["--skip-bad-images", "--dataset", dataset, "--S", "64", "--workers", "0", *EMBEDDED]
     _, out, _ = measure("--skip-bad-images", "--output", tmp_path / "one")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*launch, ROOT / "Measure_OxfordParis.py", *options, "--output", tmp_path / "two"],
+        [*TWO_PROCESSES, *evaluation(dataset, "--skip-bad-images", "--output", tmp_path / "two")],
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == out
-    one, two = (np.load(tmp_path / name / "descriptors.npz") for name in ("one", "two"))
-    assert one["names"].tolist() == two["names"].tolist() == list("abcd")
-    for key in ("descriptors", "query_descriptors"):
-        np.testing.assert_allclose(one[key], two[key], atol=1e-6)
+    assert_same_descriptors(tmp_path / "one", tmp_path / "two", names="abcd")
     results = json.loads((tmp_path / "two" / "results.json").read_text())
     assert results["images_left_out"] == [str(dataset / "jpg" / "broken.png")]
 
 
 def test_a_process_that_fails_ends_all_of_them(dataset):
     (dataset / "jpg" / "broken.png").write_bytes(b"")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    options = ["--dataset", dataset, "--S", "64", "--workers", "0", *EMBEDDED]
-    done = subprocess.run(
-        [*launch, ROOT / "Measure_OxfordParis.py", *options], capture_output=True, text=True, timeout=300
-    )
+    done = subprocess.run([*TWO_PROCESSES, *evaluation(dataset)], capture_output=True, text=True, timeout=300)
     assert done.returncode != 0
     assert done.stdout == ""
     assert "error: " in done.stderr
     assert "broken.png cannot be decoded" in done.stderr
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/task").is_dir() or not list(Path("/proc/self/task").glob("*/children")),
+    reason="the processes of torchrun are found by Linux's /proc",
+)
+def test_a_process_that_is_killed_ends_all_of_them(dataset, tmp_path):
+    # Of a, b, c, d, e, f the second process has b, d and f. Two are named pipes: whoever opens one to read
+    # waits until somebody opens it to write. At d the test learns how far that process is; at f it stays.
+    for name in "df":
+        (dataset / "jpg" / f"{name}.png").unlink(missing_ok=True)
+        os.mkfifo(dataset / "jpg" / f"{name}.png")
+    draw_picture(dataset / "jpg" / "e.png")
+    launcher = subprocess.Popen(
+        [*TWO_PROCESSES, *evaluation(dataset, "--skip-bad-images", "--output", tmp_path / "out")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        wait_for_reader(dataset / "jpg" / "d.png", launcher)
+        second = next(process for process in children(launcher.pid) if is_rank(process, 1))
+        os.kill(second, signal.SIGKILL)
+        out, err = launcher.communicate(timeout=60)
+    finally:
+        launcher.terminate()  # where the test did not come so far; it takes its processes with it
+        launcher.wait()
+    assert launcher.returncode == 1
+    assert out == ""
+    assert f"Signal 9 (SIGKILL) received by PID {second}" in err
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def wait_for_reader(pipe, process, seconds=120):
+    """Returns as soon as somebody, of a process that still runs, has opened a named pipe to read it."""
+    end = time.monotonic() + seconds
+    while process.poll() is None and time.monotonic() < end:
+        try:
+            os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+            return
+        except OSError as error:
+            assert error.errno == errno.ENXIO  # nobody reads yet
+            time.sleep(0.05)
+    pytest.fail(f"nobody has read {pipe}")
+
+
+def children(process):
+    """The ids of the processes that a process has started and that still run."""
+    files = Path(f"/proc/{process}/task").glob("*/children")
+    return [int(child) for file in files for child in file.read_text().split()]
+
+
+def is_rank(process, rank):
+    return f"RANK={rank}".encode() in Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
 
 
 def test_scales_are_an_option(measure, tmp_path):
