@@ -1,6 +1,6 @@
 """Average precision of many queries at once, from similarities alone: no ranking is written down."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -41,11 +41,40 @@ def score_query(place_of: Mapping[str, int], query: Query, similarities: np.ndar
         similarities: (N,).
     """
     positives = query.good | query.ok
-    to_find = [place_of[name] for name in positives - query.junk if name in place_of]
-    junk = [place_of[name] for name in query.junk if name in place_of]
-    ranks = ranks_of(np.array([*to_find, *junk], np.int64), similarities)
-    found, passed_over = np.sort(ranks[: len(to_find)]), np.sort(ranks[len(to_find) :])
-    return average_precision((found - np.searchsorted(passed_over, found)).tolist(), len(positives))
+    ranks = ranks_of_names(place_of, positives | query.junk, similarities)
+    return average_precision(found_at(query, ranks).tolist(), len(positives))
+
+
+def found_at(query: Query, ranks: Mapping[str, int]) -> np.ndarray:
+    """Where a query's positives are in its ranking once junk is taken out of that.
+
+    Args:
+        query: with its labels; an image that is junk as well is taken out.
+        ranks: of all its labelled images that are in the database, from 0, with junk; others may be there.
+
+    Returns:
+        (K,) int64, from 0, rising; one for each positive that is in the database and no junk.
+    """
+    found, passed_over = (
+        np.sort(np.array([ranks[name] for name in names if name in ranks], np.int64))
+        for names in ((query.good | query.ok) - query.junk, query.junk)
+    )
+    return found - np.searchsorted(passed_over, found)
+
+
+def ranks_of_names(
+    place_of: Mapping[str, int], names: Collection[str], similarities: np.ndarray
+) -> dict[str, int]:
+    """Ranks, from 0, of the images of these names by `ranks_of`; of those that are in the database.
+
+    Args:
+        place_of: each image's place in the database.
+        names: in any order.
+        similarities: (N,).
+    """
+    known = [name for name in names if name in place_of]
+    places = np.array([place_of[name] for name in known], np.int64)
+    return dict(zip(known, ranks_of(places, similarities).tolist(), strict=True))
 
 
 def ranks_of(places: np.ndarray, similarities: np.ndarray) -> np.ndarray:
