@@ -9,12 +9,13 @@ from itertools import islice
 from pathlib import Path
 
 from utils.archives import Limits, members, unpack
-from utils.atomic_files import replace_folder
+from utils.atomic_files import replace_file, replace_folder
 from utils.dataset_recipes import ALIKE, AUTHORS_WEIGHTS, WEIGHTS, Part
 from utils.download import download
 from utils.errors import BadFileError, UserError
-from utils.file_names import IMAGES_FOLDER
+from utils.file_names import DISTRACTORS_LIST, IMAGES_FOLDER
 from utils.oxford_paris import pictures_below
+from utils.revisited_dataset import read_distractors
 
 log = logging.getLogger(__name__)
 
@@ -174,6 +175,9 @@ def fetch_file(path: Path, mirrors: Sequence[str], insecure_hosts: Collection[st
 def add_distractors(folder: Path, pictures: Path, target: Path) -> Path:
     """Makes a data set of another one and a tree of further pictures, by hard links where possible.
 
+    It gets a list of the names of those pictures, one a line, beside the folder of images: where the labels
+    say which images are in the database, it tells the distractors from what is there by accident.
+
     Args:
         folder: the data set.
         pictures: the tree.
@@ -207,6 +211,9 @@ def add_distractors(folder: Path, pictures: Path, target: Path) -> Path:
             else:
                 link_files({path.name: path}, draft)
         link_files(files, draft / IMAGES_FOLDER)
+        listed = [*read_distractors(folder), *(Path(name).stem for name in files)]
+        with replace_file(draft / DISTRACTORS_LIST) as file:
+            file.write("".join(f"{name}\n" for name in listed).encode(errors="surrogateescape"))
     return target
 
 

@@ -11,6 +11,7 @@ WEIGHTS_DIR = Path("weights")
 IMAGES_FOLDER = "jpg"
 LABELS_FOLDER = "lab"
 QUERY_SUFFIX = "_query.txt"
+DISTRACTORS_LIST = "distractors.txt"
 MINI = "Mini"
 MINI_SETTINGS = "mini.json"
 

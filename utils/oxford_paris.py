@@ -4,7 +4,8 @@ import logging
 import math
 import os
 import unicodedata
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from utils.errors import UserError
@@ -53,7 +54,7 @@ CORRUPT_PARIS_IMAGES = frozenset(
 
 @dataclass(frozen=True)
 class Query:
-    """A query: the part of an image of the database inside a box, and the labels of other images for it."""
+    """A query: the part of an image inside a box, and the labels of the database's images for it."""
 
     name: str
     image: str
@@ -65,16 +66,23 @@ class Query:
 
 @dataclass(frozen=True)
 class RetrievalDataset:
-    """A database of images, in the order of their file names, and the queries to it, in that of theirs."""
+    """A database of images, in the order of their file names, and the queries to it, in that of theirs.
+
+    The revisited sets have their labels' order for both, and several protocols.
+    """
 
     folder: Path
     images: dict[str, Path]
     """Image name, the file's name without its suffix, to file."""
     queries: list[Query]
+    query_images: dict[str, Path]
+    """Name to file of each query's image, which may be in the database or not."""
+    protocols: dict[str, list[Query]] = field(default_factory=dict)
+    """By the name of a protocol the queries, as above, with its labels; none where there is only one."""
 
     def query_pictures(self) -> list[Picture]:
         """What each query shows the network."""
-        return [Picture(self.images[query.image], query.box) for query in self.queries]
+        return [Picture(self.query_images[query.image], query.box) for query in self.queries]
 
 
 def find_dataset(dataset: str, datasets_dir: Path) -> Path:
@@ -115,7 +123,7 @@ def read_dataset(folder: Path) -> RetrievalDataset:
     Raises:
         UserError: a folder is missing or empty, a query file is malformed, or its image is not there.
     """
-    images = _read_images(_subfolder(folder, IMAGES_FOLDER))
+    images = read_images(folder)
     queries = _read_queries(_subfolder(folder, LABELS_FOLDER), images)
     unknown = {name for query in queries for name in query.good | query.ok | query.junk} - images.keys()
     if unknown:
@@ -123,9 +131,67 @@ def read_dataset(folder: Path) -> RetrievalDataset:
             "note: the labels name %d images that are not in %s (%s): as positives they count as never found",
             len(unknown),
             folder / IMAGES_FOLDER,
-            _some(unknown),
+            some_of(unknown),
         )
-    return RetrievalDataset(folder, images, queries)
+    return RetrievalDataset(folder, images, queries, {query.image: images[query.image] for query in queries})
+
+
+def read_images(folder: Path) -> dict[str, Path]:
+    """Finds a data set's images, name to file, in the order of their files' names.
+
+    Files that are no images, and images that were published corrupt, are left out with a note.
+
+    Raises:
+        UserError: there are none, two have one name, or a name is none that a label can hold.
+    """
+    folder = _subfolder(folder, IMAGES_FOLDER)
+    images: dict[str, Path] = {}
+    ignored, left_out = [], []
+    for path in sorted(folder.iterdir(), key=lambda path: path.name):
+        if not is_image_name(path.name) or path.is_dir():
+            ignored.append(path.name)
+        elif any(unicodedata.category(character) in UNSPEAKABLE for character in path.name):
+            raise UserError(f"{path.name!a} in {folder} has a name that no label can hold: rename it")
+        elif path.stem in CORRUPT_PARIS_IMAGES:
+            left_out.append(path.stem)
+        elif path.stem in images:
+            raise UserError(f"{images[path.stem]} and {path.name} are one image name, {path.stem}: keep one")
+        else:
+            images[path.stem] = path
+    if ignored:
+        log.warning(
+            "note: ignored %d files in %s that are no images (%s)",
+            len(ignored),
+            folder,
+            some_of(ignored),
+        )
+    if left_out:
+        log.warning(
+            "note: left out %d images that were published corrupt (%s)", len(left_out), some_of(left_out)
+        )
+    if not images:
+        raise UserError(f"no images in {folder}: they lie right in it, not in folders of their own")
+    return images
+
+
+def read_text(path: Path) -> str:
+    """The text in a file.
+
+    Raises:
+        UserError: it is not there, or is no text.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")  # Windows' editors put a mark before the text
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as text: {error}") from error
+
+
+def some_of(names: Collection[str]) -> str:
+    """The first few of the names, for a note."""
+    first = sorted(names)[:3]
+    return ", ".join(first) + (", ..." if len(names) > len(first) else "")
 
 
 def check_queries(dataset: RetrievalDataset, longer_side: int) -> None:
@@ -148,36 +214,6 @@ def _subfolder(folder: Path, name: str) -> Path:
     return subfolder
 
 
-def _read_images(folder: Path) -> dict[str, Path]:
-    images: dict[str, Path] = {}
-    ignored, left_out = [], []
-    for path in sorted(folder.iterdir(), key=lambda path: path.name):
-        if not is_image_name(path.name) or path.is_dir():
-            ignored.append(path.name)
-        elif any(unicodedata.category(character) in UNSPEAKABLE for character in path.name):
-            raise UserError(f"{path.name!a} in {folder} has a name that no label can hold: rename it")
-        elif path.stem in CORRUPT_PARIS_IMAGES:
-            left_out.append(path.stem)
-        elif path.stem in images:
-            raise UserError(f"{images[path.stem]} and {path.name} are one image name, {path.stem}: keep one")
-        else:
-            images[path.stem] = path
-    if ignored:
-        log.warning(
-            "note: ignored %d files in %s that are no images (%s)",
-            len(ignored),
-            folder,
-            _some(ignored),
-        )
-    if left_out:
-        log.warning(
-            "note: left out %d images that were published corrupt (%s)", len(left_out), _some(left_out)
-        )
-    if not images:
-        raise UserError(f"no images in {folder}: they lie right in it, not in folders of their own")
-    return images
-
-
 def _read_queries(folder: Path, images: dict[str, Path]) -> list[Query]:
     files = sorted(folder.glob(f"*{QUERY_SUFFIX}"), key=lambda path: path.name)
     if not files:
@@ -187,7 +223,7 @@ def _read_queries(folder: Path, images: dict[str, Path]) -> list[Query]:
 
 def _read_query(path: Path, images: dict[str, Path]) -> Query:
     name = path.name.removesuffix(QUERY_SUFFIX)
-    fields = _read_text(path).strip().rsplit(maxsplit=4)
+    fields = read_text(path).strip().rsplit(maxsplit=4)
     try:
         image, *sides = fields
         x1, y1, x2, y2 = box = tuple(float(side) for side in sides)
@@ -204,20 +240,5 @@ def _read_query(path: Path, images: dict[str, Path]) -> Query:
 
 def _read_names(path: Path) -> frozenset[str]:
     """The image names in a file, one a line."""
-    lines = (line.strip() for line in _read_text(path).splitlines())
+    lines = (line.strip() for line in read_text(path).splitlines())
     return frozenset(line for line in lines if line)
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")  # Windows' editors put a mark before the text
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as text: {error}") from error
-
-
-def _some(names: list[str] | set[str]) -> str:
-    """The first few of the names, for a note."""
-    first = sorted(names)[:3]
-    return ", ".join(first) + (", ..." if len(names) > len(first) else "")

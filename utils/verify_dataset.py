@@ -15,7 +15,7 @@ from utils.image_loading import UnreadableImageError, picture_size, read_image
 from utils.imagenet import FOLDER as IMAGENET
 from utils.imagenet import read_training_images, read_validation_images, read_wnids
 from utils.oxford_paris import CORRUPT_PARIS_IMAGES, RetrievalDataset, pictures_below, read_dataset
-from utils.revisited_labels import read_labels
+from utils.revisited_dataset import has_revisited_labels, read_revisited_dataset
 from utils.stop_signals import ignore_interrupts
 
 CHUNK = 16
@@ -29,18 +29,22 @@ def verify(folder: Path) -> None:
     """Checks a data set, prints what there is and then each problem, one a line.
 
     Raises:
-        UserError: there are problems.
+        UserError: there are problems, or one that leaves nothing to check.
     """
     if (folder / LABELS_FOLDER).is_dir() or folder.name in EXPECTED:
         data = read_dataset(folder)
         images = list(data.images.values())
         print(f"{folder}: {len(images)} images, {len(data.queries)} queries")
         problems = [*wrong_counts(data), *missing_images(data), *boxes_outside(data)]
+    elif folder.name in REVISITED_LABELS or has_revisited_labels(folder):
+        data = read_revisited_dataset(folder)
+        images = list(dict.fromkeys([*data.images.values(), *data.query_images.values()]))
+        print(f"{folder}: {len(data.images)} images, {len(data.queries)} queries")
+        problems = list(boxes_outside(data))
     else:
         images = [path for path in pictures_below(folder) if path.stem not in CORRUPT_PARIS_IMAGES]
         print(f"{folder}: {len(images)} images")
         problems = [] if images else [f"no images in {folder} or the folders in it"]
-        problems += missing_revisited(folder)
         problems += wrong_classes(folder)
     problems += undecodable(images)
     for problem in problems:
@@ -78,20 +82,6 @@ def boxes_outside(data: RetrievalDataset) -> Iterator[str]:
         if not inside or x1 >= x2 or y1 >= y2:
             box = f"{x1:g} {y1:g} {x2:g} {y2:g}"
             yield f"query {query.name}: its box {box} leaves its image, {width} x {height}"
-
-
-def missing_revisited(folder: Path) -> Iterator[str]:
-    """Names the images of a revisited data set that are not there."""
-    if folder.name not in REVISITED_LABELS:
-        return
-    labels = folder / Path(REVISITED_LABELS[folder.name][0]).with_suffix(".json")
-    if not labels.is_file():
-        yield f"{labels} is missing: run Prepare_Datasets.py {folder.name}"
-        return
-    named = read_labels(labels)
-    there = {path.stem for path in (folder / IMAGES_FOLDER).iterdir()}
-    for name in sorted({*named["imlist"], *named["qimlist"]} - there):
-        yield f"the labels name {name}, which is not in {folder / IMAGES_FOLDER}"
 
 
 def wrong_classes(folder: Path) -> Iterator[str]:
