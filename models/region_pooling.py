@@ -98,7 +98,7 @@ def region_mean(features: Tensor, grid: CellGrid) -> Tensor:
         (N, R, C), of the features' type.
     """
     cells = features.permute(0, 2, 3, 1).flatten(1, 2)
-    return _averaging_matrix(grid, features.device, features.dtype) @ cells
+    return averaging_matrix(grid, features.device, features.dtype) @ cells
 
 
 def _range_max(x: Tensor, cells: Range, dim: int) -> Tensor:
@@ -110,8 +110,8 @@ def _range_max(x: Tensor, cells: Range, dim: int) -> Tensor:
 
 
 @lru_cache(maxsize=256)
-def _averaging_matrix(grid: CellGrid, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """(R, h·w) matrix whose product with a map's cells is each region's mean."""
+def averaging_matrix(grid: CellGrid, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """(R, h·w) matrix whose product with a map's cells is each region's mean, 0 off the region."""
     rows = []
     for level in grid.levels:
         for top, below in level.rows:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.attention import ContextAwareRegionalAttention
-from models.region_pooling import cell_grid, region_max, region_mean
+from models.region_pooling import CellGrid, cell_grid, region_max, region_mean
 from models.whitening import Whitening
 
 Pooling = Literal["ra", "rmac", "mac"]
@@ -91,12 +91,21 @@ class RetrievalNetwork(nn.Module):
             map_height, map_width = features.shape[-2:]
             grid = cell_grid(image_size, (map_height, map_width), self.levels, self.stride)
             regions = region_max(features, grid)
-            if self.pooling == "ra":
-                weights = self.attention(region_mean(features, grid), features.mean((2, 3)))
-            else:
-                weights = torch.ones_like(regions[..., 0])
+            weights = self.region_weights(features, grid)
         if self.whitening is not None:
             regions = self.whitening(regions)
         regions = F.normalize(regions, dim=2)
         descriptors = (weights.unsqueeze(1) @ regions).squeeze(1) / weights.shape[1]
         return F.normalize(descriptors, dim=1)
+
+    def region_weights(self, features: Tensor, grid: CellGrid) -> Tensor:
+        """Weight of each R-MAC region, greater than 0, (N, R): the head's for `ra`, 1 otherwise.
+
+        Args:
+            features: (N, C, h, w) float32 feature maps.
+            grid: the regions, of a map of h × w cells.
+        """
+        if self.pooling == "ra":
+            return self.attention(region_mean(features, grid), features.mean((2, 3)))
+        regions = sum(len(level.rows) * len(level.columns) for level in grid.levels)
+        return features.new_ones(len(features), regions)
