@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -12,6 +13,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 Item = TypeVar("Item")
+
+PATIENCE = timedelta(days=2)
+"""How long a process waits for the others, whose parts may take longer; torchrun ends it when one dies."""
 
 
 class Ranks(NamedTuple):
@@ -72,7 +76,7 @@ def joined_ranks(device: torch.device) -> Iterator[Ranks]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield Ranks(dist.get_rank(), world, device)
     finally:

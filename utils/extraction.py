@@ -1,11 +1,12 @@
 """What a network says of pictures: decoded, batched by size, computed and brought back to the CPU."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from models.backbones import Backbone
 from utils.errors import UserError
@@ -46,20 +47,57 @@ def network_outputs(
         UserError: a value is not finite, the memory does not suffice, or a worker died.
     """
     weight = next(network.backbone.parameters())
+    on_gpu = weight.device.type == "cuda"
+    copies = torch.cuda.Stream(weight.device) if on_gpu else None
+    running: tuple[list[int], Tensor] | None = None
     for batch in size_batches(pictures, longer_side, batch_size, workers):
         if isinstance(batch, BadPicture):
             yield batch
             continue
-        try:
-            with torch.inference_mode():
-                images = backbone.normalise(batch.pixels.to(weight.device)).to(weight.dtype)
-                values = network(images).cpu().numpy()
-        except RuntimeError as error:
-            if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-                raise UserError("the memory does not suffice: try a smaller --batch-size or --S") from error
-            raise
-        finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
-        if not finite.all():
-            first = pictures[batch.indices[int(finite.argmin())]].path
-            raise UserError(f"what the network says of {first} is not finite: try --precision float32")
-        yield Output(batch.indices, values)
+        with told_of_failures(), torch.inference_mode():
+            pixels = to_device(batch.pixels, weight.device, copies)
+            values = network(backbone.normalise(pixels).to(weight.dtype))
+        # A GPU is only told what to do. Meanwhile the batch before is waited for and the next decoded.
+        if running is not None:
+            yield finished(pictures, *running)
+        running = (batch.indices, values)
+    if running is not None:
+        yield finished(pictures, *running)
+
+
+def to_device(pixels: Tensor, device: torch.device, copies: torch.cuda.Stream | None) -> Tensor:
+    """Brings pixels to the device; to a GPU beside what it computes, in the stream `copies`."""
+    if copies is None:
+        return pixels.to(device)
+    with torch.cuda.stream(copies):
+        there = pixels.pin_memory().to(device, non_blocking=True)
+    computing = torch.cuda.current_stream(device)
+    computing.wait_stream(copies)
+    there.record_stream(computing)  # or its memory would be given away once Python forgets it
+    return there
+
+
+def finished(pictures: Sequence[Picture], indices: list[int], values: Tensor) -> Output:
+    """Waits for a batch's values and checks them.
+
+    Raises:
+        UserError: a value is not finite, or the memory did not suffice.
+    """
+    with told_of_failures():
+        array = values.cpu().numpy()
+    finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
+    if not finite.all():
+        first = pictures[indices[int(finite.argmin())]].path
+        raise UserError(f"what the network says of {first} is not finite: try --precision float32")
+    return Output(indices, array)
+
+
+@contextmanager
+def told_of_failures() -> Iterator[None]:
+    """Turns what torch raises where memory is short into a user error."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise UserError("the memory does not suffice: try a smaller --batch-size or --S") from error
+        raise
