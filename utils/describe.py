@@ -1,7 +1,8 @@
-"""Descriptors of pictures, one row each."""
+"""Descriptors of pictures, one row each, in memory or in a store on disk."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +10,8 @@ from tqdm import tqdm
 
 from models.backbones import Backbone
 from models.retrieval_network import RetrievalNetwork
+from utils.descriptor_rows import Rows
+from utils.descriptor_store import DescriptorStore, picture_key
 from utils.distributed import Ranks
 from utils.errors import UserError
 from utils.extraction import network_outputs
@@ -19,9 +22,9 @@ log = logging.getLogger(__name__)
 
 
 class Descriptors(NamedTuple):
-    """One row a picture, (N, D) float32, and the pictures that could not be decoded, whose rows are zero."""
+    """One row a picture that could be decoded, (N, D), in their order; why the others could not, by place."""
 
-    rows: np.ndarray
+    rows: Rows
     bad: dict[int, UnreadableImageError]
 
 
@@ -36,8 +39,10 @@ def describe(
     ranks: Ranks,
     skip_bad_images: bool = False,
     title: str = "images",
+    store: DescriptorStore | None = None,
+    names: Sequence[str] | None = None,
 ) -> Descriptors:
-    """Describes pictures by a network; each of several processes a part, and all get the whole.
+    """Describes pictures by a network; each of several processes a part.
 
     Args:
         network: in evaluation mode, on its device.
@@ -49,17 +54,31 @@ def describe(
         ranks: the processes that share the work.
         skip_bad_images: go on after a picture that cannot be decoded.
         title: what the progress bar calls the pictures.
+        store: where descriptors are kept and, of pictures described before, found; None to keep them in
+            memory.
+        names: what the store calls the pictures; their files' names if not given.
+
+    Returns:
+        The descriptors; only of use in the process that leads.
 
     Raises:
         UnreadableImageError: a picture cannot be decoded, unless those are skipped.
-        UserError: a descriptor is not finite, the memory does not suffice, or a worker died.
+        UserError: a descriptor is not finite, the memory or the disk does not suffice, a worker died, or the
+            processes do not share the store.
     """
-    mine = ranks.share(range(len(pictures)))
+    sizes = {"longer_side": longer_side, "batch_size": batch_size, "workers": workers}
+    names = [picture.path.name for picture in pictures] if names is None else names
+    keys = [picture_key(picture, name) for picture, name in zip(pictures, names, strict=True)]
+    pending = [place for place in range(len(pictures)) if store is None or keys[place] not in store]
+    if store is not None and len(pending) < len(pictures):
+        log.info("%d of %d %s are in %s", len(pictures) - len(pending), len(pictures), title, store.folder)
+    pending = ranks.gather(pending if ranks.leads else [])  # the store may have grown since the others looked
+    mine = [pending[place] for place in ranks.share(range(len(pending)))]
     rows: np.ndarray | None = None
     bad: dict[int, UnreadableImageError] = {}
-    sizes = {"longer_side": longer_side, "batch_size": batch_size, "workers": workers}
-    bar = tqdm(total=len(mine), desc=title, unit="image", disable=None if ranks.leads else True)
-    with bar:
+    empty: list[int] = []
+    bar = tqdm(total=len(mine), desc=title, unit="image", disable=None if ranks.leads and mine else True)
+    with bar, _flushed(store):
         for output in network_outputs(network, backbone, [pictures[place] for place in mine], **sizes):
             if isinstance(output, BadPicture):
                 if not skip_bad_images:
@@ -67,16 +86,21 @@ def describe(
                 bad[mine[output.index]] = output.error
                 bar.update()
                 continue
-            if rows is None:
-                rows = np.zeros((len(pictures), output.values.shape[1]), np.float32)
-            rows[[mine[index] for index in output.indices]] = output.values
-            bar.update(len(output.indices))
+            places = [mine[index] for index in output.indices]
+            values = output.values.reshape(len(places), -1)
+            empty += [place for place, value in zip(places, values, strict=True) if not value.any()]
+            if store is not None:
+                store.add([keys[place] for place in places], values)
+            else:
+                if rows is None:
+                    rows = np.zeros((len(pictures), values.shape[1]), np.float32)
+                rows[places] = values
+            bar.update(len(places))
+
     bad = dict(sorted(ranks.gather(list(bad.items()))))
-    widths = ranks.gather([] if rows is None else [rows.shape[1]])
-    if not widths:
+    empty = sorted(ranks.gather(empty))
+    if len(bad) == len(pictures):
         raise UserError(f"none of the {len(pictures)} {title} can be decoded")
-    rows = ranks.add_up_array(np.zeros((len(pictures), widths[0]), np.float32) if rows is None else rows)
-    empty = [place for place in np.flatnonzero(~rows.any(axis=1)) if place not in bad]
     if empty and ranks.leads:
         log.warning(
             "note: the network sees nothing in %d %s (%s the first), whose descriptors are zero",
@@ -84,4 +108,30 @@ def describe(
             title,
             pictures[empty[0]].path,
         )
-    return Descriptors(rows, bad)
+    kept = [place for place in range(len(pictures)) if place not in bad]
+    if store is not None:
+        return Descriptors(_stored(store, [keys[place] for place in kept]), bad)
+    width = max(ranks.gather([0 if rows is None else rows.shape[1]]))
+    rows = ranks.add_up_array(np.zeros((len(pictures), width), np.float32) if rows is None else rows)
+    return Descriptors(rows[kept] if bad else rows, bad)
+
+
+@contextmanager
+def _flushed(store: DescriptorStore | None) -> Iterator[None]:
+    """Writes to the disk, at the end or after a failure, what a store has taken in."""
+    try:
+        yield
+    finally:
+        if store is not None:
+            store.flush()
+
+
+def _stored(store: DescriptorStore, keys: Sequence[str]) -> Rows:
+    store.read()
+    absent = [key for key in keys if key not in store]
+    if absent:
+        raise UserError(
+            f"{len(absent)} descriptors are not in {store.folder}: it must be one folder for all processes, "
+            "on a file system that their computers share"
+        )
+    return store.rows(keys)
