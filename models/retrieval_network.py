@@ -22,6 +22,11 @@ def resize(images: Tensor, scale: float) -> Tensor:
     return F.interpolate(images, size=size, mode="bilinear", align_corners=False)
 
 
+def mean_direction(found: Sequence[Tensor]) -> Tensor:
+    """The direction, of length 1, of the mean of some (..., D) vectors; a single one as it is."""
+    return found[0] if len(found) == 1 else F.normalize(torch.stack(list(found)).sum(0), dim=-1)
+
+
 class RetrievalNetwork(nn.Module):
     """Describes each image by one vector of length 1.
 
@@ -69,8 +74,7 @@ class RetrievalNetwork(nn.Module):
         Returns:
             (N, D) float32, each of Euclidean length 1.
         """
-        found = [self.describe_once(resize(images, scale)) for scale in self.scales]
-        return found[0] if len(found) == 1 else F.normalize(torch.stack(found).sum(0), dim=1)
+        return mean_direction([self.describe_once(resize(images, scale)) for scale in self.scales])
 
     def describe_once(self, images: Tensor) -> Tensor:
         """Describes images of one size, (N, 3, H, W) -> (N, D), as they are."""
