@@ -1,40 +1,55 @@
-"""Evaluates image retrieval on Oxford5k, Paris6k, the Mini benchmark or any folder of their layout.
+"""Evaluates image retrieval on Oxford5k, Paris6k, their revisited forms, Mini or any folder of their layout.
 
 Every image of the data set and every query box becomes one descriptor; each query ranks all images by the
 dot product with its own; the ranking is scored by average precision, once as it is and once after query
 expansion. The scores go to standard output, everything else to standard error.
 
     python Measure_OxfordParis.py --dataset Oxford
-    torchrun --nproc-per-node 4 Measure_OxfordParis.py --dataset Oxford105k
+    torchrun --nproc-per-node 4 Measure_OxfordParis.py --dataset Oxford105k --descriptors descriptors
 """
 
 import logging
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from models.attention import Activation
 from models.backbones import BACKBONES, DEFAULT_BACKBONE
+from models.compared_poolings import ComparedPoolings
 from models.retrieval_network import Pooling
-from utils import arguments, report
+from utils import arguments, comparison, report
+from utils.approximate_search import SearchKind, build_index, report_recall, similarities_by
 from utils.atomic_files import check_writable
-from utils.compute_ap import check_program, compute_ap_by_binary
+from utils.compute_ap import check_program
+from utils.database_augmentation import augment_database
 from utils.describe import describe
-from utils.device import PRECISIONS, choose_device, suitable_batch_size, suitable_workers
-from utils.distributed import joined_ranks, launched_device, log_level
+from utils.descriptor_rows import columns
+from utils.descriptor_settings import descriptor_settings
+from utils.descriptor_store import DescriptorStore, StorePrecision, open_store
+from utils.device import PRECISIONS, choose_device, compiled, suitable_batch_size, suitable_workers
+from utils.distributed import Ranks, joined_ranks, launched_device, log_level
 from utils.errors import UserError, run_command
-from utils.file_names import DATASETS_DIR, LABELS_FOLDER, MINI, RANKINGS_FOLDER, WEIGHTS_DIR
+from utils.evaluate import (
+    PLAIN,
+    Scores,
+    for_results,
+    format_scores,
+    named_rankings,
+    score,
+    searches,
+    without_positives,
+)
+from utils.file_names import DATASETS_DIR, MINI, WEIGHTS_DIR
 from utils.image_loading import Picture, UnreadableImageError
 from utils.mini_benchmark import prepare_mini
-from utils.oxford_paris import RetrievalDataset, check_queries, find_dataset, read_dataset
-from utils.query_expansion import expand_queries
-from utils.ranking import first_places, rank, similarities
-from utils.scoring import score_queries
+from utils.oxford_paris import check_queries, find_dataset, read_dataset
+from utils.ranking import similarities
+from utils.revisited_dataset import has_revisited_labels, read_revisited_dataset
 from utils.weights import load_network
 
 log = logging.getLogger(__name__)
@@ -47,19 +62,28 @@ def main(
     weights_dir: str | Path = WEIGHTS_DIR,
     backbone: str = DEFAULT_BACKBONE,
     pooling: Pooling = arguments.POOLING,
+    compare: Sequence[Pooling] = (),
     whiten: bool = True,
     S: int = arguments.LONGER_SIDE,
     L: int = arguments.LEVELS,
     activation: Activation = arguments.ACTIVATION,
     scales: Sequence[float] = arguments.SCALES,
+    search: SearchKind = arguments.SEARCH,
     qe: int = arguments.EXPANSION,
+    alpha: float = arguments.ALPHA,
+    dba: int = arguments.AUGMENTATION,
+    diffusion: int = arguments.DIFFUSION,
+    diffusion_alpha: float = arguments.DIFFUSION_ALPHA,
     device: str = arguments.DEVICE,
     precision: str = arguments.PRECISION,
+    compile: bool = False,
     batch_size: int | None = None,
     workers: int | None = None,
     seed: int = arguments.SEED,
     skip_bad_images: bool = False,
     eval_binary: str | Path | None = None,
+    descriptors: str | Path | None = None,
+    store_precision: StorePrecision = arguments.STORE_PRECISION,
     output: str | Path | None = None,
 ) -> dict[str, object]:
     """Evaluates one network on one data set; the parameters are the command line's options.
@@ -76,12 +100,14 @@ def main(
     datasets_dir, weights_dir = Path(datasets_dir), Path(weights_dir)
     if eval_binary is not None:
         check_program(eval_binary := Path(eval_binary))
-    if output is not None:
-        check_writable(output := Path(output))
+    for folder in (output, descriptors):
+        if folder is not None:
+            check_writable(Path(folder))
     torch_device = choose_device(launched_device(device))
     batch_size = suitable_batch_size(torch_device) if batch_size is None else batch_size
     workers = suitable_workers(torch_device) if workers is None else workers
     settings |= {"device": str(torch_device), "batch_size": batch_size, "workers": workers}
+    poolings = list(compare) or [pooling]
 
     seconds: dict[str, float] = {}
     with joined_ranks(torch_device) as ranks:
@@ -89,12 +115,14 @@ def main(
             folder = (
                 prepare_mini(datasets_dir, seed) if dataset == MINI else find_dataset(dataset, datasets_dir)
             )
-            data = read_dataset(folder)
+            data = read_revisited_dataset(folder) if has_revisited_labels(folder) else read_dataset(folder)
+            if data.protocols and eval_binary is not None:
+                raise UserError("--eval-binary knows nothing of the revisited protocols: leave it out")
             check_queries(data, S)
             network = load_network(
                 backbone,
                 weights_dir=weights_dir,
-                pooling=pooling,
+                pooling="ra" if "ra" in poolings else poolings[0],
                 levels=L,
                 whiten=whiten,
                 activation=activation,
@@ -102,15 +130,26 @@ def main(
                 device=torch_device,
                 dtype=PRECISIONS[precision],
             )
+            if compile:
+                network.backbone = compiled(network.backbone)
+            if compare:
+                network = ComparedPoolings(network, poolings)
+            store = None
+            if descriptors is not None:
+                made_with = descriptor_settings(settings | {"pooling": ",".join(poolings)}, weights_dir)
+                store = shared_store(Path(descriptors), made_with, store_precision, ranks)
 
         # One descriptor for every image of the database and for every query box.
         common = {"longer_side": S, "batch_size": batch_size, "workers": workers, "ranks": ranks}
+        common |= {"store": store}
         with timed(seconds, "queries"):
             entry = BACKBONES[backbone]
             try:
-                queries = describe(network, entry, data.query_pictures(), title="queries", **common).rows
+                queries = describe(network, entry, data.query_pictures(), title="queries", **common).rows[:]
             except UnreadableImageError as error:
-                query = next(query.name for query in data.queries if data.images[query.image] == error.path)
+                query = next(
+                    query.name for query in data.queries if data.query_images[query.image] == error.path
+                )
                 raise UserError(f"query {query}: {error}; a query cannot be left out") from error
         with timed(seconds, "images"):
             pictures = [Picture(path) for path in data.images.values()]
@@ -119,78 +158,86 @@ def main(
         return {}
     for error in found.bad.values():
         log.warning("note: left out %s", error)
-    kept = [place for place in range(len(pictures)) if place not in found.bad]
     names = [name for place, name in enumerate(data.images) if place not in found.bad]
-    database = found.rows[kept]
     rate = len(names) / seconds["images"]
     log.info("described %d images in %.1f s (%.2f a second)", len(names), seconds["images"], rate)
     if output is not None:
-        report.start(output)
-        report.write_descriptors(output, names, database, [query.name for query in data.queries], queries)
+        report.start(output := Path(output))
+        if store is None:
+            query_names = [query.name for query in data.queries]
+            report.write_descriptors(output, names, found.rows, query_names, queries)
 
-    # Search, score, and once more with expanded queries.
-    with timed(seconds, "search"):
-        similar = similarities(queries, database)
-    if output is not None:
-        report.write_rankings(output, named_rankings(data, names, similar))
-    with timed(seconds, "scoring"):
-        precisions = score(data, names, similar, eval_binary)
-    without = [query for query, precision in precisions.items() if np.isnan(precision)]
-    if without:
+    # For each pooling, one if none are compared: search, score, and once more with what that found.
+    scores: dict[str, dict[str, Scores]] = {}
+    width = queries.shape[1] // len(poolings)
+    for place, compared in enumerate(poolings):
+        dimensions = slice(place * width, (place + 1) * width)
+        own_queries, database = queries[:, dimensions], columns(found.rows, dimensions)
+        if dba:
+            with timed(seconds, "database augmentation"):
+                database = augment_database(database, dba)
+        similarities_to = partial(similarities, database=database)
+        if search != "exact":
+            with timed(seconds, "index"):
+                index = build_index(search, database, seed)
+                settings |= report_recall(index, own_queries, database)
+            similarities_to = partial(similarities_by, index, count=len(database))
+        ways = {"qe": qe, "alpha": alpha, "diffusion": diffusion, "diffusion_alpha": diffusion_alpha}
+        scores[compared] = {}
+        steps = searches(own_queries, database, similarities_to, **ways)
+        for way, similar in timed_steps(seconds, steps):
+            if way == PLAIN and place == 0 and output is not None:
+                report.write_rankings(output, named_rankings(data, names, similar))
+            with timed(seconds, "scoring"):
+                scores[compared][way] = score(data, names, similar, eval_binary)
+    first = scores[poolings[0]]
+    if without := without_positives(first[PLAIN]):
         log.warning("note: queries without positives are left out of the mean: %s", ", ".join(without))
-    expanded_precisions = None
-    if qe:
-        with timed(seconds, "query expansion"):
-            expanded = expand_queries(queries, database, first_places(similar, qe))
-            expanded_precisions = score(data, names, similarities(expanded, database), eval_binary)
 
     results = {
         "settings": settings,
         "images": len(names),
         "images_left_out": [str(error.path) for error in found.bad.values()],
         "queries": len(queries),
-        "mAP": report.mean_average_precision(precisions),
-        "mAP_query_expansion": report.mean_average_precision(expanded_precisions or {}),
-        "AP": precisions,
-        "AP_query_expansion": expanded_precisions,
+        **for_results(first),
         "seconds": seconds,
         "versions": report.versions(torch_device),
     }
+    if compare:
+        differences = comparison.differences(scores, seed)
+        results |= {"compared": {name: for_results(of_one) for name, of_one in scores.items()}}
+        results |= {"differences": comparison.for_json(differences)}
     if output is not None:
         report.write_results(output, results)
-    print(report.format_scores(precisions))
-    if expanded_precisions is not None:
-        print("Query expansion...")
-        print(report.format_scores(expanded_precisions))
+    if compare:
+        print(comparison.format_comparison(scores, differences))
+        return results
+    for way, of_search in first.items():
+        if way != PLAIN:
+            print(f"{way.capitalize()}...")
+        print(format_scores(of_search))
     return results
 
 
-def named_rankings(data: RetrievalDataset, names: Sequence[str], similar: np.ndarray) -> dict[str, list[str]]:
-    """Each query's ranking as image names, the most similar first."""
-    return {
-        query.name: [names[place] for place in ranking]
-        for query, ranking in zip(data.queries, rank(similar), strict=True)
-    }
+def shared_store(
+    folder: Path, made_with: dict[str, object], precision: StorePrecision, ranks: Ranks
+) -> DescriptorStore:
+    """Opens a store in all processes; the first makes it, where there is none."""
+    if ranks.leads:
+        open_store(folder, made_with, precision=precision, verify=False)
+    ranks.gather([])
+    return open_store(folder, made_with, precision=precision)
 
 
-def score(
-    data: RetrievalDataset, names: Sequence[str], similar: np.ndarray, eval_binary: Path | None
-) -> dict[str, float]:
-    """Average precision of each query, 0..1, computed here or by a compiled copy of VGG's program."""
-    if eval_binary is None:
-        return score_queries(data.queries, names, similar)
-    if spaced := [name for name in names if len(name.split()) > 1]:
-        raise UserError(f"VGG's program cannot read image names with spaces, such as {spaced[0]!r}")
-    with tempfile.TemporaryDirectory() as folder:
-        report.write_rankings(Path(folder), named_rankings(data, names, similar))
-        return {
-            query.name: compute_ap_by_binary(
-                eval_binary,
-                data.folder / LABELS_FOLDER / query.name,
-                report.ranking_file(Path(folder) / RANKINGS_FOLDER, query.name),
-            )
-            for query in data.queries
-        }
+def timed_steps(
+    seconds: dict[str, float], steps: Iterator[tuple[str, np.ndarray]]
+) -> Iterator[tuple[str, np.ndarray]]:
+    """The steps of a search, the time that each takes noted under its name."""
+    start = time.perf_counter()
+    for name, similar in steps:
+        seconds[name] = round(seconds.get(name, 0.0) + time.perf_counter() - start, 3)
+        yield name, similar
+        start = time.perf_counter()
 
 
 @contextmanager
@@ -198,7 +245,7 @@ def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
     """Adds the time spent inside to a stage's seconds."""
     start = time.perf_counter()
     yield
-    seconds[stage] = round(time.perf_counter() - start, 3)
+    seconds[stage] = round(seconds.get(stage, 0.0) + time.perf_counter() - start, 3)
 
 
 def command_line(words: Sequence[str] | None = None) -> None:
@@ -207,7 +254,7 @@ def command_line(words: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--dataset",
         default="Oxford",
-        help="a folder in --datasets-dir or anywhere: Oxford, Paris, Oxford105k, ...; Mini draws itself",
+        help="a folder in --datasets-dir or anywhere: Oxford, Paris, ROxford, ...; Mini draws itself",
     )
     arguments.add_backbone_options(parser)
     arguments.add_attention_options(parser)
@@ -215,11 +262,14 @@ def command_line(words: Sequence[str] | None = None) -> None:
     arguments.add_picture_options(parser)
     arguments.add_run_options(parser)
     parser.add_argument(
-        "--qe",
-        type=arguments.at_least(arguments.LEAST["qe"]),
-        default=arguments.EXPANSION,
-        help="images averaged with the query for its expansion; 0 for none",
+        "--compare",
+        type=arguments.pooling_list,
+        default=(),
+        metavar="POOLING,...",
+        help="poolings, such as ra,rmac,mac, whose scores are printed side by side",
     )
+    arguments.add_store_options(parser)
+    arguments.add_search_options(parser)
     parser.add_argument("--skip-bad-images", action="store_true", help="leave out what cannot be decoded")
     parser.add_argument("--eval-binary", type=Path, help="score with this compiled compute_ap of VGG's")
     parser.add_argument("--output", type=Path, help="folder for results.json, descriptors.npz and rankings/")

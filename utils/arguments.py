@@ -8,6 +8,9 @@ from typing import NoReturn, get_args
 from models.attention import Activation
 from models.backbones import BACKBONES, DEFAULT_BACKBONE
 from models.retrieval_network import Pooling
+from utils import diffusion
+from utils.approximate_search import SearchKind
+from utils.descriptor_store import StorePrecision
 from utils.device import PRECISIONS
 from utils.errors import UserError
 from utils.file_names import DATASETS_DIR, WEIGHTS_DIR
@@ -28,6 +31,14 @@ ACTIVATION: Activation = "tanh"
 EXPANSION = 5
 """Images averaged with the query for its expansion."""
 
+ALPHA = 0.0
+AUGMENTATION = 0
+DIFFUSION = 0
+DIFFUSION_ALPHA = diffusion.ALPHA
+SEARCH: SearchKind = "exact"
+STORE_PRECISION: StorePrecision = "float32"
+"""Of searches and of a descriptor store."""
+
 DEVICE = "auto"
 PRECISION = "float32"
 SEED = 0
@@ -38,10 +49,12 @@ CHOICES: dict[str, Sequence[str]] = {
     "pooling": get_args(Pooling),
     "activation": get_args(Activation),
     "precision": tuple(PRECISIONS),
+    "search": get_args(SearchKind),
+    "store_precision": get_args(StorePrecision),
 }
 LEAST = {
     **{"S": 1, "L": 1, "batch_size": 1, "workers": 0, "seed": 0},
-    **{"qe": 0, "min_side": 1, "components": 1, "samples": 1},
+    **{"qe": 0, "dba": 0, "diffusion": 0, "min_side": 1, "components": 1, "samples": 1},
 }
 """What the options that several scripts share may be."""
 
@@ -110,6 +123,22 @@ def not_negative(text: str) -> float:
     return number
 
 
+def share(text: str) -> float:
+    """An argument type: a number from 0 to less than 1."""
+    number = not_negative(text)
+    if number >= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to less than 1")
+    return number
+
+
+def pooling_list(text: str) -> tuple[str, ...]:
+    """An argument type: at least two different poolings, with commas between."""
+    poolings = tuple(text.split(","))
+    if len(poolings) < 2 or len(set(poolings)) < len(poolings) or set(poolings) - set(CHOICES["pooling"]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not two or more of {','.join(CHOICES['pooling'])}")
+    return poolings
+
+
 def scale_list(text: str) -> tuple[float, ...]:
     """An argument type: numbers greater than 0, with commas between."""
     return tuple(positive(part) for part in text.split(","))
@@ -154,6 +183,60 @@ def add_descriptor_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--no-whiten", dest="whiten", action="store_false", help="leave the PCA whitening out")
 
 
+def add_store_options(parser: argparse.ArgumentParser) -> None:
+    """Options of what is kept of the descriptors."""
+    group = parser.add_argument_group("descriptor store")
+    group.add_argument(
+        "--descriptors",
+        type=Path,
+        help="folder that keeps each descriptor, where a killed run goes on and the next one finds them",
+    )
+    group.add_argument(
+        "--store-precision",
+        choices=CHOICES["store_precision"],
+        default=STORE_PRECISION,
+        help="number type of the descriptors there",
+    )
+
+
+def add_search_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the ways to search and search again."""
+    group = parser.add_argument_group("search")
+    group.add_argument(
+        "--search", choices=CHOICES["search"], default=SEARCH, help="exactly, or by an index of FAISS's"
+    )
+    group.add_argument(
+        "--qe",
+        type=at_least(LEAST["qe"]),
+        default=EXPANSION,
+        help="images averaged with the query for its expansion; 0 for none",
+    )
+    group.add_argument(
+        "--alpha",
+        type=not_negative,
+        default=ALPHA,
+        help="these images count by their similarity to this power; 0 for all alike",
+    )
+    group.add_argument(
+        "--dba",
+        type=at_least(LEAST["dba"]),
+        default=AUGMENTATION,
+        help="nearest neighbours that each image of the database is averaged with; 0 for none",
+    )
+    group.add_argument(
+        "--diffusion",
+        type=at_least(LEAST["diffusion"]),
+        default=DIFFUSION,
+        help="neighbours of an image in the graph that similarities spread over at last; 0 for no diffusion",
+    )
+    group.add_argument(
+        "--diffusion-alpha",
+        type=share,
+        default=DIFFUSION_ALPHA,
+        help="share that goes on from image to image; less for small databases",
+    )
+
+
 def add_picture_options(parser: argparse.ArgumentParser, longer_side: int = LONGER_SIDE) -> None:
     """Options that say how pictures come to the network; `longer_side` is the default of S."""
     group = parser.add_argument_group("pictures")
@@ -176,6 +259,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--datasets-dir", type=Path, default=DATASETS_DIR, help="folder of the data sets")
     group.add_argument("--device", default=DEVICE, help="auto, cpu, cuda, or one GPU as cuda:1")
     group.add_argument("--precision", choices=CHOICES["precision"], default=PRECISION, help="of the backbone")
+    group.add_argument("--compile", action="store_true", help="have torch compile the backbone first")
     group.add_argument(
         "--workers",
         type=at_least(LEAST["workers"]),

@@ -54,6 +54,10 @@ class StoredRows:
                 is_run = local[-1] - local[0] == len(local) - 1 and (np.diff(local) == 1).all()
                 yield places, shard[local[0] : local[-1] + 1] if is_run else shard[local]
 
+    def columns(self, chosen: slice) -> "StoredRows":
+        """These descriptors with some of their dimensions alone."""
+        return StoredRows([shard[:, chosen] for shard in self._shards], self._numbers)
+
 
 Rows = np.ndarray | StoredRows
 """A database of descriptors, (N, D), by its place."""
@@ -67,3 +71,8 @@ def row_blocks(database: Rows) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     for start in range(0, len(database), BLOCK):
         rows = database[start : start + BLOCK]
         yield np.arange(start, start + len(rows)), rows
+
+
+def columns(database: Rows, chosen: slice) -> Rows:
+    """A database's descriptors with some of their dimensions alone, (N, d), not copied."""
+    return database.columns(chosen) if isinstance(database, StoredRows) else database[:, chosen]

@@ -4,6 +4,7 @@ import os
 import re
 
 import torch
+from torch import nn
 
 from utils.errors import UserError
 
@@ -53,3 +54,8 @@ def suitable_workers(device: torch.device) -> int:
     """How many processes should decode pictures; 0 for the one that computes."""
     cores = os.cpu_count() or 1
     return min(cores, GPU_WORKERS) if device.type == "cuda" else cores // CORES_A_CPU_WORKER
+
+
+def compiled(backbone: nn.Module) -> nn.Module:
+    """A backbone that torch compiles when it meets its first image, with sizes of images left open."""
+    return torch.compile(backbone, dynamic=True)

@@ -3,7 +3,7 @@
 import json
 import math
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -65,15 +65,17 @@ def write_descriptors(
         )
 
 
-def write_rankings(output: Path, rankings: Mapping[str, Sequence[str]]) -> None:
+def write_rankings(output: Path, rankings: Iterable[tuple[str, Sequence[str]]]) -> None:
     """Writes rankings/<query>.rnk, image names one a line, and takes away those of an earlier run."""
     folder = output / RANKINGS_FOLDER
     make_folder(folder)
-    for query, names in rankings.items():
+    queries = set()
+    for query, names in rankings:
+        queries.add(query)
         with replace_file(ranking_file(folder, query)) as file:
             file.write("".join(f"{name}\n" for name in names).encode())
     for path in folder.glob(f"*{RANKING_SUFFIX}"):
-        if path.name.removesuffix(RANKING_SUFFIX) not in rankings:
+        if path.name.removesuffix(RANKING_SUFFIX) not in queries:
             path.unlink()
 
 
