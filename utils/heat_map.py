@@ -13,7 +13,7 @@ from utils.image_loading import Picture, load_pixels
 COLORS = "inferno"
 """matplotlib's name of the colours: their lightness rises evenly, so grey print keeps their order."""
 
-OPACITY = 0.65
+OPACITY = 0.7
 """Share of the colours in a heat map; the rest is the picture."""
 
 CAPTION = "from the least (dark) to the greatest weight (bright) of each picture"
