@@ -144,6 +144,11 @@ def test_curves_differ_in_colour_and_line_style_and_are_named(monkeypatch, tmp_p
         np.testing.assert_array_equal(line.get_xydata(), np.column_stack([recall, precision]))
 
 
+def test_a_name_with_dollars_is_no_formula(tmp_path):
+    draw_precision_recall(tmp_path / "a.png", {r"$\nonsense{$": precision_recall([0], 1)})
+    assert near(drawn(tmp_path / "a.png"), (0, 0, 0)).any()
+
+
 def test_attention_stands_beside_its_picture_on_the_scale_of_its_weights(monkeypatch, tmp_path):
     heat = np.array([[0.5, 0.6], [0.7, 0.9]])
     _, figure = texts(monkeypatch, lambda: draw_attention(tmp_path / "a.png", WHITE, heat))

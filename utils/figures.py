@@ -172,7 +172,10 @@ def draw_precision_recall(path: Path, curves: Mapping[str, tuple[np.ndarray, np.
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     if curves:
-        figure.legend(loc="outside upper center", ncols=2, fontsize=8, handlelength=3.5, frameon=False)
+        place = "outside upper center"
+        legend = figure.legend(loc=place, ncols=2, fontsize=8, handlelength=3.5, frameon=False)
+        for text in legend.get_texts():
+            text.set_parse_math(False)  # a name with dollars is no formula
     save(figure, path)
 
 
