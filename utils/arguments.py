@@ -77,11 +77,12 @@ def check_options(options: Mapping[str, object]) -> None:
 class ArgumentParser(argparse.ArgumentParser):
     """A parser whose complaints are user errors like all others, and that takes no abbreviations."""
 
-    def __init__(self, description: str) -> None:
+    def __init__(self, description: str, **options: object) -> None:
         super().__init__(
             description=description,
             allow_abbrev=False,
             formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            **options,
         )
 
     def error(self, message: str) -> NoReturn:
@@ -144,13 +145,13 @@ def scale_list(text: str) -> tuple[float, ...]:
     return tuple(positive(part) for part in text.split(","))
 
 
-def add_backbone_options(parser: argparse.ArgumentParser, levels: int = LEVELS) -> None:
-    """Options of all jobs that look at regions through a backbone; `levels` is the default of L."""
+def add_backbone_options(
+    parser: argparse.ArgumentParser, levels: int = LEVELS, backbone: str = DEFAULT_BACKBONE
+) -> None:
+    """Options of all jobs that look at regions through a backbone, with the defaults of L and of that."""
     group = parser.add_argument_group("network")
     group.add_argument("--weights-dir", type=Path, default=WEIGHTS_DIR, help="folder of the weight files")
-    group.add_argument(
-        "--backbone", choices=CHOICES["backbone"], default=DEFAULT_BACKBONE, help="frozen network"
-    )
+    group.add_argument("--backbone", choices=CHOICES["backbone"], default=backbone, help="frozen network")
     group.add_argument("--L", type=at_least(LEAST["L"]), default=levels, help="number of R-MAC levels")
 
 
@@ -255,16 +256,21 @@ def add_picture_options(parser: argparse.ArgumentParser, longer_side: int = LONG
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Options that say where the data are and how to compute."""
+    parser.add_argument("--datasets-dir", type=Path, default=DATASETS_DIR, help="folder of the data sets")
+    parser.add_argument(
+        "--seed", type=at_least(LEAST["seed"]), default=SEED, help="of whatever is drawn at random"
+    )
+    parser.add_argument("--compile", action="store_true", help="have torch compile the backbone first")
+    add_device_options(parser)
+
+
+def add_device_options(parser: argparse.ArgumentParser) -> None:
+    """Options that say how to compute."""
     group = parser.add_argument_group("run")
-    group.add_argument("--datasets-dir", type=Path, default=DATASETS_DIR, help="folder of the data sets")
     group.add_argument("--device", default=DEVICE, help="auto, cpu, cuda, or one GPU as cuda:1")
     group.add_argument("--precision", choices=CHOICES["precision"], default=PRECISION, help="of the backbone")
-    group.add_argument("--compile", action="store_true", help="have torch compile the backbone first")
     group.add_argument(
         "--workers",
         type=at_least(LEAST["workers"]),
         help="processes that decode images, 0 for the one that computes; what suits the device if not given",
-    )
-    group.add_argument(
-        "--seed", type=at_least(LEAST["seed"]), default=SEED, help="of whatever is drawn at random"
     )

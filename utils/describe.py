@@ -26,6 +26,8 @@ class Descriptors(NamedTuple):
 
     rows: Rows
     bad: dict[int, UnreadableImageError]
+    keys: list[str]
+    """What a store calls each row's picture."""
 
 
 def describe(
@@ -109,11 +111,12 @@ def describe(
             pictures[empty[0]].path,
         )
     kept = [place for place in range(len(pictures)) if place not in bad]
+    kept_keys = [keys[place] for place in kept]
     if store is not None:
-        return Descriptors(_stored(store, [keys[place] for place in kept]), bad)
+        return Descriptors(_stored(store, kept_keys), bad, kept_keys)
     width = max(ranks.gather([0 if rows is None else rows.shape[1]]))
     rows = ranks.add_up_array(np.zeros((len(pictures), width), np.float32) if rows is None else rows)
-    return Descriptors(rows[kept] if bad else rows, bad)
+    return Descriptors(rows[kept] if bad else rows, bad, kept_keys)
 
 
 @contextmanager

@@ -72,6 +72,11 @@ class DescriptorStore:
     def __len__(self) -> int:
         return len(self._numbers)
 
+    @property
+    def stored(self) -> int:
+        """Descriptors on disk, those that later ones stand for included."""
+        return sum(len(shard.keys) for shard in self._shards.values())
+
     def read(self, verify: bool = True) -> None:
         """Looks for shards that were not there before, this process's own and others'.
 
@@ -86,7 +91,7 @@ class DescriptorStore:
             if path.stem in self._shards or not path.with_suffix(SHARD_ROWS_SUFFIX).exists():
                 continue
             shard = _read_shard(path, verify)
-            start = sum(len(known.keys) for known in self._shards.values())
+            start = self.stored
             self._shards[path.stem] = shard
             self._numbers.update({key: start + row for row, key in enumerate(shard.keys)})
             self._serial = max(self._serial, int(path.stem.split("-")[1]))
@@ -122,6 +127,27 @@ class DescriptorStore:
         """
         if self._new:
             self._write(len(self._new))
+
+    def compact(self, keys: Sequence[str]) -> None:
+        """Drops all but the descriptors of these keys, of which a kill at any moment loses none.
+
+        They are written again before what was there is deleted.
+
+        Raises:
+            KeyError: one is not in the store.
+            UserError: they cannot be written.
+        """
+        old = list(self._shards)
+        rows = self.rows(keys)
+        for start in range(0, len(keys), SHARD_ROWS):
+            block = slice(start, start + SHARD_ROWS)
+            self.add(keys[block], rows[block])
+        self.flush()
+        for name in old:
+            (self.folder / name).with_suffix(SHARD_RECORD_SUFFIX).unlink(missing_ok=True)
+            (self.folder / name).with_suffix(SHARD_ROWS_SUFFIX).unlink(missing_ok=True)
+        self._shards, self._numbers = {}, {}
+        self.read(verify=False)
 
     def _write(self, count: int) -> None:
         """Writes a shard of the first `count` new descriptors: rows, then the record by which they count."""

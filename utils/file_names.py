@@ -37,6 +37,11 @@ DESCRIPTORS = "descriptors.npz"
 RANKINGS_FOLDER = "rankings"
 RANKING_SUFFIX = ".rnk"
 
+# an index of a folder of pictures
+SEARCH_INDEX = Path("search_index")
+CATALOGUE = "catalogue.json"
+INDEX_STORE = "descriptors"
+
 # a descriptor store
 STORE_SETTINGS = "store.json"
 SHARD_PREFIX = "shard-"

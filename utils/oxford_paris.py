@@ -106,11 +106,19 @@ def is_image_name(name: str) -> bool:
 
 
 def pictures_below(folder: Path) -> list[Path]:
-    """All image files in a folder and the folders in it, links followed, hidden ones left out."""
+    """All image files in a folder and the folders in it, links followed, hidden ones left out.
+
+    A folder to which several links lead, or a link inside itself, is looked into once. What is no file, such
+    as a pipe, which would be waited for, or a link to nothing, is left out too.
+    """
     found = []
+    seen = {os.path.realpath(folder)}
     for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(parent, name) for name in names if is_image_name(name)]
+        below = {name: os.path.realpath(Path(parent, name)) for name in folders if not name.startswith(".")}
+        folders[:] = sorted(name for name, place in below.items() if place not in seen)
+        seen.update(below.values())
+        paths = [Path(parent, name) for name in names if is_image_name(name)]
+        found += [path for path in paths if path.is_file()]
     return sorted(found)
 
 

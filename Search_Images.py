@@ -1,0 +1,317 @@
+"""Searches one's own photographs: describes a folder of them once, then finds those that show the same thing.
+
+Results go to standard output, a line a picture: rank, similarity and path, with tabs between. Everything else
+goes to standard error.
+
+    python Search_Images.py index ~/Pictures
+    python Search_Images.py query holiday.jpg --box 120 80 640 560 --html results.html
+"""
+
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from models.attention import Activation
+from models.backbones import BACKBONES
+from models.retrieval_network import Pooling, RetrievalNetwork
+from utils import arguments
+from utils.atomic_files import check_writable, make_folder, replace_file
+from utils.describe import describe as describe_pictures
+from utils.descriptor_settings import descriptor_settings
+from utils.descriptor_store import StorePrecision, open_store
+from utils.device import PRECISIONS, choose_device, suitable_batch_size, suitable_workers
+from utils.distributed import Ranks
+from utils.errors import UserError, run_command
+from utils.file_names import INDEX_STORE, SEARCH_INDEX, WEIGHTS_DIR
+from utils.image_loading import Box, Picture, check_box
+from utils.oxford_paris import pictures_below
+from utils.picture_index import PictureIndex, check_same_folder, read_index, write_index
+from utils.result_page import shown
+from utils.saved_settings import check_same_settings
+from utils.search_page import write_search_page
+from utils.weights import load_network
+
+log = logging.getLogger(__name__)
+
+BACKBONE = "efficientnet_lite0"
+"""The default here, since it needs no download."""
+
+TOP = 20
+
+
+class Match(NamedTuple):
+    """A picture that was found: its rank from 1, its similarity to the query, -1..1, and its file."""
+
+    rank: int
+    similarity: float
+    path: Path
+
+
+def describe(
+    pictures: Sequence[str | Path | Picture],
+    *,
+    weights_dir: str | Path = WEIGHTS_DIR,
+    backbone: str = BACKBONE,
+    pooling: Pooling = arguments.POOLING,
+    whiten: bool = True,
+    S: int = arguments.LONGER_SIDE,
+    L: int = arguments.LEVELS,
+    activation: Activation = arguments.ACTIVATION,
+    scales: Sequence[float] = arguments.SCALES,
+    device: str = arguments.DEVICE,
+    precision: str = arguments.PRECISION,
+    batch_size: int | None = None,
+    workers: int | None = None,
+) -> np.ndarray:
+    """Describes image files, or the parts of them that Picture(path, box) tells of.
+
+    The options are those of the command line.
+
+    Returns:
+        (N, D) float32, each of Euclidean length 1.
+
+    Raises:
+        UserError: a picture cannot be decoded, or an option does not fit.
+    """
+    options = dict(locals())
+    chosen = [picture if isinstance(picture, Picture) else Picture(Path(picture)) for picture in pictures]
+    arguments.check_options(options)
+    network, how = prepare(options)
+    return describe_pictures(network, BACKBONES[backbone], chosen, title="pictures", **how).rows[:]
+
+
+def index(
+    folder: str | Path,
+    *,
+    index: str | Path = SEARCH_INDEX,
+    weights_dir: str | Path = WEIGHTS_DIR,
+    backbone: str = BACKBONE,
+    pooling: Pooling = arguments.POOLING,
+    whiten: bool = True,
+    S: int = arguments.LONGER_SIDE,
+    L: int = arguments.LEVELS,
+    activation: Activation = arguments.ACTIVATION,
+    scales: Sequence[float] = arguments.SCALES,
+    device: str = arguments.DEVICE,
+    precision: str = arguments.PRECISION,
+    batch_size: int | None = None,
+    workers: int | None = None,
+    store_precision: StorePrecision = arguments.STORE_PRECISION,
+) -> PictureIndex:
+    """Indexes all pictures in a folder and the folders in it; the options are those of the command line.
+
+    Pictures that the index holds and that have not changed are not looked at again, those that are gone are
+    forgotten. What cannot be decoded is left out and listed. A run that was killed leaves the index as it was
+    before; the next one goes on where it was. `index` is the index's own folder.
+
+    Raises:
+        UserError: there are no pictures, the index is of others or made with other options, or it cannot be
+            written.
+    """
+    options = dict(locals())
+    arguments.check_options(options)
+    folder, index, weights_dir = Path(folder), Path(index), Path(weights_dir)
+    if not folder.is_dir():
+        raise UserError(f"no folder of pictures at {folder}")
+    check_writable(index)
+    check_same_folder(index, folder)
+    paths = pictures_below(folder)
+    if not paths:
+        raise UserError(f"no pictures in {folder} or the folders in it")
+
+    settings = descriptor_settings(options, weights_dir)
+    network, how = prepare(options)
+    make_folder(index)
+    store = open_store(index / INDEX_STORE, settings, precision=store_precision)
+    found = describe_pictures(
+        network,
+        BACKBONES[backbone],
+        [Picture(path) for path in paths],
+        skip_bad_images=True,
+        title="pictures",
+        store=store,
+        names=[str(path.relative_to(folder)) for path in paths],
+        **how,
+    )
+    for error in found.bad.values():
+        log.warning("note: left out %s", shown(str(error)))
+    write_index(index, folder, found.keys, settings, store)
+    return read_index(index)
+
+
+def search(
+    picture: str | Path,
+    *,
+    box: Box | None = None,
+    index: str | Path | PictureIndex = SEARCH_INDEX,
+    top: int = TOP,
+    weights_dir: str | Path = WEIGHTS_DIR,
+    device: str = arguments.DEVICE,
+    html: str | Path | None = None,
+) -> list[Match]:
+    """Finds the pictures of an index that are most similar to a picture, or to the part of it inside a box.
+
+    Args:
+        picture: an image file, of the index or not. Of its equals in the index it comes first itself.
+        box: x1, y1, x2, y2 in its pixels; all of it if not given.
+        index: the index's own folder; or an index that is read already, which saves the time to read it.
+        top: how many to find, at most.
+        weights_dir: the weights folder that the index was made with.
+        device: where to compute.
+        html: a page to write with thumbnails and, where attention was used, what it looked at.
+
+    Returns:
+        The matches by falling similarity.
+
+    Raises:
+        UserError: there is no index, it was made with other weights, or the picture cannot be decoded.
+    """
+    for path in [] if html is None else [Path(html)]:
+        check_writable(path.parent)
+    opened = index if isinstance(index, PictureIndex) else read_index(Path(index))
+    query = Picture(Path(picture), box)
+    if box is not None:
+        check_box(query, opened.settings["S"])
+    options = {"activation": arguments.ACTIVATION, **opened.settings, "device": device}
+    options |= {"weights_dir": Path(weights_dir), "batch_size": 1, "workers": 0}
+    now = descriptor_settings(options, Path(weights_dir))
+    check_same_settings(opened.folder, opened.settings, json.loads(json.dumps(now)))
+
+    itself = None if box is not None else opened.place_of(query)
+    network, how = prepare(options)
+    if itself is None:
+        entry = BACKBONES[str(options["backbone"])]
+        descriptor = describe_pictures(network, entry, [query], title="query", **how).rows[0]
+    else:
+        descriptor = opened.rows[np.array([itself])][0]
+    nearest = opened.nearest(descriptor, top, itself)
+    matches = [
+        Match(rank, similarity, opened.path(place))
+        for rank, (place, similarity) in enumerate(nearest, start=1)
+    ]
+    if html is not None:
+        write_search_page(Path(html), query, matches, network, opened)
+    return matches
+
+
+def prepare(options: dict[str, object]) -> tuple[RetrievalNetwork, dict[str, object]]:
+    """The network that options by name tell of, and how to describe pictures by it."""
+    torch_device = choose_device(str(options["device"]))
+    batch_size, workers = options["batch_size"], options["workers"]
+    network = loaded_network(
+        str(options["backbone"]),
+        Path(str(options["weights_dir"])),
+        options["pooling"],
+        options["whiten"],
+        options["L"],
+        options["activation"],
+        tuple(options["scales"]),
+        torch_device,
+        str(options["precision"]),
+    )
+    return network, {
+        "longer_side": options["S"],
+        "batch_size": suitable_batch_size(torch_device) if batch_size is None else batch_size,
+        "workers": suitable_workers(torch_device) if workers is None else workers,
+        "ranks": Ranks(0, 1, torch_device),
+    }
+
+
+@lru_cache(maxsize=1)
+def loaded_network(
+    backbone: str,
+    weights_dir: Path,
+    pooling: Pooling,
+    whiten: bool,
+    levels: int,
+    activation: Activation,
+    scales: tuple[float, ...],
+    device: torch.device,
+    precision: str,
+) -> RetrievalNetwork:
+    """The network of `load_network`, the last one kept: many searches read the weights once."""
+    return load_network(
+        backbone,
+        weights_dir=weights_dir,
+        pooling=pooling,
+        levels=levels,
+        whiten=whiten,
+        activation=activation,
+        scales=scales,
+        device=device,
+        dtype=PRECISIONS[precision],
+    )
+
+
+def run_index(options: dict[str, object]) -> None:
+    """The command `index`: says what there is then."""
+    made = index(**options)
+    print(f"{len(made.names)} pictures of {shown(str(made.folder))} are in {shown(str(options['index']))}")
+
+
+def run_query(options: dict[str, object]) -> None:
+    """The command `query`: prints the matches, and writes them as JSON where asked."""
+    json_file = options.pop("json")
+    if json_file is not None:
+        check_writable(json_file.parent)
+    matches = search(**options)
+    if json_file is not None:
+        told = {
+            "query": str(options["picture"]),
+            "box": options["box"],
+            "matches": [match._asdict() | {"path": str(match.path)} for match in matches],
+        }
+        with replace_file(json_file) as file:
+            file.write(json.dumps(told, indent=2).encode() + b"\n")
+    for match in matches:
+        print(f"{match.rank}\t{match.similarity:.4f}\t{shown(str(match.path))}")
+
+
+def command_line(words: Sequence[str] | None = None) -> None:
+    """Reads the options, of this process if none are given, and runs one of the commands."""
+    parser = arguments.ArgumentParser(__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True, metavar="index|query")
+
+    indexing = commands.add_parser(
+        "index", description="Describes a folder of pictures, or what is new in it."
+    )
+    indexing.add_argument("folder", type=Path, help="pictures, in folders or not")
+    arguments.add_backbone_options(indexing, backbone=BACKBONE)
+    arguments.add_attention_options(indexing)
+    arguments.add_descriptor_options(indexing)
+    arguments.add_picture_options(indexing)
+    arguments.add_device_options(indexing)
+    indexing.add_argument(
+        "--store-precision",
+        choices=arguments.CHOICES["store_precision"],
+        default=arguments.STORE_PRECISION,
+        help="number type of the descriptors in the index",
+    )
+
+    querying = commands.add_parser("query", description="Finds the pictures most similar to one.")
+    querying.add_argument("picture", type=Path, help="an image file, of the index or not")
+    querying.add_argument(
+        "--box", type=float, nargs=4, metavar=("x1", "y1", "x2", "y2"), help="part of it, in its pixels"
+    )
+    querying.add_argument("--top", type=arguments.at_least(1), default=TOP, help="how many to find")
+    querying.add_argument("--json", type=Path, help="file to write the matches to")
+    querying.add_argument("--html", type=Path, help="page to write, with pictures and what attention saw")
+    querying.add_argument("--weights-dir", type=Path, default=WEIGHTS_DIR, help="folder of the weight files")
+    querying.add_argument("--device", default=arguments.DEVICE, help="auto, cpu, cuda, or one GPU as cuda:1")
+
+    for command in (indexing, querying):
+        command.add_argument("--index", type=Path, default=SEARCH_INDEX, help="the index's own folder")
+    options = vars(parser.parse_args(words))
+    {"index": run_index, "query": run_query}[options.pop("command")](options)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    sys.exit(run_command(command_line))

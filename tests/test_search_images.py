@@ -1,0 +1,350 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import draw_picture
+from PIL import Image
+
+import Search_Images
+from utils import descriptor_store, size_batches
+from utils.errors import UserError, run_command
+from utils.image_loading import Picture
+from utils.picture_index import read_index
+
+ROOT = Path(__file__).parents[1]
+FAST = ["--S", "64", "--pooling", "rmac", "--no-whiten", "--device", "cpu", "--workers", "0"]
+SETTINGS = {"S": 64, "pooling": "rmac", "whiten": False, "device": "cpu", "workers": 0}
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of six pictures, two of them in folders of their own."""
+    folder = tmp_path / "pictures"
+    for seed, name in enumerate(["a.png", "b.png", "c.png", "d.jpg", "more/e.png", "more/still/f.png"]):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        draw_picture(folder / name, seed)
+    return folder
+
+
+@pytest.fixture
+def command(tmp_path, capsys, monkeypatch):
+    """Runs the command line in this process: status, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        status = run_command(lambda: Search_Images.command_line([str(word) for word in words]))
+        return status, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def indexed(command, pictures):
+    assert command("index", pictures, *FAST)[0] == 0
+    return pictures
+
+
+def described(monkeypatch):
+    """The names of the files that are decoded from now on."""
+    seen = []
+    load_pixels = size_batches.load_pixels
+
+    def note(picture, longer_side):
+        seen.append(picture.path.name)
+        return load_pixels(picture, longer_side)
+
+    monkeypatch.setattr(size_batches, "load_pixels", note)
+    return seen
+
+
+def test_a_picture_of_the_index_comes_back_first_and_others_by_falling_dot_product(command, indexed):
+    vectors = Search_Images.describe(sorted(indexed.rglob("*.*g")), **SETTINGS)
+    paths = [str(path) for path in sorted(indexed.rglob("*.*g"))]
+    for place, path in enumerate(paths):
+        status, out, _ = command("query", path, "--top", "4")
+        assert status == 0
+        rows = [line.split("\t") for line in out.splitlines()]
+        similar = vectors @ vectors[place]
+        expected = np.argsort(-similar)[:4]
+        assert [row[0] for row in rows] == ["1", "2", "3", "4"]
+        assert [row[2] for row in rows] == [paths[other] for other in expected]
+        assert rows[0][2] == path
+        assert [float(row[1]) for row in rows] == pytest.approx(similar[expected].tolist(), abs=1e-4)
+
+
+def test_only_new_and_changed_pictures_are_described_again_and_gone_ones_forgotten(
+    command, indexed, monkeypatch
+):
+    seen = described(monkeypatch)
+    command("index", indexed, *FAST)
+    assert seen == []
+    draw_picture(indexed / "new.png", 50)
+    draw_picture(indexed / "b.png", 51, size=(72, 48))
+    (indexed / "more" / "e.png").unlink()
+    status, out, _ = command("index", indexed, *FAST)
+    assert status == 0
+    assert sorted(seen) == ["b.png", "new.png"]
+    assert out.startswith("6 pictures of ")
+    index = read_index(Path("search_index"))
+    assert index.names == ["a.png", "b.png", "c.png", "d.jpg", "more/still/f.png", "new.png"]
+    np.testing.assert_allclose(
+        index.rows[:],
+        Search_Images.describe([index.path(place) for place in range(6)], **SETTINGS),
+        atol=1e-6,
+    )
+
+
+def test_the_store_is_tidied_once_most_of_it_no_longer_counts(command, indexed):
+    store = Path("search_index", "descriptors")
+    for round_number in range(3):
+        for seed, path in enumerate(sorted(indexed.rglob("*.png"))):
+            draw_picture(path, 100 * round_number + seed, size=(64, 56 + 8 * round_number))
+        assert command("index", indexed, *FAST)[0] == 0
+        stored = sum(len(np.load(path)) for path in store.glob("*.npy"))
+        assert stored <= 12
+    index = read_index(Path("search_index"))
+    np.testing.assert_allclose(
+        index.rows[:],
+        Search_Images.describe([index.path(place) for place in range(6)], **SETTINGS),
+        atol=1e-6,
+    )
+
+
+def test_of_equal_pictures_the_one_that_is_searched_for_comes_first(command, pictures):
+    shutil.copy(pictures / "c.png", pictures / "a copy.png")
+    command("index", pictures, *FAST)
+    for name in ("a copy.png", "c.png"):
+        _, out, _ = command("query", pictures / name, "--top", "2")
+        found = [Path(line.split("\t")[2]).name for line in out.splitlines()]
+        assert found[0] == name
+        assert sorted(found) == ["a copy.png", "c.png"]
+
+
+def test_a_box_is_searched_for_as_that_part_of_the_picture(command, indexed):
+    _, out, _ = command("query", indexed / "a.png", "--box", "0", "0", "40", "40", "--top", "6")
+    (query,) = Search_Images.describe([Picture(indexed / "a.png", (0, 0, 40, 40))], **SETTINGS)
+    index = read_index(Path("search_index"))
+    expected = [str(index.path(place)) for place in np.argsort(-index.rows[:] @ query)]
+    assert [line.split("\t")[2] for line in out.splitlines()] == expected
+    status, out, err = command("query", indexed / "a.png", "--box", "70", "0", "90", "40")
+    assert (status, out) == (2, "")
+    assert err.startswith("error: the box 70 0 90 40 has no pixel inside")
+
+
+def test_pictures_outside_the_index_are_searched_for_and_python_gets_the_same(command, indexed, tmp_path):
+    shutil.copy(indexed / "d.jpg", tmp_path / "elsewhere.jpg")
+    _, out, _ = command("query", tmp_path / "elsewhere.jpg", "--json", "found.json")
+    matches = Search_Images.search(tmp_path / "elsewhere.jpg", device="cpu")
+    assert matches[0].path == indexed / "d.jpg"
+    assert matches[0].similarity == pytest.approx(1, abs=1e-5)
+    again = Search_Images.search(tmp_path / "elsewhere.jpg", index=read_index(Path("search_index")), top=2)
+    assert again == matches[:2]
+    written = json.loads(Path("found.json").read_text())
+    assert written["query"] == str(tmp_path / "elsewhere.jpg")
+    assert written["box"] is None
+    assert [match["path"] for match in written["matches"]] == [
+        line.split("\t")[2] for line in out.splitlines()
+    ]
+    assert [match["similarity"] for match in written["matches"]] == [match.similarity for match in matches]
+
+
+def test_hostile_names_and_files_are_handled(command, pictures):
+    hostile = [
+        "quote\"'.png",
+        "<script>alert(1)<&amp;.png",
+        "line\nbreak\ttab.png",
+        os.fsdecode(b"stray\xff byte.png"),
+    ]
+    for seed, name in enumerate(hostile, start=20):
+        draw_picture(pictures / "plain.png", seed)
+        (pictures / "plain.png").rename(pictures / name)
+    (pictures / "empty.jpg").write_bytes(b"")
+    (pictures / "truncated.png").write_bytes((pictures / "a.png").read_bytes()[:-200])
+    Image.new("1", (20000, 10000)).save(pictures / "huge.png")  # 200 megapixels in a few bytes
+    frames = [Image.new("RGB", (64, 48), color) for color in ("red", "blue")]
+    frames[0].save(pictures / "animated.gif", save_all=True, append_images=frames[1:])
+    Image.new("RGB", (64, 48), "red").save(pictures / "still.png")
+    os.mkfifo(pictures / "pipe.jpg")
+    (pictures / "no file.png").symlink_to(pictures / "nowhere.png")
+    (pictures / "again").symlink_to(pictures)
+    (pictures / "notes.txt").write_text("no picture")
+
+    status, out, err = command("index", pictures, *FAST)
+    assert status == 0, err
+    assert out == f"{6 + 4 + 2} pictures of {pictures} are in search_index\n"
+    names = read_index(Path("search_index")).names
+    assert set(hostile) <= set(names)
+    assert not {"empty.jpg", "truncated.png", "huge.png", "pipe.jpg", "notes.txt"} & set(names)
+
+    for name in hostile:
+        status, out, _ = command("query", pictures / name, "--json", "found.json", "--html", "found.html")
+        assert status == 0
+        assert len(out.splitlines()) == 12
+        assert all(line.count("\t") == 2 for line in out.splitlines())
+        assert json.loads(Path("found.json").read_text())["matches"][0]["path"] == str(pictures / name)
+        tags = []
+        parser = HTMLParser()
+        parser.handle_starttag = lambda tag, attributes, tags=tags: tags.append(tag)
+        parser.feed(Path("found.html").read_text(encoding="utf-8"))
+        assert "script" not in tags
+        assert tags.count("img") == 13
+    _, out, _ = command("query", pictures / "animated.gif", "--top", "2")  # its first frame is all red
+    assert {Path(line.split("\t")[2]).name for line in out.splitlines()} == {"animated.gif", "still.png"}
+
+
+def test_the_page_draws_attention_for_query_and_results(command, pictures, head_folder):
+    options = ["--S", "64", "--no-whiten", "--device", "cpu", "--workers", "0", "--weights-dir", head_folder]
+    assert command("index", pictures, *options)[0] == 0
+    (pictures / "b.png").unlink()
+    status, _, err = command(
+        "query", pictures / "a.png", "--html", "found.html", "--weights-dir", head_folder, "--top", "3"
+    )
+    assert status == 0, err
+    page = Path("found.html").read_text()
+    # query and three results, a thumbnail and a map of each; but a picture that is gone has neither
+    gone = page.count(">no picture<")
+    assert page.count("<img ") == 2 * (4 - gone)
+    assert page.count("data:image/jpeg;base64,") == page.count("<img ")
+
+
+@pytest.fixture
+def head_folder(tmp_path):
+    """A weights folder with a random attention head for the embedded backbone."""
+    import torch
+
+    from models.attention import ContextAwareRegionalAttention
+
+    folder = tmp_path / "weights" / "efficientnet_lite0"
+    folder.mkdir(parents=True)
+    torch.manual_seed(0)
+    torch.save(
+        ContextAwareRegionalAttention(1280).state_dict(), folder / "ContextAwareRegionalAttention_weights.pth"
+    )
+    return tmp_path / "weights"
+
+
+def test_an_index_is_refused_for_other_options_other_weights_and_another_folder(
+    command, pictures, head_folder, tmp_path
+):
+    options = ["--no-whiten", "--device", "cpu", "--workers", "0", "--weights-dir", head_folder]
+    assert command("index", pictures, "--S", "64", *options)[0] == 0
+    status, _, err = command("index", pictures, "--S", "32", *options)
+    assert status == 2
+    assert "S 64 (now 32)" in err
+    (tmp_path / "others").mkdir()
+    draw_picture(tmp_path / "others" / "a.png")
+    status, _, err = command("index", tmp_path / "others", "--S", "64", *options)
+    assert status == 2
+    assert f"search_index is the index of {pictures}" in err
+    head = head_folder / "efficientnet_lite0" / "ContextAwareRegionalAttention_weights.pth"
+    import torch
+
+    state = torch.load(head, weights_only=True)
+    state["conv_att_2.bias"] += 1
+    torch.save(state, head)
+    status, out, err = command("query", pictures / "a.png", "--weights-dir", head_folder)
+    assert (status, out) == (2, "")
+    assert "attention weights" in err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["query", "a.png"], "no index at search_index"),
+        (["index", "nowhere"], "no folder of pictures at nowhere"),
+        (["index", "."], "no pictures in ."),
+        ([], "index|query"),
+        (["query"], "picture"),
+        (["query", "a.png", "--top", "0"], "'0' is not a whole number from 1 up"),
+        (["find", "a.png"], "find"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(command, words, told):
+    status, out, err = command(*words)
+    assert (status, out) == (2, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert told in err
+
+
+def test_a_query_that_is_no_picture_is_one_line(command, indexed, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    for name in ("broken.jpg", "absent.jpg"):
+        status, out, err = command("query", tmp_path / name)
+        assert (status, out) == (2, "")
+        assert err.startswith("error: ")
+        assert name in err
+
+
+def test_a_damaged_index_is_one_line_and_made_again(command, indexed):
+    catalogue = Path("search_index", "catalogue.json")
+    told = {"folder": str(indexed), "keys": [1], "settings": {}, "precision": "float32"}
+    for text in ("{", "[]", "{}", json.dumps(told), json.dumps(told | {"folder": 3})):
+        catalogue.write_text(text)
+        status, _, err = command("query", indexed / "a.png")
+        assert status == 2
+        assert "catalogue.json is damaged" in err
+        assert command("index", indexed, *FAST)[0] == 0
+        assert command("query", indexed / "a.png")[0] == 0
+    for shard in Path("search_index", "descriptors").glob("shard-*"):
+        shard.unlink()
+    assert "is damaged: index" in command("query", indexed / "a.png")[2]
+    assert command("index", indexed, *FAST)[0] == 0
+    assert command("query", indexed / "a.png")[0] == 0
+
+
+INDEX = """
+import sys
+import Search_Images
+from utils import descriptor_store
+descriptor_store.SHARD_ROWS = 2
+print("ready", flush=True)
+options = {"S": 64, "pooling": "rmac", "whiten": False, "device": "cpu", "workers": 0}
+Search_Images.index(sys.argv[1], index=sys.argv[2], **options)
+"""
+
+
+def test_an_indexing_killed_at_any_moment_leaves_an_index_that_answers(
+    command, pictures, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(descriptor_store, "SHARD_ROWS", 2)
+    index_folder = tmp_path / "search_index"
+    assert command("index", pictures, *FAST)[0] == 0
+    rng = np.random.default_rng(0)
+    for round_number in range(6):
+        for seed in range(30):
+            draw_picture(pictures / f"many{seed}.png", 1000 * round_number + seed, size=(64, 64))
+        before = read_index(index_folder).keys
+        process = subprocess.Popen(
+            [sys.executable, "-c", INDEX, pictures, index_folder], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
+        process.stdout.readline()
+        time.sleep(float(rng.uniform(0.1, 1.2)))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        index = read_index(index_folder)
+        assert index.keys == before or len(index.keys) == 36
+        assert command("query", pictures / "a.png", "--top", "1")[1].endswith("a.png\n")
+    assert command("index", pictures, *FAST)[0] == 0
+    index = read_index(index_folder)
+    assert len(index.names) == 36
+    expected = Search_Images.describe([index.path(place) for place in range(36)], **SETTINGS)
+    np.testing.assert_allclose(index.rows[:], expected, atol=1e-6)
+
+
+def test_main_functions_check_their_options_as_the_command_line_does(pictures, tmp_path):
+    with pytest.raises(UserError, match="pooling 'gem' is none of"):
+        Search_Images.index(pictures, index=tmp_path / "index", pooling="gem")
+    with pytest.raises(UserError, match="S 0 is not an int"):
+        Search_Images.describe([pictures / "a.png"], S=0)

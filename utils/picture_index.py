@@ -1,0 +1,147 @@
+"""An index of a folder of pictures: a store of their descriptors, and a catalogue of which of them count.
+
+The catalogue is written last and appears whole: whenever an indexing is killed, the index is the one that was
+there before, and what was described meanwhile is found in the store by the next one.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from utils.atomic_files import replace_file
+from utils.descriptor_rows import StoredRows
+from utils.descriptor_store import DescriptorStore, open_store, picture_key
+from utils.errors import UserError
+from utils.exact_search import exact_search
+from utils.file_names import CATALOGUE, INDEX_STORE
+from utils.image_loading import Picture
+
+HOW_TO_MAKE = "python Search_Images.py index FOLDER makes one"
+
+WASTE = 2
+"""The store is written anew when it holds so many times as many descriptors as count."""
+
+
+@dataclass(frozen=True)
+class PictureIndex:
+    """Pictures of a folder and their descriptors."""
+
+    folder: Path
+    """What was indexed."""
+    names: list[str]
+    """Each picture's path in the folder."""
+    keys: list[str]
+    """What the store calls them, which changes when they do."""
+    rows: StoredRows
+    """(N, D)."""
+    settings: dict[str, object]
+    """What the descriptors were made with: options by name, and digests of weights."""
+
+    def path(self, place: int) -> Path:
+        """The file of a picture."""
+        return self.folder / self.names[place]
+
+    def place_of(self, picture: Picture) -> int | None:
+        """The place of a picture that the index holds as it is now, or None."""
+        try:
+            name = str(picture.path.resolve().relative_to(self.folder.resolve()))
+        except (ValueError, OSError):
+            return None
+        key = picture_key(picture, name)
+        return self.keys.index(key) if key in self.keys else None
+
+    def nearest(
+        self, descriptor: np.ndarray, count: int, itself: int | None = None
+    ) -> list[tuple[int, float]]:
+        """Places and similarities of the most similar pictures.
+
+        Args:
+            descriptor: (D,).
+            count: how many; all where there are fewer.
+            itself: place of the picture that is searched for: it comes before others that are its equals.
+
+        Returns:
+            By falling similarity, ties in the order of the names.
+        """
+        places, similar = exact_search(descriptor[np.newaxis], self.rows, count)
+        found = list(zip(places[0].tolist(), similar[0].tolist(), strict=True))
+        return sorted(found, key=lambda pair: (-pair[1], pair[0] != itself))
+
+
+def read_index(folder: Path) -> PictureIndex:
+    """Reads an index.
+
+    Args:
+        folder: the index's own.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    path = folder / CATALOGUE
+    damaged = f"{path} is damaged: index the pictures again, which is quick"
+    try:
+        told = json.loads(path.read_bytes())
+        pictures, keys, settings = Path(told["folder"]), list(told["keys"]), dict(told["settings"])
+        precision = told["precision"]
+        names = [key.split("\0")[0] for key in keys]
+    except FileNotFoundError as error:
+        raise UserError(f"no index at {folder}: {HOW_TO_MAKE}") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(damaged) from error
+    store = open_store(folder / INDEX_STORE, settings, precision=precision)
+    if any(key not in store for key in keys):
+        raise UserError(damaged)
+    return PictureIndex(pictures, names, keys, store.rows(keys), settings)
+
+
+def write_index(
+    folder: Path,
+    pictures: Path,
+    keys: Sequence[str],
+    settings: Mapping[str, object],
+    store: DescriptorStore,
+) -> None:
+    """Makes these pictures the index, and tidies the store where most of it no longer counts.
+
+    Args:
+        folder: the index's own.
+        pictures: the folder that was indexed.
+        keys: of its pictures, in the order of their names, all of them in the store.
+        settings: what the descriptors were made with.
+        store: where they are.
+
+    Raises:
+        UserError: the index cannot be written.
+    """
+    told = {
+        "folder": str(pictures.resolve()),
+        "settings": settings,
+        "precision": store.precision,
+        "keys": keys,
+    }
+    with replace_file(folder / CATALOGUE) as file:
+        file.write(json.dumps(told).encode())
+    if store.stored > WASTE * len(keys):
+        store.compact(keys)
+
+
+def check_same_folder(folder: Path, pictures: Path) -> None:
+    """Checks that an index, if there is one, is of these pictures.
+
+    Raises:
+        UserError: it is of another folder.
+    """
+    path = folder / CATALOGUE
+    if not path.exists():
+        return
+    try:
+        indexed = json.loads(path.read_bytes())["folder"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # what cannot be read is written anew
+    if isinstance(indexed, str) and indexed != str(pictures.resolve()):
+        raise UserError(f"{folder} is the index of {indexed}: name another --index for {pictures}")
