@@ -44,6 +44,7 @@ from utils.evaluate import (
     searches,
     without_positives,
 )
+from utils.evaluation_figures import Curve, draw_figures, query_curves
 from utils.file_names import DATASETS_DIR, MINI, WEIGHTS_DIR
 from utils.image_loading import Picture, UnreadableImageError
 from utils.mini_benchmark import prepare_mini
@@ -85,6 +86,7 @@ def main(
     descriptors: str | Path | None = None,
     store_precision: StorePrecision = arguments.STORE_PRECISION,
     output: str | Path | None = None,
+    figures: str | Path | None = None,
 ) -> dict[str, object]:
     """Evaluates one network on one data set; the parameters are the command line's options.
 
@@ -100,7 +102,7 @@ def main(
     datasets_dir, weights_dir = Path(datasets_dir), Path(weights_dir)
     if eval_binary is not None:
         check_program(eval_binary := Path(eval_binary))
-    for folder in (output, descriptors):
+    for folder in (output, descriptors, figures):
         if folder is not None:
             check_writable(Path(folder))
     torch_device = choose_device(launched_device(device))
@@ -132,8 +134,7 @@ def main(
             )
             if compile:
                 network.backbone = compiled(network.backbone)
-            if compare:
-                network = ComparedPoolings(network, poolings)
+            describer = ComparedPoolings(network, poolings) if compare else network
             store = None
             if descriptors is not None:
                 made_with = descriptor_settings(settings | {"pooling": ",".join(poolings)}, weights_dir)
@@ -145,7 +146,7 @@ def main(
         with timed(seconds, "queries"):
             entry = BACKBONES[backbone]
             try:
-                queries = describe(network, entry, data.query_pictures(), title="queries", **common).rows[:]
+                queries = describe(describer, entry, data.query_pictures(), title="queries", **common).rows[:]
             except UnreadableImageError as error:
                 query = next(
                     query.name for query in data.queries if data.query_images[query.image] == error.path
@@ -153,14 +154,12 @@ def main(
                 raise UserError(f"query {query}: {error}; a query cannot be left out") from error
         with timed(seconds, "images"):
             pictures = [Picture(path) for path in data.images.values()]
-            found = describe(network, entry, pictures, skip_bad_images=skip_bad_images, **common)
+            found = describe(describer, entry, pictures, skip_bad_images=skip_bad_images, **common)
     if not ranks.leads:
         return {}
     for error in found.bad.values():
         log.warning("note: left out %s", error)
     names = [name for place, name in enumerate(data.images) if place not in found.bad]
-    rate = len(names) / seconds["images"]
-    log.info("described %d images in %.1f s (%.2f a second)", len(names), seconds["images"], rate)
     if output is not None:
         report.start(output := Path(output))
         if store is None:
@@ -169,6 +168,7 @@ def main(
 
     # For each pooling, one if none are compared: search, score, and once more with what that found.
     scores: dict[str, dict[str, Scores]] = {}
+    curves: dict[str, dict[str, Curve]] = {}
     width = queries.shape[1] // len(poolings)
     for place, compared in enumerate(poolings):
         dimensions = slice(place * width, (place + 1) * width)
@@ -186,8 +186,13 @@ def main(
         scores[compared] = {}
         steps = searches(own_queries, database, similarities_to, **ways)
         for way, similar in timed_steps(seconds, steps):
-            if way == PLAIN and place == 0 and output is not None:
-                report.write_rankings(output, named_rankings(data, names, similar))
+            if way == PLAIN and place == 0:
+                plain = similar
+                if output is not None:
+                    report.write_rankings(output, named_rankings(data, names, similar))
+            if figures is not None and (way == PLAIN or not compare):
+                title = compared if compare else way
+                curves[title] = query_curves(data, names, similar)
             with timed(seconds, "scoring"):
                 scores[compared][way] = score(data, names, similar, eval_binary)
     first = scores[poolings[0]]
@@ -209,6 +214,8 @@ def main(
         results |= {"differences": comparison.for_json(differences)}
     if output is not None:
         report.write_results(output, results)
+    if figures is not None:
+        draw_figures(Path(figures), data, names, plain, curves, network, entry, S)
     if compare:
         print(comparison.format_comparison(scores, differences))
         return results
@@ -273,6 +280,7 @@ def command_line(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--skip-bad-images", action="store_true", help="leave out what cannot be decoded")
     parser.add_argument("--eval-binary", type=Path, help="score with this compiled compute_ap of VGG's")
     parser.add_argument("--output", type=Path, help="folder for results.json, descriptors.npz and rankings/")
+    parser.add_argument("--figures", type=Path, help="folder for pictures of results, curves and attention")
     main(**vars(parser.parse_args(words)))
 
 

@@ -1,6 +1,7 @@
 """Descriptors of pictures, one row each, in memory or in a store on disk."""
 
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -79,6 +80,7 @@ def describe(
     rows: np.ndarray | None = None
     bad: dict[int, UnreadableImageError] = {}
     empty: list[int] = []
+    start = time.perf_counter()
     bar = tqdm(total=len(mine), desc=title, unit="image", disable=None if ranks.leads and mine else True)
     with bar, _flushed(store):
         for output in network_outputs(network, backbone, [pictures[place] for place in mine], **sizes):
@@ -100,6 +102,9 @@ def describe(
             bar.update(len(places))
 
     bad = dict(sorted(ranks.gather(list(bad.items()))))
+    if pending:
+        count, seconds = len(pending) - len(bad), time.perf_counter() - start
+        log.info("described %d %s in %.1f s (%.2f a second)", count, title, seconds, count / seconds)
     empty = sorted(ranks.gather(empty))
     if len(bad) == len(pictures):
         raise UserError(f"none of the {len(pictures)} {title} can be decoded")

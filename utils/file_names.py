@@ -37,6 +37,12 @@ DESCRIPTORS = "descriptors.npz"
 RANKINGS_FOLDER = "rankings"
 RANKING_SUFFIX = ".rnk"
 
+# an evaluation's figures, one a query in each folder
+RESULT_FIGURES = "results"
+CURVE_FIGURES = "precision_recall"
+ATTENTION_FIGURES = "attention"
+FIGURE_SUFFIX = ".png"
+
 # an index of a folder of pictures
 SEARCH_INDEX = Path("search_index")
 CATALOGUE = "catalogue.json"
