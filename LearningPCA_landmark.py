@@ -24,7 +24,7 @@ from models.region_maxima import RegionMaxima
 from models.regions import rmac_regions
 from utils import arguments, pca_report
 from utils.atomic_files import check_writable, make_folder
-from utils.device import PRECISIONS, choose_device, suitable_batch_size, suitable_workers
+from utils.device import PRECISIONS, choose_device, compiled, suitable_batch_size, suitable_workers
 from utils.distributed import Ranks, joined_ranks, launched_device, log_level
 from utils.errors import UserError, run_command
 from utils.extraction import network_outputs
@@ -73,6 +73,7 @@ def main(
     samples: int | None = None,
     device: str = arguments.DEVICE,
     precision: str = arguments.PRECISION,
+    compile: bool = False,
     batch_size: int | None = None,
     workers: int | None = None,
     seed: int = arguments.SEED,
@@ -118,7 +119,7 @@ def main(
         settings = {name: given[name] for name in SETTINGS} | {"pictures": picture_digest(pictures)}
 
         network = load_folded_backbone(entry, Path(weights_dir)).to(torch_device, PRECISIONS[precision])
-        network = RegionMaxima(network, entry.stride, L)
+        network = RegionMaxima(compiled(network) if compile else network, entry.stride, L)
         pca, progress = load_state(state_file, settings) if resume else (StreamingPCA(), PCAProgress())
         make_folder(folder)
 

@@ -132,8 +132,6 @@ def main(
                 device=torch_device,
                 dtype=PRECISIONS[precision],
             )
-            if compile:
-                network.backbone = compiled(network.backbone)
             describer = ComparedPoolings(network, poolings) if compare else network
             store = None
             if descriptors is not None:
@@ -152,6 +150,8 @@ def main(
                     query.name for query in data.queries if data.query_images[query.image] == error.path
                 )
                 raise UserError(f"query {query}: {error}; a query cannot be left out") from error
+        if compile:  # now, since each query's box has a size of its own
+            describer.backbone = compiled(describer.backbone)
         with timed(seconds, "images"):
             pictures = [Picture(path) for path in data.images.values()]
             found = describe(describer, entry, pictures, skip_bad_images=skip_bad_images, **common)

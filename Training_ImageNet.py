@@ -27,7 +27,7 @@ from models.attention_classifier import AttentionClassifier
 from models.backbones import BACKBONES, DEFAULT_BACKBONE
 from utils import arguments, training_report
 from utils.atomic_files import check_writable, make_folder
-from utils.device import PRECISIONS, choose_device, suitable_workers
+from utils.device import PRECISIONS, choose_device, compiled, suitable_workers
 from utils.distributed import Ranks, joined_ranks, launched_device, log_level
 from utils.errors import UserError, run_command
 from utils.file_names import DATASETS_DIR, TRAINING_STATE, WEIGHTS_DIR
@@ -84,6 +84,7 @@ def main(
     precompute: str | Path | None = None,
     device: str = arguments.DEVICE,
     precision: str = arguments.PRECISION,
+    compile: bool = False,
     workers: int | None = None,
     seed: int = arguments.SEED,
     output: str | Path = WEIGHTS_DIR,
@@ -122,6 +123,7 @@ def main(
         if len(validation.paths) < val_images and ranks.leads:
             log.warning("note: there are only %d validation images; all are used", len(validation.paths))
         network = load_folded_backbone(entry, weights_dir).to(torch_device, PRECISIONS[precision])
+        network = compiled(network) if compile else network
         torch.manual_seed(seed)
         head = ContextAwareRegionalAttention(entry.channels, activation)
         model = AttentionClassifier(head, fc_weight, fc_bias).to(torch_device)

@@ -57,5 +57,9 @@ def suitable_workers(device: torch.device) -> int:
 
 
 def compiled(backbone: nn.Module) -> nn.Module:
-    """A backbone that torch compiles when it meets its first image, with sizes of images left open."""
-    return torch.compile(backbone, dynamic=True)
+    """A backbone that torch compiles for each size of images that it meets, the first few of them.
+
+    Sizes are not left open: that takes longer to compile than most evaluations take. Sizes behind the first
+    eight, torch's limit, are computed as they would be without.
+    """
+    return torch.compile(backbone, dynamic=False)

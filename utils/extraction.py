@@ -13,6 +13,9 @@ from utils.errors import UserError
 from utils.image_loading import Picture
 from utils.size_batches import BadPicture, size_batches
 
+COMPILER = ("torch._dynamo", "torch._inductor")
+"""Where torch's compiler defines its errors, which are imported with it alone, as that takes seconds."""
+
 
 class Output(NamedTuple):
     """Of pictures of one size their places in the list and the network's values, (N, ...) float32."""
@@ -94,10 +97,13 @@ def finished(pictures: Sequence[Picture], indices: list[int], values: Tensor) ->
 
 @contextmanager
 def told_of_failures() -> Iterator[None]:
-    """Turns what torch raises where memory is short into a user error."""
+    """Turns what torch raises where memory is short, or where it cannot compile, into a user error."""
     try:
         yield
     except RuntimeError as error:
         if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
             raise UserError("the memory does not suffice: try a smaller --batch-size or --S") from error
+        if type(error).__module__.startswith(COMPILER):
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"torch cannot compile the backbone ({reason}): leave --compile out") from error
         raise
