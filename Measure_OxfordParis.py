@@ -22,7 +22,7 @@ from models.attention import Activation
 from models.backbones import BACKBONES, DEFAULT_BACKBONE
 from models.compared_poolings import ComparedPoolings
 from models.retrieval_network import Pooling
-from utils import arguments, comparison, report
+from utils import arguments, comparison, evaluation_arguments, report
 from utils.approximate_search import SearchKind, build_index, report_recall, similarities_by
 from utils.atomic_files import check_writable
 from utils.compute_ap import check_program
@@ -62,19 +62,19 @@ def main(
     datasets_dir: str | Path = DATASETS_DIR,
     weights_dir: str | Path = WEIGHTS_DIR,
     backbone: str = DEFAULT_BACKBONE,
-    pooling: Pooling = arguments.POOLING,
+    pooling: Pooling = evaluation_arguments.POOLING,
     compare: Sequence[Pooling] = (),
     whiten: bool = True,
     S: int = arguments.LONGER_SIDE,
     L: int = arguments.LEVELS,
     activation: Activation = arguments.ACTIVATION,
-    scales: Sequence[float] = arguments.SCALES,
-    search: SearchKind = arguments.SEARCH,
-    qe: int = arguments.EXPANSION,
-    alpha: float = arguments.ALPHA,
-    dba: int = arguments.AUGMENTATION,
-    diffusion: int = arguments.DIFFUSION,
-    diffusion_alpha: float = arguments.DIFFUSION_ALPHA,
+    scales: Sequence[float] = evaluation_arguments.SCALES,
+    search: SearchKind = evaluation_arguments.SEARCH,
+    qe: int = evaluation_arguments.EXPANSION,
+    alpha: float = evaluation_arguments.ALPHA,
+    dba: int = evaluation_arguments.AUGMENTATION,
+    diffusion: int = evaluation_arguments.DIFFUSION,
+    diffusion_alpha: float = evaluation_arguments.DIFFUSION_ALPHA,
     device: str = arguments.DEVICE,
     precision: str = arguments.PRECISION,
     compile: bool = False,
@@ -84,7 +84,7 @@ def main(
     skip_bad_images: bool = False,
     eval_binary: str | Path | None = None,
     descriptors: str | Path | None = None,
-    store_precision: StorePrecision = arguments.STORE_PRECISION,
+    store_precision: StorePrecision = evaluation_arguments.STORE_PRECISION,
     output: str | Path | None = None,
     figures: str | Path | None = None,
 ) -> dict[str, object]:
@@ -98,7 +98,7 @@ def main(
         UserError: whatever the user can mend, most of it before any image is decoded.
     """
     settings = dict(locals())
-    arguments.check_options(settings)
+    evaluation_arguments.check_evaluation_options(settings)
     datasets_dir, weights_dir = Path(datasets_dir), Path(weights_dir)
     if eval_binary is not None:
         check_program(eval_binary := Path(eval_binary))
@@ -265,18 +265,11 @@ def command_line(words: Sequence[str] | None = None) -> None:
     )
     arguments.add_backbone_options(parser)
     arguments.add_attention_options(parser)
-    arguments.add_descriptor_options(parser)
+    evaluation_arguments.add_descriptor_options(parser)
     arguments.add_picture_options(parser)
     arguments.add_run_options(parser)
-    parser.add_argument(
-        "--compare",
-        type=arguments.pooling_list,
-        default=(),
-        metavar="POOLING,...",
-        help="poolings, such as ra,rmac,mac, whose scores are printed side by side",
-    )
-    arguments.add_store_options(parser)
-    arguments.add_search_options(parser)
+    evaluation_arguments.add_store_options(parser)
+    evaluation_arguments.add_search_options(parser)
     parser.add_argument("--skip-bad-images", action="store_true", help="leave out what cannot be decoded")
     parser.add_argument("--eval-binary", type=Path, help="score with this compiled compute_ap of VGG's")
     parser.add_argument("--output", type=Path, help="folder for results.json, descriptors.npz and rankings/")

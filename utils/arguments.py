@@ -8,7 +8,6 @@ from typing import NoReturn, get_args
 from models.attention import Activation
 from models.backbones import BACKBONES, DEFAULT_BACKBONE
 from models.retrieval_network import Pooling
-from utils import diffusion
 from utils.approximate_search import SearchKind
 from utils.descriptor_store import StorePrecision
 from utils.device import PRECISIONS
@@ -25,24 +24,10 @@ PCA_LONGER_SIDE = 800
 PCA_LEVELS = 3
 """S and L of the pictures that the whitening is learned from."""
 
-POOLING: Pooling = "ra"
-SCALES = (1.0,)
 ACTIVATION: Activation = "tanh"
-EXPANSION = 5
-"""Images averaged with the query for its expansion."""
-
-ALPHA = 0.0
-AUGMENTATION = 0
-DIFFUSION = 0
-DIFFUSION_ALPHA = diffusion.ALPHA
-SEARCH: SearchKind = "exact"
-STORE_PRECISION: StorePrecision = "float32"
-"""Of searches and of a descriptor store."""
-
 DEVICE = "auto"
 PRECISION = "float32"
 SEED = 0
-
 
 CHOICES: dict[str, Sequence[str]] = {
     "backbone": tuple(BACKBONES),
@@ -60,17 +45,17 @@ LEAST = {
 
 
 def check_options(options: Mapping[str, object]) -> None:
-    """Checks what a parser checks, for those who call a script's main from Python; None is not checked.
+    """Checks what a parser checks, for those who call a script's main from Python.
+
+    None, what suits or what there is, is no number and is not checked.
 
     Raises:
         UserError: a value is none of its option's choices, or less than its least.
     """
     for name, value in options.items():
-        if value is None:
-            continue
         if name in CHOICES and value not in CHOICES[name]:
             raise UserError(f"{name} {value!r} is none of {', '.join(CHOICES[name])}")
-        if name in LEAST and (not isinstance(value, int) or value < LEAST[name]):
+        if name in LEAST and value is not None and (not isinstance(value, int) or value < LEAST[name]):
             raise UserError(f"{name} {value!r} is not an int from {LEAST[name]} up")
 
 
@@ -124,27 +109,6 @@ def not_negative(text: str) -> float:
     return number
 
 
-def share(text: str) -> float:
-    """An argument type: a number from 0 to less than 1."""
-    number = not_negative(text)
-    if number >= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to less than 1")
-    return number
-
-
-def pooling_list(text: str) -> tuple[str, ...]:
-    """An argument type: at least two different poolings, with commas between."""
-    poolings = tuple(text.split(","))
-    if len(poolings) < 2 or len(set(poolings)) < len(poolings) or set(poolings) - set(CHOICES["pooling"]):
-        raise argparse.ArgumentTypeError(f"{text!r} is not two or more of {','.join(CHOICES['pooling'])}")
-    return poolings
-
-
-def scale_list(text: str) -> tuple[float, ...]:
-    """An argument type: numbers greater than 0, with commas between."""
-    return tuple(positive(part) for part in text.split(","))
-
-
 def add_backbone_options(
     parser: argparse.ArgumentParser, levels: int = LEVELS, backbone: str = DEFAULT_BACKBONE
 ) -> None:
@@ -162,79 +126,6 @@ def add_attention_options(parser: argparse.ArgumentParser) -> None:
         choices=CHOICES["activation"],
         default=ACTIVATION,
         help="between the layers of the attention head",
-    )
-
-
-def add_descriptor_options(parser: argparse.ArgumentParser) -> None:
-    """Options that say how regions become descriptors."""
-    group = parser.add_argument_group("descriptors")
-    group.add_argument(
-        "--pooling",
-        choices=CHOICES["pooling"],
-        default=POOLING,
-        help="regional attention, R-MAC (all regions alike) or MAC (the whole map)",
-    )
-    group.add_argument(
-        "--scales",
-        type=scale_list,
-        default=SCALES,
-        metavar="SCALE,...",
-        help="factors, such as 0.7071,1,1.4142, at which each image is described; the mean counts",
-    )
-    group.add_argument("--no-whiten", dest="whiten", action="store_false", help="leave the PCA whitening out")
-
-
-def add_store_options(parser: argparse.ArgumentParser) -> None:
-    """Options of what is kept of the descriptors."""
-    group = parser.add_argument_group("descriptor store")
-    group.add_argument(
-        "--descriptors",
-        type=Path,
-        help="folder that keeps each descriptor, where a killed run goes on and the next one finds them",
-    )
-    group.add_argument(
-        "--store-precision",
-        choices=CHOICES["store_precision"],
-        default=STORE_PRECISION,
-        help="number type of the descriptors there",
-    )
-
-
-def add_search_options(parser: argparse.ArgumentParser) -> None:
-    """Options of the ways to search and search again."""
-    group = parser.add_argument_group("search")
-    group.add_argument(
-        "--search", choices=CHOICES["search"], default=SEARCH, help="exactly, or by an index of FAISS's"
-    )
-    group.add_argument(
-        "--qe",
-        type=at_least(LEAST["qe"]),
-        default=EXPANSION,
-        help="images averaged with the query for its expansion; 0 for none",
-    )
-    group.add_argument(
-        "--alpha",
-        type=not_negative,
-        default=ALPHA,
-        help="these images count by their similarity to this power; 0 for all alike",
-    )
-    group.add_argument(
-        "--dba",
-        type=at_least(LEAST["dba"]),
-        default=AUGMENTATION,
-        help="nearest neighbours that each image of the database is averaged with; 0 for none",
-    )
-    group.add_argument(
-        "--diffusion",
-        type=at_least(LEAST["diffusion"]),
-        default=DIFFUSION,
-        help="neighbours of an image in the graph that similarities spread over at last; 0 for no diffusion",
-    )
-    group.add_argument(
-        "--diffusion-alpha",
-        type=share,
-        default=DIFFUSION_ALPHA,
-        help="share that goes on from image to image; less for small databases",
     )
 
 

@@ -1,0 +1,64 @@
+"""Options of the evaluation that cannot be are one line, from the command line and from Python."""
+
+import numpy as np
+import pytest
+
+import Measure_OxfordParis
+from utils.errors import UserError
+
+NAN, INFINITE = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("--alpha x", "--alpha: 'x' is not a number from 0 up"),
+        ("--alpha -1", "--alpha: '-1' is not a number from 0 up"),
+        ("--alpha nan", "--alpha: 'nan' is not a number from 0 up"),
+        ("--diffusion-alpha 1.0", "'1.0' is not a number from 0 to less than 1"),
+        ("--diffusion-alpha -0.1", "'-0.1' is not a number from 0 up"),
+        ("--diffusion -1", "--diffusion: '-1' is not a whole number from 0 up"),
+        ("--dba 1.5", "--dba: '1.5' is not a whole number from 0 up"),
+        ("--search faiss", "invalid choice: 'faiss'"),
+        ("--store-precision int8", "invalid choice: 'int8'"),
+        ("--compare ra", "'ra' is not two or more of ra,rmac,mac"),
+        ("--compare mac,mac", "'mac,mac' is not two or more of ra,rmac,mac"),
+        ("--compare mac,gem", "'mac,gem' is not two or more of ra,rmac,mac"),
+        ("--compare mac,", "'mac,' is not two or more of ra,rmac,mac"),
+        ("--scales 1,inf", "'inf' is not a number from 0 up"),
+        ("--qe 0 --alpha 3", "alpha 3.0 weighs the images of a query's expansion, and qe 0 is none"),
+        ("--diffusion-alpha 0.5", "diffusion_alpha 0.5 is of no use without diffusion"),
+        ("--store-precision float16", "store_precision float16 is of no use without a store"),
+    ],
+)
+def test_of_the_command_line_a_wrong_option_is_one_line(measure, words, told):
+    status, out, err = measure(*words.split())
+    assert (status, out) == (2, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert told in err
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("alpha", value) for value in ("x", -1, NAN, INFINITE, None, [1])],
+        *[("diffusion_alpha", value) for value in ("x", 1.0, -0.1, NAN, None)],
+        *[("compare", value) for value in ("ra,rmac", ["mac", "gem"], ["mac", "mac"], ["mac"], [["mac"], 1])],
+        *[("scales", value) for value in ((), [0], [1, "2"], "1,2", 1, [NAN])],
+        *[(name, value) for name in ("dba", "diffusion") for value in (-1, 1.0, "2", np.int64(2))],
+        *[(name, None) for name in ("pooling", "search", "store_precision")],
+        ("search", "faiss"),
+    ],
+)
+def test_pythons_main_refuses_it_by_its_name_before_any_work(name, value):
+    with pytest.raises(UserError, match=f"^{name} ") as caught:
+        Measure_OxfordParis.main("no such data set", **{name: value})
+    assert "\n" not in str(caught.value)
+
+
+def test_of_options_that_go_together_only_the_data_set_is_missed(tmp_path):
+    options = {"alpha": 3, "diffusion": 2, "diffusion_alpha": 0, "scales": [1, 0.5], "compare": ["mac", "ra"]}
+    store = {"descriptors": tmp_path / "store", "store_precision": "float16"}
+    with pytest.raises(UserError, match="no data set at"):
+        Measure_OxfordParis.main("no such data set", device="cpu", **options, **store)
