@@ -32,13 +32,16 @@ def format_scores(precisions: Mapping[str, float]) -> str:
 
 
 def start(output: Path) -> None:
-    """Makes the output folder, and takes away an earlier run's results.json, the last file to be written.
+    """Makes the output folder, and takes away what an earlier run left that this one may not come to replace.
+
+    That is results.json, the last file to be written, and descriptors.npz, which a run with a store has not.
 
     Raises:
         UserError: the folder cannot be made or written to.
     """
     make_folder(output)
-    (output / RESULTS).unlink(missing_ok=True)
+    for name in (RESULTS, DESCRIPTORS):
+        (output / name).unlink(missing_ok=True)
 
 
 def write_results(output: Path, results: Mapping[str, object]) -> None:
