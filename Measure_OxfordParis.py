@@ -23,7 +23,7 @@ from models.backbones import BACKBONES, DEFAULT_BACKBONE
 from models.compared_poolings import ComparedPoolings
 from models.retrieval_network import Pooling
 from utils import arguments, comparison, evaluation_arguments, report
-from utils.approximate_search import SearchKind, build_index, report_recall, similarities_by
+from utils.approximate_search import SearchKind, build_index, check_search, report_recall, similarities_by
 from utils.atomic_files import check_writable
 from utils.compute_ap import check_program
 from utils.database_augmentation import augment_database
@@ -120,6 +120,7 @@ def main(
             data = read_revisited_dataset(folder) if has_revisited_labels(folder) else read_dataset(folder)
             if data.protocols and eval_binary is not None:
                 raise UserError("--eval-binary knows nothing of the revisited protocols: leave it out")
+            check_search(search, len(data.images))
             check_queries(data, S)
             network = load_network(
                 backbone,
@@ -169,6 +170,7 @@ def main(
     # For each pooling, one if none are compared: search, score, and once more with what that found.
     scores: dict[str, dict[str, Scores]] = {}
     curves: dict[str, dict[str, Curve]] = {}
+    recalls: dict[str, dict[str, float]] = {}
     width = queries.shape[1] // len(poolings)
     for place, compared in enumerate(poolings):
         dimensions = slice(place * width, (place + 1) * width)
@@ -180,7 +182,7 @@ def main(
         if search != "exact":
             with timed(seconds, "index"):
                 index = build_index(search, database, seed)
-                settings |= report_recall(index, own_queries, database)
+                recalls[compared] = report_recall(index, own_queries, database)
             similarities_to = partial(similarities_by, index, count=len(database))
         ways = {"qe": qe, "alpha": alpha, "diffusion": diffusion, "diffusion_alpha": diffusion_alpha}
         scores[compared] = {}
@@ -205,6 +207,7 @@ def main(
         "images_left_out": [str(error.path) for error in found.bad.values()],
         "queries": len(queries),
         **for_results(first),
+        "recall": recalls,
         "seconds": seconds,
         "versions": report.versions(torch_device),
     }

@@ -38,6 +38,23 @@ RETRIEVED = 1000
 RECALL_AT = (10, 100)
 
 
+def check_search(kind: SearchKind, count: int) -> None:
+    """Checks, before hours of work, that a database can be searched in a way.
+
+    Args:
+        kind: the way.
+        count: images of the database.
+
+    Raises:
+        UserError: FAISS is not installed, or the database is too small for its quantisers.
+    """
+    if kind == "exact":
+        return
+    _faiss()
+    if kind == "faiss-ivfpq" and count < CENTROIDS:
+        raise UserError(f"faiss-ivfpq needs {CENTROIDS} images, and there are {count}: search exactly")
+
+
 def build_index(kind: SearchKind, database: Rows, seed: int = 0) -> Any:  # noqa: ANN401  FAISS has no types
     """An index of a database for search by dot product.
 
@@ -49,13 +66,12 @@ def build_index(kind: SearchKind, database: Rows, seed: int = 0) -> Any:  # noqa
     Raises:
         UserError: FAISS is not installed, or the database is too small for its quantisers.
     """
-    faiss = _faiss()
     count, width = len(database), database.shape[1]
+    check_search(kind, count)
+    faiss = _faiss()
     if kind == "faiss-flat":
         index = faiss.IndexIDMap(faiss.IndexFlatIP(width))
     else:
-        if count < CENTROIDS:
-            raise UserError(f"faiss-ivfpq needs {CENTROIDS} images, and there are {count}: search exactly")
         lists = max(min(round(LISTS_A_ROOT * count**0.5), count // TRAINED_ON), 1)
         parts = max(width // DIMENSIONS_A_BYTE, 1)
         while width % parts:
@@ -113,6 +129,7 @@ def report_recall(index: Any, queries: np.ndarray, database: Rows) -> dict[str, 
 
 
 def _faiss() -> ModuleType:
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # it tells at length what it tries to load
     try:
         import faiss
     except ImportError as error:

@@ -1,0 +1,130 @@
+import logging
+import sys
+
+import numpy as np
+import pytest
+
+from utils import descriptor_rows
+from utils.approximate_search import build_index, check_search, recall, report_recall, similarities_by
+from utils.descriptor_rows import StoredRows
+from utils.errors import UserError
+
+
+def directions(count, width=32, seed=0, groups=None):
+    """Vectors of length 1; near to one of some directions if groups are given."""
+    rng = np.random.default_rng(seed)
+    vectors = rng.standard_normal((count, width))
+    if groups:
+        vectors = 0.3 * vectors + 3 * rng.standard_normal((groups, width))[np.arange(count) % groups]
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def in_shards(rows, dtype=np.float32):
+    """These rows as a database that lies in shards in quite another order."""
+    order = np.random.default_rng(1).permutation(len(rows))
+    shards = np.array_split(rows[order].astype(dtype), 3)
+    return StoredRows(shards, np.argsort(order))
+
+
+def test_recall_is_the_part_of_the_exact_result_that_is_found():
+    exact = np.array([[1, 2, 3, 4], [5, 6, 7, 8]])
+    assert recall(exact[:, ::-1], exact) == 1
+    assert recall(np.array([[1, 9, 3, 0], [4, 3, 2, 1]]), exact) == 2 / 8
+    assert recall(np.array([[-1, -1, -1, 4], [8, -1, -1, -1]]), exact) == 2 / 8  # -1 where nothing was found
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_flat_index_finds_the_dot_products(monkeypatch, stored):
+    pytest.importorskip("faiss")
+    monkeypatch.setattr(descriptor_rows, "BLOCK", 64)
+    rows, queries = directions(300), directions(5, seed=2)
+    index = build_index("faiss-flat", in_shards(rows) if stored else rows)
+    expected = queries.astype(np.float64) @ rows.T
+    np.testing.assert_allclose(similarities_by(index, queries, 300), expected, atol=1e-6)
+    first = similarities_by(index, queries, 300, retrieved=7)
+    for row, full in zip(first, expected, strict=True):
+        found = np.flatnonzero(np.isfinite(row))
+        assert sorted(found) == sorted(np.argsort(-full)[:7])
+        assert (row[np.isinf(row)] < 0).all()
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_an_inverted_file_finds_each_image_under_its_own_place(stored):
+    pytest.importorskip("faiss")
+    rows = directions(600, groups=20)
+    index = build_index("faiss-ivfpq", in_shards(rows, np.float16) if stored else rows)
+    similar = similarities_by(index, rows[:100], 600, retrieved=30)
+    # 30 images share each direction, every 20th of the database: most of them come first.
+    assert similar.shape == (100, 600)
+    own = np.arange(600) % 20 == np.arange(100)[:, None] % 20
+    assert (np.isfinite(similar) & own).sum() / own.sum() > 0.9
+    found = np.isfinite(similar)
+    exact = rows[:100] @ rows.T
+    np.testing.assert_allclose(similar[found], exact[found], atol=0.15)  # by codes of a byte for 8 dimensions
+
+
+def test_lists_with_fewer_images_than_wanted_leave_the_others_behind_all():
+    pytest.importorskip("faiss")
+    rows = directions(600, groups=20)
+    index = build_index("faiss-ivfpq", rows)
+    index.nprobe = 1
+    similar = similarities_by(index, rows[:10], 600)
+    counts = np.isfinite(similar).sum(axis=1)
+    assert ((counts > 0) & (counts < 600)).all()
+    assert np.isneginf(similar[~np.isfinite(similar)]).all()
+    lists = {index.invlists.list_size(number) for number in range(index.nlist)}
+    assert set(counts) <= lists
+
+
+def test_the_seed_chooses_what_is_learned_from(monkeypatch):
+    pytest.importorskip("faiss")
+    monkeypatch.setattr("utils.approximate_search.TRAINED_ON", 1)
+    rows = directions(700)
+    same, again, other = (
+        similarities_by(build_index("faiss-ivfpq", rows, seed), rows[:20], 700) for seed in (3, 3, 4)
+    )
+    np.testing.assert_array_equal(same, again)
+    assert (same != other).any()
+
+
+def test_reported_recall_is_that_of_the_places_of_a_sort(caplog):
+    faiss = pytest.importorskip("faiss")
+    caplog.set_level(logging.INFO)
+    rows, queries = directions(250), directions(6, seed=2)
+    exact = np.argsort(-(queries.astype(np.float64) @ rows.T), axis=1)
+    found = report_recall(build_index("faiss-flat", rows), queries, in_shards(rows))
+    assert found == {"recall@10": 1.0, "recall@100": 1.0}
+    # An index of the first half alone finds what of the exact result lies there.
+    half = faiss.IndexFlatIP(32)
+    half.add(rows[:125])
+    among_first = {k: float(np.mean(exact[:, :k] < 125)) for k in (10, 100)}
+    found = report_recall(half, queries, rows)
+    # It fills up with others, but none of them is among what is missing.
+    assert found == pytest.approx({f"recall@{k}": share for k, share in among_first.items()})
+    assert f"recall@10 {100 * among_first[10]:.1f} %" in caplog.text
+    assert report_recall(build_index("faiss-flat", rows[:9]), queries, rows[:9]) == {}
+    assert "too few images to say" in caplog.text
+
+
+def test_a_database_without_enough_images_for_a_byte_of_centroids_is_refused():
+    pytest.importorskip("faiss")
+    for refuse in (
+        lambda: build_index("faiss-ivfpq", directions(255)),
+        lambda: check_search("faiss-ivfpq", 255),
+    ):
+        with pytest.raises(UserError, match="faiss-ivfpq needs 256 images, and there are 255"):
+            refuse()
+    check_search("faiss-ivfpq", 256)
+    check_search("faiss-flat", 1)
+    assert similarities_by(build_index("faiss-ivfpq", directions(256)), directions(2), 256).shape == (2, 256)
+
+
+def test_without_faiss_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    check_search("exact", 1)
+    for refuse in (
+        lambda: build_index("faiss-flat", directions(9)),
+        lambda: check_search("faiss-ivfpq", 999),
+    ):
+        with pytest.raises(UserError, match="FAISS is not installed: pip install faiss-cpu"):
+            refuse()

@@ -1,0 +1,181 @@
+"""The ways to search and to search again, against descriptors.npz and arithmetic by hand."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from conftest import draw_picture, write_query
+
+NAMES = list("abcdefghijkl")
+
+
+@pytest.fixture
+def pictures(dataset):
+    """Twelve pictures, and for each a query, all of one box, for which that picture alone is good."""
+    for seed, name in enumerate("efghijkl", start=10):
+        draw_picture(dataset / "jpg" / f"{name}.png", seed)
+    for path in (dataset / "lab").iterdir():
+        path.unlink()
+    for name in NAMES:
+        write_query(dataset, f"only_{name}", "a 0 0 40 40", good=name)
+    return dataset
+
+
+@pytest.fixture
+def evaluate(measure, pictures, tmp_path):
+    """Runs with a line of options: results.json, what is printed, the box's descriptor, the database's."""
+
+    def run(options):
+        status, out, err = measure("--output", tmp_path / "out", *options.split())
+        assert status == 0, err
+        with np.load(tmp_path / "out" / "descriptors.npz") as arrays:
+            assert arrays["names"].tolist() == NAMES
+            query, database = arrays["query_descriptors"][0], arrays["descriptors"]
+        results = json.loads((tmp_path / "out" / "results.json").read_text())
+        return results, out, query.astype(np.float64), database.astype(np.float64)
+
+    return run
+
+
+def unit(vectors):
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def places_of(precisions):
+    """Each picture's place in the ranking, from the average precision of the query that it alone is good for.
+
+    At place p, from 0, that is the trapezoid under precisions 0 and 1 / (p + 1), or 1 at place 0.
+    """
+    found = [precisions[f"only_{name}"] for name in NAMES]
+    return [0 if value == 1 else round(1 / (2 * value)) - 1 for value in found]
+
+
+def places_by(similarities):
+    return np.argsort(np.argsort(-similarities)).tolist()
+
+
+def expanded(query, database, count, alpha):
+    similar = database @ query
+    first = np.argsort(-similar)[:count]
+    return unit(query + (np.maximum(similar[first], 0) ** alpha) @ database[first])
+
+
+def augmented(database, count):
+    rows = []
+    for place, row in enumerate(database):
+        others = [other for other in np.argsort(-(database @ row)) if other != place][:count]
+        weights = [(count + 1 - rank) / (count + 1) for rank in range(1, count + 1)]
+        rows.append(row + np.array(weights) @ database[others])
+    return unit(np.array(rows))
+
+
+def diffused(similar, database, count, alpha, start=10, power=3):
+    """(I - alpha S) f = y, dense and solved directly."""
+    all_similar = database @ database.T
+    np.fill_diagonal(all_similar, -np.inf)
+    nearest = np.zeros(all_similar.shape, bool)
+    np.put_along_axis(nearest, np.argsort(-all_similar, axis=1)[:, :count], True, axis=1)
+    graph = np.where(nearest & nearest.T, np.maximum(all_similar, 0) ** power, 0)
+    degrees = graph.sum(axis=1)
+    scales = np.where(degrees > 0, 1 / np.sqrt(np.where(degrees > 0, degrees, 1)), 0)
+    system = np.eye(len(graph)) - alpha * scales[:, None] * graph * scales
+    y = np.zeros(len(graph))
+    first = np.argsort(-similar)[:start]
+    y[first] = np.maximum(similar[first], 0) ** power
+    return np.linalg.solve(system, y)
+
+
+def test_places_are_told_by_the_plain_scores(evaluate):
+    results, _, query, database = evaluate("--qe 0")
+    assert places_of(results["AP"]) == places_by(database @ query)
+    assert sorted(places_of(results["AP"])) == list(range(12))
+
+
+@pytest.mark.parametrize("alpha", [0, 3, 30])
+def test_alpha_is_the_power_of_the_similarity_by_which_images_count(evaluate, alpha):
+    results, _, query, database = evaluate(f"--qe 4 --alpha {alpha}")
+    again = database @ expanded(query, database, 4, alpha)
+    assert places_of(results["AP_query_expansion"]) == places_by(again)
+    assert places_of(results["AP"]) == places_by(database @ query)
+
+
+def test_alphas_differ_so_that_the_test_above_says_something(evaluate):
+    _, _, query, database = evaluate("--qe 0")
+    rankings = [places_by(database @ expanded(query, database, 4, alpha)) for alpha in (0, 30)]
+    assert rankings[0] != rankings[1]
+
+
+def test_database_augmentation_comes_before_any_search(evaluate):
+    results, _, query, database = evaluate("--dba 3 --qe 2")
+    joined = augmented(database, 3)
+    assert places_of(results["AP"]) == places_by(joined @ query)
+    assert places_by(joined @ query) != places_by(database @ query)
+    assert places_of(results["AP_query_expansion"]) == places_by(joined @ expanded(query, joined, 2, 0))
+
+
+@pytest.mark.parametrize(("count", "share"), [(4, 0.9), (6, 0.3)])
+def test_diffusion_starts_from_the_plain_search_where_there_is_no_expansion(evaluate, count, share):
+    results, _, query, database = evaluate(f"--qe 0 --diffusion {count} --diffusion-alpha {share}")
+    scores = diffused(database @ query, database, count, share)
+    assert places_of(results["AP_diffusion"]) == places_by(scores)
+    assert places_by(scores) != places_by(database @ query)
+    assert results["AP_query_expansion"] is None
+
+
+def test_all_together_each_builds_on_the_one_before(evaluate):
+    results, out, query, database = evaluate("--dba 2 --qe 3 --alpha 2 --diffusion 5 --diffusion-alpha 0.8")
+    joined = augmented(database, 2)
+    again = joined @ expanded(query, joined, 3, 2)
+    scores = diffused(again, joined, 5, 0.8)
+    found = [places_of(results[key]) for key in ("AP", "AP_query_expansion", "AP_diffusion")]
+    assert found == [places_by(joined @ query), places_by(again), places_by(scores)]
+
+    block = [*(f"only_{name}" for name in NAMES), "-" * 20, "Mean"]
+    titles = [line.split(":")[0] for line in out.splitlines()]
+    assert titles == [*block, "Query expansion...", *block, "Diffusion...", *block]
+    means = [line for line in out.splitlines() if line.startswith("Mean: ")]
+    keys = ("mAP", "mAP_query_expansion", "mAP_diffusion")
+    assert means == [f"Mean: {100 * results[key]:.1f}" for key in keys]
+
+
+def test_only_what_was_asked_for_is_printed(evaluate):
+    _, out, _, _ = evaluate("--qe 0 --diffusion 4")
+    assert [line for line in out.splitlines() if line.endswith("...")] == ["Diffusion..."]
+    _, out, _, _ = evaluate("--qe 2")
+    assert [line for line in out.splitlines() if line.endswith("...")] == ["Query expansion..."]
+
+
+@pytest.mark.parametrize("options", ["", "--dba 2 --qe 3 --alpha 2 --diffusion 5 --diffusion-alpha 0.8"])
+def test_a_flat_index_scores_as_exact_search_does(evaluate, options):
+    pytest.importorskip("faiss")
+    exact, out, _, _ = evaluate(options)
+    assert exact["recall"] == {}
+    found, out_of_index, _, _ = evaluate(f"{options} --search faiss-flat")
+    assert out_of_index == out
+    for key in exact:
+        assert not key.startswith("AP") or found[key] == exact[key]
+    assert found["recall"] == {"rmac": {"recall@10": 1.0}}
+
+
+def test_each_compared_pooling_has_an_index_of_its_own(evaluate):
+    pytest.importorskip("faiss")
+    exact, out, _, _ = evaluate("--compare rmac,mac")
+    found, out_of_index, _, _ = evaluate("--compare rmac,mac --search faiss-flat")
+    assert out_of_index == out
+    assert found["compared"] == exact["compared"]
+    assert found["recall"] == {"rmac": {"recall@10": 1.0}, "mac": {"recall@10": 1.0}}
+
+
+def test_a_search_that_cannot_be_is_told_before_any_image_is_decoded(measure, monkeypatch):
+    monkeypatch.setattr("utils.size_batches.load_pixels", lambda *_: pytest.fail("a picture is decoded"))
+    status, out, err = measure("--search", "faiss-ivfpq")
+    told = "faiss-ivfpq needs 256 images, and there are 4"
+    try:
+        import faiss  # noqa: F401
+    except ImportError:
+        told = "FAISS is not installed"
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith(f"error: {told}")
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    assert measure("--search", "faiss-flat")[2].startswith("error: FAISS is not installed: pip install")
