@@ -25,7 +25,8 @@ def descriptor_settings(options: Mapping[str, object], weights_dir: Path) -> dic
     depend on the machine.
 
     Args:
-        options: values by the options' names, those of SETTINGS among them.
+        options: values by the options' names, those of SETTINGS among them; several poolings with commas
+            between.
         weights_dir: the weights folder.
 
     Raises:
@@ -36,7 +37,10 @@ def descriptor_settings(options: Mapping[str, object], weights_dir: Path) -> dic
     folder = weights_folder(weights_dir, backbone)
     state, _ = read_backbone_weights(BACKBONES[backbone], weights_dir)
     settings["backbone weights"] = digest(state)
-    if "ra" in str(options["pooling"]).split(","):
+    poolings = set(str(options["pooling"]).split(","))
+    if poolings == {"mac"}:
+        del settings["L"]  # its one region is the whole map
+    if "ra" in poolings:
         settings["attention weights"] = digest(read_state_dict(folder / ATTENTION_WEIGHTS))
     else:
         del settings["activation"]

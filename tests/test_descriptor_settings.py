@@ -1,0 +1,151 @@
+import hashlib
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from utils.descriptor_settings import descriptor_settings, digest
+from utils.errors import UserError
+
+CHANNELS = 1280
+OPTIONS = {
+    "backbone": "efficientnet_lite0",
+    "pooling": "rmac",
+    "whiten": False,
+    "S": 64,
+    "L": 5,
+    "activation": "tanh",
+    "scales": (1.0,),
+    "precision": "float32",
+}
+HEAD, COMPONENTS, MEAN = (
+    "ContextAwareRegionalAttention_weights.pth",
+    "pca_components.npy",
+    "pca_mean.npy",
+)
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """A weights folder with small attention and whitening files of the embedded backbone."""
+    folder = tmp_path / "weights" / "efficientnet_lite0"
+    folder.mkdir(parents=True)
+    torch.save({"weight": torch.arange(6.0).reshape(2, 3), "bias": torch.zeros(2)}, folder / HEAD)
+    np.save(folder / COMPONENTS, np.arange(8, dtype=np.float32).reshape(2, 4))
+    np.save(folder / MEAN, np.arange(4, dtype=np.float32))
+    return tmp_path / "weights"
+
+
+def settings(weights, **options):
+    return descriptor_settings(OPTIONS | options, weights)
+
+
+def differing(one, two):
+    return {name for name in one | two if one.get(name) != two.get(name)}
+
+
+def test_a_digest_is_sha256_of_names_types_shapes_and_values():
+    state = {"b": torch.tensor([[1.0, 2.0]]), "a": torch.tensor(3, dtype=torch.int64)}
+    text = b"a torch.int64 ()\n" + np.int64(3).tobytes()
+    text += b"b torch.float32 (1, 2)\n" + np.array([1, 2], np.float32).tobytes()
+    assert digest(state) == hashlib.sha256(text).hexdigest()[:16]
+
+
+def test_equal_contents_have_one_digest_in_any_order_and_layout():
+    values = torch.arange(6.0).reshape(2, 3)
+    expected = digest({"a": values, "b": torch.ones(2)})
+    assert digest({"b": torch.ones(2), "a": values.clone()}) == expected
+    assert digest({"a": values.T.contiguous().T, "b": torch.ones(4)[::2].requires_grad_()}) == expected
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"a": torch.tensor([1.0, 2.0, 3.0, 4.0001])},
+        {"a": torch.tensor([1.0, 2.0, 4.0, 3.0])},
+        {"a": torch.tensor([[1.0, 2.0], [3.0, 4.0]])},
+        {"a": torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64)},
+        {"a": torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.bfloat16)},
+        {"a": torch.tensor([1.0, 2.0, 3.0, 4.0]).view(torch.int32)},
+        {"b": torch.tensor([1.0, 2.0, 3.0, 4.0])},
+        {"a": torch.tensor([1.0, 2.0, 3.0, 4.0]), "b": torch.tensor([])},
+        {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([3.0, 4.0])},
+        {},
+    ],
+)
+def test_another_value_shape_type_or_name_has_another_digest(state):
+    assert digest(state) != digest({"a": torch.tensor([1.0, 2.0, 3.0, 4.0])})
+
+
+def test_without_attention_and_whitening_neither_their_files_nor_the_activation_count(tmp_path):
+    found = settings(tmp_path)
+    assert settings(tmp_path, activation="softplus") == found
+    assert found.keys() == OPTIONS.keys() - {"activation"} | {"backbone weights"}
+    assert {name: found[name] for name in found.keys() & OPTIONS.keys()} == {
+        name: value for name, value in OPTIONS.items() if name != "activation"
+    }
+
+
+def test_mac_has_one_region_whatever_the_number_of_levels(tmp_path):
+    found = settings(tmp_path, pooling="mac")
+    assert settings(tmp_path, pooling="mac", L=2) == found
+    assert "L" not in found
+    assert differing(settings(tmp_path, pooling="mac,rmac"), settings(tmp_path, pooling="mac,rmac", L=2)) == {
+        "L"
+    }
+
+
+@pytest.mark.parametrize("pooling", ["ra", "mac,ra", "ra,rmac,mac"])
+def test_with_attention_its_weights_and_activation_count(weights, pooling):
+    found = settings(weights, pooling=pooling)
+    assert differing(found, settings(weights, pooling=pooling, activation="softplus")) == {"activation"}
+    path = weights / "efficientnet_lite0" / HEAD
+    state = torch.load(path, weights_only=True)
+    torch.save(dict(reversed(state.items())), path)
+    assert settings(weights, pooling=pooling) == found  # another file of the same values
+    state["bias"][1] = 1e-6
+    torch.save(state, path)
+    assert differing(found, settings(weights, pooling=pooling)) == {"attention weights"}
+
+
+@pytest.mark.parametrize("name", [COMPONENTS, MEAN])
+def test_with_whitening_both_its_files_count(weights, name):
+    found = settings(weights, whiten=True)
+    assert differing(found, settings(weights)) == {"whiten", "whitening"}
+    path = weights / "efficientnet_lite0" / name
+    values = np.load(path)
+    np.save(path, np.asfortranarray(values))
+    assert settings(weights, whiten=True) == found
+    values.ravel()[2] += 1e-6
+    np.save(path, values)
+    assert differing(found, settings(weights, whiten=True)) == {"whitening"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("pooling", "mac,rmac"), ("S", 65), ("L", 4), ("scales", (1.0, 0.5)), ("precision", "float16")],
+)
+def test_each_setting_that_changes_descriptors_counts(tmp_path, name, value):
+    assert differing(settings(tmp_path), settings(tmp_path, **{name: value})) == {name}
+
+
+def test_the_backbones_weights_count_without_the_folding_of_batch_norms(weights, monkeypatch):
+    found = settings(weights)
+    state = {"weight": torch.ones(3)}
+    monkeypatch.setattr("utils.descriptor_settings.read_backbone_weights", lambda *_: (state, "somewhere"))
+    other = settings(weights)
+    assert differing(found, other) == {"backbone weights"}
+    assert other["backbone weights"] == digest(state)
+
+
+def test_missing_files_are_told(tmp_path):
+    with pytest.raises(UserError, match=f"no weights at .*{HEAD}"):
+        settings(tmp_path, pooling="ra")
+    with pytest.raises(UserError, match=f"no PCA file at .*{COMPONENTS}"):
+        settings(tmp_path, whiten=True)
+
+
+def test_all_of_it_goes_into_json(weights):
+    found = settings(weights, pooling="ra", whiten=True)
+    assert json.loads(json.dumps(found)) == found | {"scales": [1.0]}
