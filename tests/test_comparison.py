@@ -1,0 +1,220 @@
+"""Poolings side by side: each scores as in a run of its own, and the table says how sure differences are."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from conftest import ROOT, draw_picture, write_query
+
+from models.efficientnet_lite import EfficientNetLite0Features
+from utils.comparison import differences, for_json, format_comparison
+from utils.paired_bootstrap import paired_bootstrap
+from utils.report import write_results
+from utils.revisited_protocol import ProtocolScores
+
+NAN = float("nan")
+POOLINGS = ["ra", "rmac", "mac"]
+NETWORK = ["--backbone", "efficientnet_lite0", "--device", "cpu", "--weights-dir", ROOT / "weights"]
+
+
+def test_the_table_by_hand():
+    # Each query gains the same, so that every resampling has the same mean.
+    first = {"search": {"one": 0.25, "two": 0.5}, "query expansion": {"one": 0.5, "two": 0.75}}
+    second = {"search": {"one": 0.375, "two": 0.625}, "query expansion": {"one": 0.25, "two": 0.5}}
+    scores = {"ra": first, "rmac": second}
+    found = differences(scores, seed=0)
+    assert found.keys() == {"rmac"}
+    assert format_comparison(scores, found).splitlines() == [
+        "search: mAP, difference to ra and its 95% interval",
+        "ra      37.5",
+        "rmac    50.0   +12.5  [+12.5, +12.5]",
+        "query expansion: mAP, difference to ra and its 95% interval",
+        "ra      62.5",
+        "rmac    37.5   -25.0  [-25.0, -25.0]",
+    ]
+    assert for_json(found) == {
+        "rmac": {
+            "search": {"": {"mean": 0.125, "low": 0.125, "high": 0.125}},
+            "query expansion": {"": {"mean": -0.25, "low": -0.25, "high": -0.25}},
+        }
+    }
+
+
+def test_intervals_pair_the_scores_of_each_query_by_name():
+    rng = np.random.default_rng(0)
+    one, two = rng.random((2, 20))
+    names = [f"q{number}" for number in range(20)]
+    backwards = dict(reversed(list(zip(names, two.tolist(), strict=True))))
+    scores = {"mac": {"search": dict(zip(names, one.tolist(), strict=True))}, "ra": {"search": backwards}}
+    assert differences(scores, seed=5)["ra"]["search"][""] == paired_bootstrap(one, two, 5)
+    assert differences(scores, seed=5) != differences(scores, seed=6)
+
+
+def test_queries_without_positives_count_neither_for_the_mean_nor_for_the_difference():
+    scores = {
+        "ra": {"search": {"one": 0.25, "none": NAN, "two": 0.5}},
+        "mac": {"search": {"one": 0.5, "none": NAN, "two": 0.75}},
+    }
+    lines = format_comparison(scores, differences(scores, 0)).splitlines()
+    assert lines[1:] == ["ra      37.5", "mac     62.5   +25.0  [+25.0, +25.0]"]
+
+
+def test_where_no_query_has_positives_all_is_nan_and_null(tmp_path):
+    scores = {"ra": {"search": {"none": NAN}}, "mac": {"search": {"none": NAN}}}
+    found = differences(scores, 0)
+    assert format_comparison(scores, found).splitlines()[1:] == [
+        "ra       nan",
+        "mac      nan    +nan  [+nan, +nan]",
+    ]
+    write_results(tmp_path, {"differences": for_json(found)})
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert written["differences"]["mac"]["search"][""] == {"mean": None, "low": None, "high": None}
+
+
+def test_protocols_have_a_part_of_the_table_each():
+    def protocol_scores(**by_protocol):
+        return {
+            name: ProtocolScores({"q": value, "r": value}, {1: {}}) for name, value in by_protocol.items()
+        }
+
+    scores = {
+        "ra": {"search": protocol_scores(easy=0.5, hard=NAN)},
+        "mac": {"search": protocol_scores(easy=0.25, hard=NAN)},
+    }
+    assert format_comparison(scores, differences(scores, 0)).splitlines() == [
+        "search, easy: mAP, difference to ra and its 95% interval",
+        "ra      50.0",
+        "mac     25.0   -25.0  [-25.0, -25.0]",
+        "search, hard: mAP, difference to ra and its 95% interval",
+        "ra       nan",
+        "mac      nan    +nan  [+nan, +nan]",
+    ]
+
+
+@pytest.fixture
+def pictures(dataset):
+    """Ten pictures and queries whose labels set the poolings apart, one without any positive."""
+    for seed, name in enumerate("efghij", start=10):
+        draw_picture(dataset / "jpg" / f"{name}.png", seed)
+    for name in "bcdefghij":
+        write_query(dataset, f"only_{name}", "a 0 0 40 40", good=name)
+    write_query(dataset, "none", "b 0 0 40 40", junk="a")
+    return dataset
+
+
+@pytest.fixture
+def evaluate(measure, pictures, tmp_path):
+    """Runs with some options: results.json and what is printed."""
+
+    def run(*options):
+        status, out, err = measure("--output", tmp_path / "out", *options, network=NETWORK)
+        assert status == 0, err
+        return json.loads((tmp_path / "out" / "results.json").read_text()), out
+
+    return run
+
+
+def figures(results):
+    """All scores in results.json, rounded as two runs of one network may differ."""
+    return {name: value for name, value in results.items() if name.startswith(("AP", "mAP"))}
+
+
+def test_each_pooling_has_the_scores_of_a_run_of_its_own(evaluate, tmp_path):
+    options = [
+        "--S",
+        "160",
+        "--scales",
+        "1,0.5",
+        "--dba",
+        "1",
+        "--diffusion",
+        "3",
+        "--diffusion-alpha",
+        "0.5",
+    ]
+    own = {pooling: figures(evaluate("--pooling", pooling, *options)[0]) for pooling in POOLINGS}
+    results, out = evaluate("--compare", ",".join(POOLINGS), *options)
+    assert results["compared"] == own
+    assert figures(results) == own["ra"]
+    assert len({str(of_one) for of_one in own.values()}) == 3
+
+    lines = iter(out.splitlines())
+    for search, key in (("search", ""), ("query expansion", "_query_expansion"), ("diffusion", "_diffusion")):
+        assert next(lines) == f"{search}: mAP, difference to ra and its 95% interval"
+        assert next(lines) == f"ra    {100 * own['ra'][f'mAP{key}']:6.1f}"
+        for pooling in POOLINGS[1:]:
+            change = results["differences"][pooling][search][""]
+            known = [
+                own[pooling][f"AP{key}"][query] - precision
+                for query, precision in own["ra"][f"AP{key}"].items()
+                if precision is not None
+            ]
+            assert change["mean"] == pytest.approx(math.fsum(known) / len(known))
+            assert change["low"] <= change["mean"] <= change["high"]
+            told = [f"{100 * change[name]:+.1f}" for name in ("mean", "low", "high")]
+            mean = f"{100 * own[pooling][f'mAP{key}']:.1f}"
+            assert next(lines).split() == [pooling, mean, told[0], f"[{told[1]},", f"{told[2]}]"]
+    assert list(lines) == []
+
+
+def test_the_backbone_sees_each_picture_and_each_query_once(evaluate, monkeypatch):
+    seen = []
+    forward = EfficientNetLite0Features.forward
+    monkeypatch.setattr(
+        EfficientNetLite0Features,
+        "forward",
+        lambda self, images: seen.append(len(images)) or forward(self, images),
+    )
+    results, _ = evaluate("--compare", "ra,rmac,mac")
+    assert sum(seen) == results["images"] + results["queries"] == 10 + 11
+
+
+def test_rankings_and_scores_without_a_name_are_those_of_the_first_named(evaluate, tmp_path):
+    results, _ = evaluate("--compare", "mac,rmac")
+    assert figures(results) == results["compared"]["mac"] != results["compared"]["rmac"]
+    with np.load(tmp_path / "out" / "descriptors.npz") as arrays:
+        query = arrays["query_names"].tolist().index("q_1")
+        # side by side, in the order of their names in the option
+        assert arrays["descriptors"].shape == (10, 2 * 512)
+        similar = arrays["descriptors"][:, :512] @ arrays["query_descriptors"][query, :512]
+    ranking = (tmp_path / "out" / "rankings" / "q_1.rnk").read_text().split()
+    assert ranking == ["abcdefghij"[place] for place in np.argsort(-similar)]
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_a_store_holds_all_that_are_compared(evaluate, tmp_path, monkeypatch, precision):
+    options = ["--compare", "rmac,ra", "--dba", "1", "--diffusion", "3"]
+    expected, out = evaluate(*options)
+    options += ["--descriptors", tmp_path / "store", "--store-precision", precision]
+    first, _ = evaluate(*options)
+    monkeypatch.setattr("utils.size_batches.load_pixels", lambda *_: pytest.fail("a picture is decoded"))
+    again, out_again = evaluate(*options)
+    assert again["compared"] == first["compared"]
+    if precision == "float32":
+        assert again["compared"] == expected["compared"]
+        assert out_again == out
+
+
+def test_a_revisited_set_has_each_protocol_in_the_table(measure, pictures, tmp_path):
+    levels = {"easy": [4, 7], "hard": [2, 9], "junk": [0]}
+    gnd = [{"bbx": [0, 0, 40, 40], **levels}, {"bbx": [8, 0, 64, 48], **levels}]
+    labels = {"imlist": list("abcdefghij"), "qimlist": ["a", "b"], "gnd": gnd}
+    (pictures / "gnd_rparis6k.json").write_text(json.dumps(labels))
+    options = ["--output", tmp_path / "out", "--qe", "0"]
+    own = {}
+    for pooling in ("rmac", "mac"):
+        assert measure(*options, "--pooling", pooling, network=NETWORK)[0] == 0
+        own[pooling] = json.loads((tmp_path / "out" / "results.json").read_text())["protocols"]
+    status, out, err = measure(*options, "--compare", "rmac,mac", network=NETWORK)
+    assert status == 0, err
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["compared"] == {pooling: {"protocols": of_one} for pooling, of_one in own.items()}
+    assert list(results["differences"]["mac"]["search"]) == ["easy", "medium", "hard"]
+    lines = out.splitlines()
+    for place, protocol in enumerate(("easy", "medium", "hard")):
+        assert lines[3 * place].startswith(f"search, {protocol}: mAP, difference to rmac")
+        for row, pooling in enumerate(("rmac", "mac"), start=1):
+            mean = f"{100 * own[pooling][protocol]['mAP']:.1f}"
+            assert lines[3 * place + row].split()[:2] == [pooling, mean]
+    assert len(lines) == 9
