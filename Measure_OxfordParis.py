@@ -275,7 +275,11 @@ def command_line(words: Sequence[str] | None = None) -> None:
     evaluation_arguments.add_search_options(parser)
     parser.add_argument("--skip-bad-images", action="store_true", help="leave out what cannot be decoded")
     parser.add_argument("--eval-binary", type=Path, help="score with this compiled compute_ap of VGG's")
-    parser.add_argument("--output", type=Path, help="folder for results.json, descriptors.npz and rankings/")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="folder for results.json, rankings/ and, unless --descriptors keeps them, descriptors.npz",
+    )
     parser.add_argument("--figures", type=Path, help="folder for pictures of results, curves and attention")
     main(**vars(parser.parse_args(words)))
 

@@ -57,6 +57,28 @@ def test_pythons_main_refuses_it_by_its_name_before_any_work(name, value):
     assert "\n" not in str(caught.value)
 
 
+def test_the_help_names_defaults_as_they_are_typed_and_none_that_say_nothing(capsys):
+    with pytest.raises(SystemExit) as caught:
+        Measure_OxfordParis.command_line(["--help"])
+    assert caught.value.code == 0
+    told = " ".join(capsys.readouterr().out.split())
+    defaults = {
+        option.split()[0]: option.split("(default: ")[1].split(")")[0]
+        for option in told.split(" --")
+        if "(default: " in option
+    }
+    assert {name: defaults[name] for name in ("scales", "qe", "dba", "alpha", "S", "pooling", "seed")} == {
+        "scales": "1",
+        "qe": "5",
+        "dba": "0",
+        "alpha": "0.0",
+        "S": "1024",
+        "pooling": "ra",
+        "seed": "0",
+    }
+    assert not {"output", "compare", "compile", "no-whiten", "workers", "descriptors"} & defaults.keys()
+
+
 def test_of_options_that_go_together_only_the_data_set_is_missed(tmp_path):
     options = {"alpha": 3, "diffusion": 2, "diffusion_alpha": 0, "scales": [1, 0.5], "compare": ["mac", "ra"]}
     store = {"descriptors": tmp_path / "store", "store_precision": "float16"}

@@ -59,6 +59,15 @@ def check_options(options: Mapping[str, object]) -> None:
             raise UserError(f"{name} {value!r} is not an int from {LEAST[name]} up")
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Help that names each default, but those which say nothing, as of a switch or where there is none."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        default = action.default
+        says_nothing = default is None or isinstance(default, bool) or default in ((), [])
+        return action.help if says_nothing else super()._get_help_string(action)
+
+
 class ArgumentParser(argparse.ArgumentParser):
     """A parser whose complaints are user errors like all others, and that takes no abbreviations."""
 
@@ -66,7 +75,7 @@ class ArgumentParser(argparse.ArgumentParser):
         super().__init__(
             description=description,
             allow_abbrev=False,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=HelpFormatter,
             **options,
         )
 

@@ -102,7 +102,7 @@ def add_descriptor_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--scales",
         type=scale_list,
-        default=SCALES,
+        default=",".join(f"{scale:g}" for scale in SCALES),  # as it is typed, for --help
         metavar="SCALE,...",
         help="factors, such as 0.7071,1,1.4142, at which each image is described; the mean counts",
     )
