@@ -269,6 +269,7 @@ def command_line(words: Sequence[str] | None = None) -> None:
     arguments.add_backbone_options(parser)
     arguments.add_attention_options(parser)
     evaluation_arguments.add_descriptor_options(parser)
+    evaluation_arguments.add_comparison_option(parser)
     arguments.add_picture_options(parser)
     arguments.add_run_options(parser)
     evaluation_arguments.add_store_options(parser)

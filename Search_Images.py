@@ -21,7 +21,7 @@ import torch
 from models.attention import Activation
 from models.backbones import BACKBONES
 from models.retrieval_network import Pooling, RetrievalNetwork
-from utils import arguments
+from utils import arguments, evaluation_arguments
 from utils.atomic_files import check_writable, make_folder, replace_file
 from utils.describe import describe as describe_pictures
 from utils.descriptor_settings import descriptor_settings
@@ -59,12 +59,12 @@ def describe(
     *,
     weights_dir: str | Path = WEIGHTS_DIR,
     backbone: str = BACKBONE,
-    pooling: Pooling = arguments.POOLING,
+    pooling: Pooling = evaluation_arguments.POOLING,
     whiten: bool = True,
     S: int = arguments.LONGER_SIDE,
     L: int = arguments.LEVELS,
     activation: Activation = arguments.ACTIVATION,
-    scales: Sequence[float] = arguments.SCALES,
+    scales: Sequence[float] = evaluation_arguments.SCALES,
     device: str = arguments.DEVICE,
     precision: str = arguments.PRECISION,
     batch_size: int | None = None,
@@ -83,6 +83,7 @@ def describe(
     options = dict(locals())
     chosen = [picture if isinstance(picture, Picture) else Picture(Path(picture)) for picture in pictures]
     arguments.check_options(options)
+    evaluation_arguments.check_scales(scales)
     network, how = prepare(options)
     return describe_pictures(network, BACKBONES[backbone], chosen, title="pictures", **how).rows[:]
 
@@ -93,17 +94,17 @@ def index(
     index: str | Path = SEARCH_INDEX,
     weights_dir: str | Path = WEIGHTS_DIR,
     backbone: str = BACKBONE,
-    pooling: Pooling = arguments.POOLING,
+    pooling: Pooling = evaluation_arguments.POOLING,
     whiten: bool = True,
     S: int = arguments.LONGER_SIDE,
     L: int = arguments.LEVELS,
     activation: Activation = arguments.ACTIVATION,
-    scales: Sequence[float] = arguments.SCALES,
+    scales: Sequence[float] = evaluation_arguments.SCALES,
     device: str = arguments.DEVICE,
     precision: str = arguments.PRECISION,
     batch_size: int | None = None,
     workers: int | None = None,
-    store_precision: StorePrecision = arguments.STORE_PRECISION,
+    store_precision: StorePrecision = evaluation_arguments.STORE_PRECISION,
 ) -> PictureIndex:
     """Indexes all pictures in a folder and the folders in it; the options are those of the command line.
 
@@ -117,6 +118,7 @@ def index(
     """
     options = dict(locals())
     arguments.check_options(options)
+    evaluation_arguments.check_scales(scales)
     folder, index, weights_dir = Path(folder), Path(index), Path(weights_dir)
     if not folder.is_dir():
         raise UserError(f"no folder of pictures at {folder}")
@@ -285,13 +287,13 @@ def command_line(words: Sequence[str] | None = None) -> None:
     indexing.add_argument("folder", type=Path, help="pictures, in folders or not")
     arguments.add_backbone_options(indexing, backbone=BACKBONE)
     arguments.add_attention_options(indexing)
-    arguments.add_descriptor_options(indexing)
+    evaluation_arguments.add_descriptor_options(indexing)
     arguments.add_picture_options(indexing)
     arguments.add_device_options(indexing)
     indexing.add_argument(
         "--store-precision",
         choices=arguments.CHOICES["store_precision"],
-        default=arguments.STORE_PRECISION,
+        default=evaluation_arguments.STORE_PRECISION,
         help="number type of the descriptors in the index",
     )
 

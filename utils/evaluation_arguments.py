@@ -34,17 +34,13 @@ def check_evaluation_options(options: Mapping[str, object]) -> None:
     """
     check_options(options)
     alpha, share_passed_on = options["alpha"], options["diffusion_alpha"]
-    scales, compare = options["scales"], options["compare"]
-    poolings = CHOICES["pooling"]
+    compare, poolings = options["compare"], CHOICES["pooling"]
+    check_scales(options["scales"])
     checks = {
         "alpha": (_is_number(alpha) and alpha >= 0, "a number from 0 up"),
         "diffusion_alpha": (
             _is_number(share_passed_on) and 0 <= share_passed_on < 1,
             "a number from 0 to less than 1",
-        ),
-        "scales": (
-            _is_list(scales) and len(scales) > 0 and all(_is_number(scale) and scale > 0 for scale in scales),
-            "a list of numbers greater than 0",
         ),
         "compare": (
             _is_list(compare) and (len(compare) == 0 or _are_different_poolings(compare)),
@@ -67,6 +63,16 @@ def check_evaluation_options(options: Mapping[str, object]) -> None:
             f"store_precision {options['store_precision']} is of no use without a store: "
             "name its folder by descriptors"
         )
+
+
+def check_scales(scales: object) -> None:
+    """Checks the factors at which each image is described.
+
+    Raises:
+        UserError: they are no list of numbers greater than 0.
+    """
+    if not (_is_list(scales) and scales and all(_is_number(scale) and scale > 0 for scale in scales)):
+        raise UserError(f"scales {scales!r} is not a list of numbers greater than 0")
 
 
 def share(text: str) -> float:
@@ -106,14 +112,18 @@ def add_descriptor_options(parser: argparse.ArgumentParser) -> None:
         metavar="SCALE,...",
         help="factors, such as 0.7071,1,1.4142, at which each image is described; the mean counts",
     )
-    group.add_argument(
+    group.add_argument("--no-whiten", dest="whiten", action="store_false", help="leave the PCA whitening out")
+
+
+def add_comparison_option(parser: argparse.ArgumentParser) -> None:
+    """The option that compares poolings."""
+    parser.add_argument(
         "--compare",
         type=pooling_list,
         default=(),
         metavar="POOLING,...",
         help="instead of --pooling several, such as ra,rmac,mac, whose scores are printed side by side",
     )
-    group.add_argument("--no-whiten", dest="whiten", action="store_false", help="leave the PCA whitening out")
 
 
 def add_store_options(parser: argparse.ArgumentParser) -> None:
