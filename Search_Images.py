@@ -81,7 +81,10 @@ def describe(
         UserError: a picture cannot be decoded, or an option does not fit.
     """
     options = dict(locals())
-    chosen = [picture if isinstance(picture, Picture) else Picture(Path(picture)) for picture in pictures]
+    chosen = [
+        picture if isinstance(picture, Picture) else Picture(Path(picture).expanduser())
+        for picture in pictures
+    ]
     arguments.check_options(options)
     evaluation_arguments.check_scales(scales)
     network, how = prepare(options)
@@ -119,7 +122,8 @@ def index(
     options = dict(locals())
     arguments.check_options(options)
     evaluation_arguments.check_scales(scales)
-    folder, index, weights_dir = Path(folder), Path(index), Path(weights_dir)
+    folder, index = Path(folder).expanduser(), Path(index).expanduser()
+    weights_dir = Path(weights_dir)
     if not folder.is_dir():
         raise UserError(f"no folder of pictures at {folder}")
     check_writable(index)
@@ -177,8 +181,8 @@ def search(
     """
     for path in [] if html is None else [Path(html)]:
         check_writable(path.parent)
-    opened = index if isinstance(index, PictureIndex) else read_index(Path(index))
-    query = Picture(Path(picture), box)
+    opened = index if isinstance(index, PictureIndex) else read_index(Path(index).expanduser())
+    query = Picture(Path(picture).expanduser(), box)
     if box is not None:
         check_box(query, opened.settings["S"])
     options = {"activation": arguments.ACTIVATION, **opened.settings, "device": device}
