@@ -120,10 +120,7 @@ def format_scores(scores: Scores) -> str:
 
 def for_results(scores: Mapping[str, Scores]) -> dict[str, object]:
     """What results.json holds of the searches, by name; those that are not plain have it in their keys."""
-    plain = scores[PLAIN]
     entries: dict[str, object] = {}
-    if "" in average_precisions(plain):
-        entries = {"mAP_query_expansion": None, "AP_query_expansion": None}  # unless there is one
     for search, of_search in scores.items():
         suffix = "" if search == PLAIN else "_" + search.replace(" ", "_")
         if "" in average_precisions(of_search):
@@ -131,4 +128,6 @@ def for_results(scores: Mapping[str, Scores]) -> dict[str, object]:
             entries[f"AP{suffix}"] = of_search
         else:
             entries[f"protocols{suffix}"] = for_json(of_search)
+    if "" in average_precisions(scores[PLAIN]) and EXPANDED not in scores:
+        entries |= {"mAP_query_expansion": None, "AP_query_expansion": None}
     return entries
