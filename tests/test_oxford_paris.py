@@ -5,7 +5,7 @@ from conftest import draw_picture, write_query
 
 from utils.errors import UserError
 from utils.image_loading import Picture
-from utils.oxford_paris import CORRUPT_PARIS_IMAGES, check_queries, find_dataset, read_dataset
+from utils.oxford_paris import CORRUPT_PARIS_IMAGES, check_queries, find_dataset, pictures_below, read_dataset
 
 
 def test_reads_images_queries_and_labels_in_the_order_of_their_files(dataset):
@@ -144,3 +144,20 @@ def test_a_link_to_nowhere_is_an_image_that_cannot_be_decoded(dataset):
 def test_a_name_too_long_for_a_folder_is_no_data_set(tmp_path):
     with pytest.raises(UserError, match="no data set at"):
         find_dataset("x" * 5000, tmp_path)
+
+
+def test_a_folder_that_several_links_lead_to_is_looked_into_once(tmp_path):
+    for place in ("photos/rome", "elsewhere", "photos/paris"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "1.jpg").touch()
+    photos = tmp_path / "photos"
+    for link, place in (
+        ("again", "rome"),
+        ("linked", "../elsewhere"),
+        ("more", "../elsewhere"),
+        ("rome/loop", ".."),
+        ("paris/same", "../rome"),
+    ):
+        (photos / link).symlink_to(place)
+    found = [str(path.relative_to(photos)) for path in pictures_below(photos)]
+    assert found == ["again/1.jpg", "linked/1.jpg", "paris/1.jpg"]

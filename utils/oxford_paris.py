@@ -114,9 +114,11 @@ def pictures_below(folder: Path) -> list[Path]:
     found = []
     seen = {os.path.realpath(folder)}
     for parent, folders, names in os.walk(folder, followlinks=True):
-        below = {name: os.path.realpath(Path(parent, name)) for name in folders if not name.startswith(".")}
-        folders[:] = sorted(name for name, place in below.items() if place not in seen)
-        seen.update(below.values())
+        places: dict[str, str] = {}  # to the first of the names that lead there
+        for name in sorted(name for name in folders if not name.startswith(".")):
+            places.setdefault(os.path.realpath(Path(parent, name)), name)
+        folders[:] = [name for place, name in places.items() if place not in seen]
+        seen.update(places)
         paths = [Path(parent, name) for name in names if is_image_name(name)]
         found += [path for path in paths if path.is_file()]
     return sorted(found)
