@@ -131,24 +131,33 @@ def main(
             disable=None if ranks.leads else True,
         )
         saved = time.monotonic()
+        blocks = [
+            pictures.paths[start : start + BLOCK]
+            for start in range(progress.done, len(pictures.paths), BLOCK)
+        ]
+        shares = [[block[place] for place in ranks.share(range(len(block)))] for block in blocks]
+        mine = [Picture(path) for part in shares for path in part]
+        sizes = {"longer_side": S, "batch_size": batch_size, "workers": workers}
+        sizes["block"] = len(ranks.share(range(BLOCK)))
+        outputs = network_outputs(network, entry, mine, **sizes) if mine else iter(())
         with bar, stop_wish() as wish:
-            for start in range(progress.done, len(pictures.paths), BLOCK):
-                block = pictures.paths[start : start + BLOCK]
-                mine = [block[place] for place in ranks.share(range(len(block)))]
-                part, bad = StreamingPCA(), []
+            for block, own in zip(blocks, shares, strict=True):
+                part, bad, seen = StreamingPCA(), [], 0
                 part.partial_fit(np.empty((0, entry.channels), np.float32))
-                sizes = {"longer_side": S, "batch_size": batch_size, "workers": workers}
-                for found in network_outputs(network, entry, [Picture(path) for path in mine], **sizes):
+                while seen < len(own):
+                    found = next(outputs)
                     if wish.signal_number:
                         stop(state_file, pca, progress, settings, wish, ranks)
                     if isinstance(found, BadPicture):
                         bad.append(str(found.error.path))
+                        seen += 1
                         continue
+                    seen += len(found.indices)
                     part.partial_fit(found.values.reshape(-1, entry.channels))
                     bar.update(len(found.indices) * ranks.world)
                 pca.merge(part.summed(ranks.add_up_array))
                 progress.unreadable += ranks.gather(bad)
-                progress.done = start + len(block)
+                progress.done += len(block)
                 bar.n = progress.done
                 check_unreadable([*pictures.unreadable, *progress.unreadable], len(paths))
                 is_last = progress.done == len(pictures.paths)

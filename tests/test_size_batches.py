@@ -54,6 +54,15 @@ def test_holds_back_no_more_than_a_few_batches(tmp_path):
     assert sorted(index for batch in batches for index in batch.indices) == list(range(40))
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_of_each_block_all_are_out_before_the_next(tmp_path, workers):
+    sizes = [(64, 48), (48, 64), None, (64, 48), (64, 48), None, (48, 64)]
+    pictures, _ = batches_of(tmp_path, sizes, 4)
+    batches = list(size_batches(pictures, 64, 4, workers, block=3))
+    found = [[batch.index] if isinstance(batch, BadPicture) else batch.indices for batch in batches]
+    assert found == [[2], [0], [1], [5], [3, 4], [6]]
+
+
 def test_nothing_has_no_batches():
     assert list(size_batches([], 64, 4, 2)) == []
 

@@ -32,6 +32,7 @@ def network_outputs(
     longer_side: int,
     batch_size: int,
     workers: int,
+    block: int = 0,
 ) -> Iterator[Output | BadPicture]:
     """Runs a network over pictures, in an order that only depends on the arguments.
 
@@ -42,6 +43,7 @@ def network_outputs(
         longer_side: S, the longer side of the resized images, in pixels.
         batch_size: pictures of one size in a batch, at most.
         workers: processes that decode, 0 for this one.
+        block: pictures that are all out before the next ones; 0 for no such blocks.
 
     Yields:
         Every picture once, in an output or as a bad picture.
@@ -53,8 +55,11 @@ def network_outputs(
     on_gpu = weight.device.type == "cuda"
     copies = torch.cuda.Stream(weight.device) if on_gpu else None
     running: tuple[list[int], Tensor] | None = None
-    for batch in size_batches(pictures, longer_side, batch_size, workers):
+    for batch in size_batches(pictures, longer_side, batch_size, workers, block):
         if isinstance(batch, BadPicture):
+            if running is not None:
+                yield finished(pictures, *running)
+                running = None
             yield batch
             continue
         with told_of_failures(), torch.inference_mode():

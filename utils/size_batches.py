@@ -48,7 +48,7 @@ class PictureDataset(Dataset):
 
 
 def size_batches(
-    pictures: Sequence[Picture], longer_side: int, batch_size: int, workers: int
+    pictures: Sequence[Picture], longer_side: int, batch_size: int, workers: int, block: int = 0
 ) -> Iterator[Batch | BadPicture]:
     """Decodes pictures and groups those of one size, in an order that only depends on the arguments.
 
@@ -60,6 +60,8 @@ def size_batches(
         longer_side: S, the longer side of the resized image, in pixels.
         batch_size: pictures in a batch, at most.
         workers: worker processes; 0 decodes in this one.
+        block: pictures after which nothing waits any more, so that they are all out before the next ones; 0
+            for no such blocks.
 
     Yields:
         Every picture once, in a batch or as a bad picture.
@@ -77,6 +79,11 @@ def size_batches(
     waiting: dict[torch.Size, list[tuple[int, Tensor]]] = defaultdict(list)
     held = 0
     for index, item in survived(loader):
+        if block and index % block == 0:
+            for group in waiting.values():
+                yield _stack(group)
+            waiting.clear()
+            held = 0
         if isinstance(item, UnreadableImageError):
             yield BadPicture(index, item)
             continue
