@@ -110,6 +110,7 @@ def main(
     workers = suitable_workers(torch_device) if workers is None else workers
     settings |= {"device": str(torch_device), "batch_size": batch_size, "workers": workers}
     poolings = list(compare) or [pooling]
+    settings["pooling"] = None if compare else pooling
 
     seconds: dict[str, float] = {}
     with joined_ranks(torch_device) as ranks:
@@ -217,15 +218,15 @@ def main(
         results |= {"differences": comparison.for_json(differences)}
     if output is not None:
         report.write_results(output, results)
-    if figures is not None:
-        draw_figures(Path(figures), data, names, plain, curves, network, entry, S)
     if compare:
         print(comparison.format_comparison(scores, differences))
-        return results
-    for way, of_search in first.items():
-        if way != PLAIN:
-            print(f"{way.capitalize()}...")
-        print(format_scores(of_search))
+    else:
+        for way, of_search in first.items():
+            if way != PLAIN:
+                print(f"{way.capitalize()}...")
+            print(format_scores(of_search))
+    if figures is not None:
+        draw_figures(Path(figures), data, names, plain, curves, network, entry, S)
     return results
 
 

@@ -116,6 +116,27 @@ def test_settings_that_json_keeps_otherwise_are_still_the_same(tmp_path):
     assert len(open_store(tmp_path / "store", {"scales": (0.5, 1.0)})) == 1
 
 
+def test_a_store_that_another_process_is_making_is_joined(tmp_path):
+    for name in (".store.json.7.tmp", "shard-00000001-0123abcd.npy"):
+        (tmp_path / name).touch()
+    store = open_store(tmp_path, {})
+    store.add(["key"], vectors(1))
+    store.flush()
+    assert "key" in open_store(tmp_path, {})
+
+
+def test_other_files_beside_the_shards_are_left_alone(tmp_path):
+    filled(tmp_path, vectors(2))
+    others = [
+        tmp_path / name for name in ("shard-notes.json", "shard-thesis.npy", "notes.txt", ".shard-x.tmp")
+    ]
+    for path in others:
+        path.touch()
+        os.utime(path, (time.time() - 4000,) * 2)
+    assert len(open_store(tmp_path, {"S": 64})) == 2
+    assert all(path.exists() for path in others)
+
+
 def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("")
     with pytest.raises(UserError, match="is not empty and no descriptor store"):

@@ -10,6 +10,7 @@ described anew.
 """
 
 import json
+import re
 import secrets
 import time
 import zlib
@@ -35,6 +36,8 @@ SHARD_SECONDS = 30.0
 
 LEFTOVER_SECONDS = 3600.0
 FORMAT = 1
+DIGITS = "[0-9]" * 8
+"""A shard's serial number, as a pattern of file names."""
 
 DELETE_SHARD = "delete it, and what it held will be described anew"
 NAME_ANOTHER = "name another folder for the descriptors"
@@ -87,7 +90,7 @@ class DescriptorStore:
             UserError: a shard is damaged.
         """
         # In the order of their serial numbers, which their names begin with: of a key's rows the last holds.
-        for path in sorted(self.folder.glob(f"{SHARD_PREFIX}*{SHARD_RECORD_SUFFIX}")):
+        for path in sorted(self.folder.glob(f"{SHARD_PREFIX}{DIGITS}-*{SHARD_RECORD_SUFFIX}")):
             if path.stem in self._shards or not path.with_suffix(SHARD_ROWS_SUFFIX).exists():
                 continue
             shard = _read_shard(path, verify)
@@ -186,7 +189,9 @@ def open_store(
     settings = {"format": FORMAT, "store precision": precision, **made_with}
     path = folder / STORE_SETTINGS
     if not path.exists():
-        if folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
+        # of another process that makes the same store there may be some of it already
+        ours = re.compile(rf"\.|{re.escape(STORE_SETTINGS)}\Z|{SHARD_PREFIX}")
+        if folder.is_dir() and not all(ours.match(entry.name) for entry in folder.iterdir()):
             raise UserError(f"{folder} is not empty and no descriptor store: {NAME_ANOTHER}")
         make_folder(folder)
         with replace_file(path) as file:
@@ -217,7 +222,8 @@ def picture_key(picture: Picture, name: str) -> str:
 
 def _remove_leftovers(folder: Path) -> None:
     """Removes what killed processes left: rows without a record and temporary files, an hour old or more."""
-    for path in folder.glob(f"*{SHARD_PREFIX}*"):
+    shards = f"{SHARD_PREFIX}{DIGITS}-*"
+    for path in [*folder.glob(shards), *folder.glob(f".{shards}")]:
         is_leftover = path.suffix == TEMPORARY_SUFFIX or not path.with_suffix(SHARD_RECORD_SUFFIX).exists()
         with suppress(FileNotFoundError):  # another process may have removed or renamed it
             if is_leftover and time.time() - path.stat().st_mtime > LEFTOVER_SECONDS:
