@@ -72,8 +72,7 @@ def run_on(nodes, folder, program):
     try:
         for rank, node in enumerate(nodes):
             launch = [*TORCHRUN, "--nnodes", "2", "--nproc-per-node", "1", "--node-rank", str(rank)]
-            # Without its address, torchrun looks the host name up as well.
-            launch += ["--master-addr", ADDRESSES[0], "--local-addr", ADDRESSES[rank]]
+            launch += ["--master-addr", ADDRESSES[0]]
             with (folder / f"out{rank}").open("w") as out, (folder / f"err{rank}").open("w") as err:
                 started.append(
                     subprocess.Popen(
