@@ -118,7 +118,7 @@ def main(
         check_vectors(pictures, L, components)
         settings = {name: given[name] for name in SETTINGS} | {"pictures": picture_digest(pictures)}
 
-        network = load_folded_backbone(entry, Path(weights_dir)).to(torch_device, PRECISIONS[precision])
+        network = load_folded_backbone(entry, Path(weights_dir), PRECISIONS[precision]).to(torch_device)
         network = RegionMaxima(compiled(network) if compile else network, entry.stride, L)
         pca, progress = load_state(state_file, settings) if resume else (StreamingPCA(), PCAProgress())
         make_folder(folder)

@@ -122,7 +122,7 @@ def main(
         validation = read_validation_images(folder, len(fc_bias), val_images, seed)
         if len(validation.paths) < val_images and ranks.leads:
             log.warning("note: there are only %d validation images; all are used", len(validation.paths))
-        network = load_folded_backbone(entry, weights_dir).to(torch_device, PRECISIONS[precision])
+        network = load_folded_backbone(entry, weights_dir, PRECISIONS[precision]).to(torch_device)
         network = compiled(network) if compile else network
         torch.manual_seed(seed)
         head = ContextAwareRegionalAttention(entry.channels, activation)

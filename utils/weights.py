@@ -12,6 +12,7 @@ from torchvision.models import WeightsEnum
 from models.attention import Activation, ContextAwareRegionalAttention
 from models.backbones import BACKBONES, Backbone, PackagedWeights, WeightsFile
 from models.batch_norm_folding import fold_batch_norms
+from models.efficientnet_lite import EfficientNetLite0Features
 from models.retrieval_network import Pooling, RetrievalNetwork
 from models.whitening import Whitening
 from utils.errors import UserError
@@ -55,7 +56,7 @@ def load_network(
     check_head_files(backbone, weights_dir, needs_attention=pooling == "ra", needs_pca=whiten)
     folder = weights_folder(weights_dir, backbone)
     network = RetrievalNetwork(
-        load_folded_backbone(entry, weights_dir).to(dtype),
+        load_folded_backbone(entry, weights_dir, dtype),
         entry.stride,
         pooling,
         levels,
@@ -100,14 +101,25 @@ def load_backbone(backbone: Backbone, weights_dir: Path) -> nn.Module:
     return network
 
 
-def load_folded_backbone(backbone: Backbone, weights_dir: Path) -> nn.Module:
+def load_folded_backbone(
+    backbone: Backbone, weights_dir: Path, dtype: torch.dtype = torch.float32
+) -> nn.Module:
     """A backbone to be used and not trained: the same function, 1.4 times as fast on a CPU.
+
+    Args:
+        backbone: its entry.
+        weights_dir: the weights folder.
+        dtype: its number type. In bfloat16, with 8 bits of mantissa, parts that would suffer stay float32.
 
     Raises:
         UserError: as `load_backbone`.
     """
     network = fold_batch_norms(load_backbone(backbone, weights_dir)).requires_grad_(False)
-    return network.to(memory_format=torch.channels_last)
+    network = network.to(dtype=dtype, memory_format=torch.channels_last)
+    if dtype == torch.bfloat16 and isinstance(network, EfficientNetLite0Features):
+        for part in network.needing_float32():
+            part.float()
+    return network
 
 
 def load_classifier(backbone: Backbone, weights_dir: Path) -> tuple[Tensor, Tensor]:
