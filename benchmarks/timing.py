@@ -1,14 +1,24 @@
 """Timing of several ways to do the same thing, in turn, so that a noisy machine is noisy for all of them."""
 
+import multiprocessing
 import os
 import platform
 import statistics
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+
+Result = TypeVar("Result")
+
+SAMPLED = 0.005
+"""Seconds between two looks at this process's memory."""
 
 
 def time_in_turn(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
@@ -23,9 +33,71 @@ def time_in_turn(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[
     return {name: statistics.median(times) for name, times in seconds.items()}
 
 
+def timed(way: Callable[[], Result]) -> tuple[float, Result]:
+    """Seconds that a single call takes, and what it returns."""
+    start = time.perf_counter()
+    result = way()
+    return time.perf_counter() - start, result
+
+
+def alone(function: Callable[..., Result], *arguments: object) -> Result:
+    """What a function returns in a fresh process of its own, so that the memory it measures is its own."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def peak_memory() -> float:
+    """The most memory that this process has held so far, files mapped into it included, in MB.
+
+    Not what getrusage says: there, a process begins with the peak of the one that started it.
+
+    Raises:
+        OSError: the system is not Linux.
+    """
+    return _status("VmHWM")
+
+
+@contextmanager
+def anonymous_peak() -> Iterator[Callable[[], float]]:
+    """Watches the memory of this process that is no page of a file, in MB; what it yields tells its peak.
+
+    The kernel keeps a peak of all resident memory alone, in which mapped files count, though their pages
+    are the page cache's and go when others need them. So a thread looks every few milliseconds.
+
+    Raises:
+        OSError: the system is not Linux.
+    """
+    peak = _status("RssAnon")
+    done = threading.Event()
+
+    def look() -> None:
+        nonlocal peak
+        while not done.wait(SAMPLED):
+            peak = max(peak, _status("RssAnon"))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield lambda: max(peak, _status("RssAnon"))
+    finally:
+        done.set()
+        thread.join()
+
+
 def machine() -> str:
-    """One line about where the figures come from."""
+    """One line about where the figures come from, and how busy that is."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     name = names[0] if names else platform.machine()
-    return f"{name}, {os.cpu_count()} cores, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}"
+    return (
+        f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}, "
+        f"torch {torch.__version__}, {time.strftime('%Y-%m-%d')}"
+    )
+
+
+def _status(entry: str) -> float:
+    """An entry of what the kernel tells of this process's memory, in MB."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{entry}:"):
+            return int(line.split()[1]) / 1024
+    raise OSError(f"/proc/self/status does not tell {entry}")

@@ -1,5 +1,8 @@
+import threading
+
 import numpy as np
 import pytest
+import torch
 
 from utils import exact_search as module
 from utils.descriptor_rows import StoredRows
@@ -20,7 +23,7 @@ def by_sorting(queries, database, count):
 @pytest.mark.parametrize("count", [1, 7, 64, 1000])
 @pytest.mark.parametrize("block", [16, 4096])
 def test_equals_a_sort_of_all_similarities(monkeypatch, count, block):
-    monkeypatch.setattr(module, "BLOCK", block)
+    monkeypatch.setattr(module, "CACHED", 5)
     monkeypatch.setattr("utils.descriptor_rows.BLOCK", block)
     rng = np.random.default_rng(count)
     database, queries = unit(rng.standard_normal((300, 32))), unit(rng.standard_normal((5, 32)))
@@ -30,9 +33,11 @@ def test_equals_a_sort_of_all_similarities(monkeypatch, count, block):
     np.testing.assert_array_equal(similar, expected)
 
 
+@pytest.mark.parametrize("pairs", [8, 1024])
 @pytest.mark.parametrize("distinct", [1, 3, 40])
-def test_equal_images_come_in_the_databases_order(monkeypatch, distinct):
+def test_equal_images_come_in_the_databases_order(monkeypatch, distinct, pairs):
     monkeypatch.setattr("utils.descriptor_rows.BLOCK", 32)
+    monkeypatch.setattr(module, "PAIRS", pairs)
     rng = np.random.default_rng(distinct)
     database = unit(rng.standard_normal((distinct, 64)))[rng.integers(0, distinct, 200)]
     queries = unit(rng.standard_normal((3, 64)))
@@ -47,6 +52,46 @@ def test_similarities_closer_than_float32_rounding_are_told_apart_as_a_sort_does
     base = unit(rng.standard_normal((1, 2048)))
     database = unit(base + 1e-7 * rng.standard_normal((500, 2048)))
     np.testing.assert_array_equal(exact_search(base, database, 20)[0], by_sorting(base, database, 20)[0])
+
+
+def test_many_that_are_all_but_equal_are_told_apart_block_by_block(monkeypatch):
+    monkeypatch.setattr("utils.descriptor_rows.BLOCK", 50)
+    monkeypatch.setattr(module, "PAIRS", 16)
+    rng = np.random.default_rng(3)
+    base = unit(rng.standard_normal((4, 512)))
+    database = unit(base[rng.integers(0, 4, 600)] + 1e-6 * rng.standard_normal((600, 512)))
+    for count in (1, 30, 170):  # there are some 150 around each
+        places, similar = exact_search(base, database, count)
+        expected_places, expected = by_sorting(base, database, count)
+        np.testing.assert_array_equal(places, expected_places)
+        np.testing.assert_array_equal(similar, expected)
+
+
+def test_no_float32_dot_product_is_further_off_than_the_rounding():
+    rng = np.random.default_rng(4)
+    for width in (8, 512, 2048):
+        left, right = np.abs(unit(rng.standard_normal((2, width))))  # of one sign, where sums go most astray
+        one_by_one = np.float32(0)
+        for product in left * right:
+            one_by_one = np.float32(one_by_one + product)
+        exact = left.astype(np.float64) @ right.astype(np.float64)
+        assert 0 < abs(one_by_one - exact) < module.rounding(width) < 2e-4
+
+
+def test_torch_has_as_many_threads_after_a_search_as_before():
+    def of_a_new_thread():
+        thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+
+    found, before = [], torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        exact_search(np.eye(3, dtype=np.float32), np.eye(3, dtype=np.float32), 1)
+        of_a_new_thread()
+        assert [*found, torch.get_num_threads()] == [3, 3]
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_database_on_disk_in_any_order_is_searched_alike():
