@@ -3,24 +3,21 @@
 python -m benchmarks.memory
 """
 
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.timing import machine
+import Measure_OxfordParis
+from benchmarks.timing import alone, machine, peak_memory
 from utils.mini_benchmark import MiniSettings, draw_benchmark
 
 SIZES = (100, 1000)
 
-MEASURE = """
-import resource, sys
-import Measure_OxfordParis
-Measure_OxfordParis.main(
-    sys.argv[1], backbone="efficientnet_lite0", pooling="rmac", whiten=False, S=256, device="cpu", workers=0
-)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, file=sys.stderr)
-"""
+
+def evaluation_memory(data: Path) -> float:
+    """Peak memory of the evaluation of a data set in MB; to be called in a fresh process."""
+    settings = {"backbone": "efficientnet_lite0", "pooling": "rmac", "whiten": False, "S": 256}
+    Measure_OxfordParis.main(str(data), **settings, device="cpu", workers=0)
+    return peak_memory()
 
 
 def main() -> None:
@@ -32,10 +29,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             data = Path(folder) / "Mini"
             draw_benchmark(data, MiniSettings(landmarks=1, distractors=size - 8))
-            done = subprocess.run(
-                [sys.executable, "-c", MEASURE, data], capture_output=True, text=True, check=True
-            )
-        print(f"| {size} | {float(done.stderr.split()[-1]):.0f} |")
+            print(f"| {size} | {alone(evaluation_memory, data):.0f} |")
 
 
 if __name__ == "__main__":

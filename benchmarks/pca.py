@@ -7,15 +7,15 @@ peak memory is its own. scikit-learn, a test requirement, gets all vectors at on
     python -m benchmarks.pca --vectors 10000 100000 1000000 5000000 --skip-scikit-learn
 """
 
-import json
-import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from benchmarks.timing import machine, time_in_turn
+from benchmarks.timing import alone, machine, peak_memory, time_in_turn, timed
 from models.attention import ContextAwareRegionalAttention
 from models.backbones import BACKBONES
 from models.batch_norm_folding import fold_batch_norms
@@ -29,43 +29,39 @@ from utils.extraction import network_outputs
 from utils.file_names import IMAGES_FOLDER
 from utils.image_loading import Picture
 from utils.mini_benchmark import MiniSettings, draw_benchmark
+from utils.pca import StreamingPCA
 
-LEARN = """
-import json, resource, sys, time
-import numpy as np
+CHANNELS = 2048
+ROWS = 2000
+"""Vectors of 100 pictures."""
 
-way, vectors, channels = sys.argv[1], int(sys.argv[2]), 2048
-if way == "scikit-learn":
-    from sklearn.decomposition import PCA
-    pca = PCA(whiten=True)
-else:
-    from utils.pca import StreamingPCA
+
+def learn(way: str, vectors: int) -> tuple[float, float]:
+    """Seconds and peak memory, in MB, of learning from so many vectors; to be called in a fresh process.
+
+    The vectors come 20 at a time where they can, as pictures bring them. Making them is not counted.
+    """
+    rng = np.random.default_rng(0)
+    scales = np.geomspace(1, 0.01, CHANNELS, dtype=np.float32)
+    mixing = rng.standard_normal((CHANNELS, CHANNELS), np.float32) * scales
+    blocks = [rng.standard_normal((ROWS, CHANNELS), np.float32) @ mixing + 3 for _ in range(8)]
+    if way == "scikit-learn":
+        from sklearn.decomposition import PCA
+
+        X = np.concatenate([blocks[number % 8] + number // 8 for number in range(vectors // ROWS)])
+        seconds, _ = timed(lambda: PCA(whiten=True).fit(X).components_)
+        return seconds, peak_memory()
     pca = StreamingPCA()
-rng = np.random.default_rng(0)
-scales = np.geomspace(1, 0.01, channels, dtype=np.float32)
-mixing = rng.standard_normal((channels, channels), np.float32) * scales
-ROWS = 2000  # of 100 pictures
-blocks = [rng.standard_normal((ROWS, channels), np.float32) @ mixing + 3 for _ in range(8)]
-seconds = 0.0
-if way == "scikit-learn":
-    X = np.concatenate([blocks[number % 8] + number // 8 for number in range(vectors // ROWS)])
-    start = time.perf_counter()
-    pca.fit(X)
-    pca.components_
-    seconds = time.perf_counter() - start
-else:
-    for number in range(vectors // ROWS):
-        block = blocks[number % 8] + number // 8
-        start = time.perf_counter()
+
+    def learn_block(block: np.ndarray) -> None:
         for first in range(0, ROWS, 20):
             pca.partial_fit(block[first : first + 20])
-        seconds += time.perf_counter() - start
-    start = time.perf_counter()
-    pca.components_
-    seconds += time.perf_counter() - start
-print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
-"""
-"""Learns from so many vectors, 20 at a time where it can, as pictures bring them; making is not counted."""
+
+    seconds = 0.0
+    for number in range(vectors // ROWS):
+        seconds += timed(partial(learn_block, blocks[number % 8] + number // 8))[0]
+    seconds += timed(lambda: pca.components_)[0]
+    return seconds, peak_memory()
 
 
 def learning(sizes: list[int], skip_scikit_learn: bool) -> None:
@@ -75,10 +71,7 @@ def learning(sizes: list[int], skip_scikit_learn: bool) -> None:
     for size in sizes:
         found = {}
         for way in ("here",) if skip_scikit_learn else ("scikit-learn", "here"):
-            done = subprocess.run(
-                [sys.executable, "-c", LEARN, way, str(size)], capture_output=True, text=True, check=True
-            )
-            found[way] = json.loads(done.stdout)
+            found[way] = alone(learn, way, size)
         seconds, memory = found["here"]
         if skip_scikit_learn:
             print(f"| {size:,} | | {seconds:.1f} | | | {memory:.0f} |", flush=True)

@@ -17,7 +17,7 @@ QUERIES, IMAGES, LABELLED = 55, 105_063, 300
 ROUNDS = 3
 
 
-def main() -> None:
+def report(rounds: int = ROUNDS) -> None:
     """Prints the table."""
     rng = np.random.default_rng(0)
     names = [f"image_{place:06d}" for place in range(IMAGES)]
@@ -37,10 +37,13 @@ def main() -> None:
     def here() -> dict[str, float]:
         return score_queries(queries, names, similar)
 
-    if walk() != here():
+    found: dict[str, dict[str, float]] = {}
+    ways = {"ranking and walking through names": walk, "here": here}
+    seconds = time_in_turn(
+        {name: lambda name=name, way=way: found.update({name: way()}) for name, way in ways.items()}, rounds
+    )
+    if len({tuple(precisions.items()) for precisions in found.values()}) > 1:
         raise AssertionError("the two ways differ")
-    seconds = time_in_turn({"ranking and walking through names": walk, "here": here}, ROUNDS)
-    print(machine())
     print(f"| {QUERIES} queries, {IMAGES:,} images | seconds |")
     print("|---|---|")
     for name, time in seconds.items():
@@ -48,4 +51,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    print(machine())
+    print()
+    report()

@@ -7,7 +7,7 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,8 +42,14 @@ def timed(way: Callable[[], Result]) -> tuple[float, Result]:
 
 def alone(function: Callable[..., Result], *arguments: object) -> Result:
     """What a function returns in a fresh process of its own, so that the memory it measures is its own."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
+    return next(each_alone(function, [arguments]))
+
+
+def each_alone(function: Callable[..., Result], calls: Sequence[tuple], at_once: int = 1) -> Iterator[Result]:
+    """What a function returns for each tuple of arguments, in as many fresh processes, some at once."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(at_once, mp_context=spawn, max_tasks_per_child=1) as pool:
+        yield from pool.map(function, *zip(*calls, strict=True))
 
 
 def peak_memory() -> float:

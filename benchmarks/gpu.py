@@ -1,0 +1,338 @@
+"""Checks a GPU against the CPU, and measures it: the evaluation, the original's way, exact search.
+
+Random weights, drawn pictures, no network. It needs torch, torchvision, Pillow and numpy alone, and a few
+minutes: what has not begun after LIMIT seconds is left out, and named. Exit status 1 if a check fails.
+
+    python -m benchmarks.gpu
+"""
+
+import copy
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks import original_way
+from benchmarks.random_networks import folded, head, plain_backbone, settle
+from benchmarks.timing import machine, time_in_turn, timed
+from models.attention_classifier import AttentionClassifier, RegionFeatures
+from models.backbones import BACKBONES
+from models.retrieval_network import RetrievalNetwork
+from utils import arguments
+from utils.descriptor_rows import row_blocks
+from utils.device import PRECISIONS, choose_device, compiled, suitable_workers
+from utils.errors import UserError, run_command
+from utils.exact_search import exact_search
+from utils.extraction import network_outputs
+from utils.file_names import IMAGES_FOLDER
+from utils.image_loading import Picture, load_pixels
+from utils.mini_benchmark import MiniSettings, draw_benchmark
+from utils.size_batches import size_batches
+
+LEAST_COSINE = {"float32": 0.99999, "bfloat16": 0.999, "float16": 0.999}
+"""Of a descriptor and the CPU's in float32."""
+
+LEAST_SHARE = 0.9
+"""Of the rate of the backbone alone that the evaluation is to reach."""
+
+CHECKED = ("resnet101_caffe", "efficientnet_lite0")
+CHECKED_IMAGES, CHECKED_SIDE = 4, 512
+MEASURED = "resnet101_caffe"
+BATCH_SIZE = 16
+PASS_SECONDS = 5.0
+"""A pass has so many images as the backbone alone computes in this time: workers need a moment to begin."""
+
+ROUNDS = 2
+LIMIT = 390.0
+WIDTH, QUERIES, FOUND = 2048, 70, 100
+
+
+class Sizes(NamedTuple):
+    """How much is measured."""
+
+    images: int
+    longer_side: int
+    rows: int
+    pass_seconds: float
+
+
+class Case(NamedTuple):
+    """A way to evaluate."""
+
+    precision: str
+    batch_size: int
+    compiled: bool
+
+
+CASES = [
+    *(Case(precision, BATCH_SIZE, False) for precision in PRECISIONS),
+    *(Case("bfloat16", batch_size, False) for batch_size in (4, 32)),
+    *(Case(precision, BATCH_SIZE, True) for precision in PRECISIONS),
+]
+"""Those that take long to begin come last."""
+
+
+class Rates(NamedTuple):
+    """Images a second, and the GPU's peak memory in MB."""
+
+    backbone: float
+    evaluation: float
+    memory: float
+
+
+class Check(NamedTuple):
+    """What was compared with the CPU, what came out and whether that will do."""
+
+    name: str
+    told: str
+    passed: bool
+
+
+def descriptor_checks(pictures: list[Picture], longer_side: int, device: torch.device) -> Iterator[Check]:
+    """Descriptors of a few pictures by each backbone, in each precision."""
+    for name in CHECKED:
+        entry = BACKBONES[name]
+        pixels = [load_pixels(picture, longer_side) for picture in pictures]
+        prepared = [entry.normalise(image.unsqueeze(0)) for image in pixels]
+        settled = settle(plain_backbone(name), prepared[0])
+        expected = torch.cat([network_of(settled, name)(image) for image in prepared])
+        for precision, dtype in PRECISIONS.items():
+            network = network_of(settled, name, device, dtype)
+            found = torch.cat(
+                [network(entry.normalise(image.unsqueeze(0).to(device)).to(dtype)).cpu() for image in pixels]
+            )
+            cosine = float(F.cosine_similarity(found, expected).min())
+            told = f"least cosine {cosine:.6f}"
+            yield Check(f"descriptors, {name}, {precision}", told, cosine >= LEAST_COSINE[precision])
+
+
+def search_check(device: torch.device) -> Check:
+    """Exact search in rows of which some are equal and some all but equal."""
+    rng = np.random.default_rng(0)
+    rows = unit(rng.standard_normal((20_000, 256), np.float32))
+    rows[5000:6000] = rows[:1000]
+    rows[6000:7000] = unit(rows[:1000] + 1e-7 * rng.standard_normal((1000, 256), np.float32))
+    rows, queries = rows.astype(np.float16), unit(rng.standard_normal((QUERIES, 256), np.float32))
+    (places, similar), (others, other) = (exact_search(queries, rows, FOUND, on) for on in ("cpu", device))
+    same = np.array_equal(places, others) and np.array_equal(similar, other)
+    return Check("exact search", "the same to the bit" if same else "not the same", same)
+
+
+def gradient_check(device: torch.device) -> Check:
+    """Gradients of one step of the attention's training."""
+    torch.manual_seed(0)
+    attention = head(MEASURED)["attention"]
+    shapes = ((4, 70, WIDTH), (4, 70, WIDTH), (4, WIDTH))
+    features = RegionFeatures(*(torch.rand(shape) for shape in shapes))
+    classes, weight, bias = torch.arange(4), torch.randn(1000, WIDTH) / 45, torch.zeros(1000)
+
+    def gradients(on: torch.device | str) -> list[Tensor]:
+        model = AttentionClassifier(copy.deepcopy(attention), weight, bias).to(on)
+        scores = model(RegionFeatures(*(tensor.to(on) for tensor in features)))
+        parameters = list(model.attention.parameters())
+        found = torch.autograd.grad(F.cross_entropy(scores, classes.to(on)), parameters)
+        return [gradient.cpu() for gradient in found]
+
+    expected = gradients("cpu")
+    found = gradients(device)
+    pairs = zip(found, expected, strict=True)
+    wrong = max(float((one - other).norm() / other.norm()) for one, other in pairs)
+    return Check("gradients of attention", f"relative difference {wrong:.1e}", wrong <= 1e-4)
+
+
+def network_of(
+    backbone: nn.Module,
+    name: str,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    compile_it: bool = False,
+) -> RetrievalNetwork:
+    """The evaluation's network around a folded copy of a backbone."""
+    fast = folded(backbone).to(device=device, dtype=dtype)
+    parts = {part: copy.deepcopy(module).to(device) for part, module in head(name).items()}
+    return RetrievalNetwork(compiled(fast) if compile_it else fast, BACKBONES[name].stride, **parts).eval()
+
+
+def report_evaluation(pictures: list[Picture], sizes: Sizes, device: torch.device, start: float) -> None:
+    """Prints images a second of the backbone alone and of the whole evaluation, case by case."""
+    print(
+        f"{MEASURED}, S {sizes.longer_side}, {suitable_workers(device)} workers, median of {ROUNDS} rounds:"
+    )
+    print()
+    print(
+        "| precision | batch size | compiled | backbone alone, images/s | evaluation, images/s | share "
+        f"| at least {LEAST_SHARE} | peak GPU memory, MB |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    for case in CASES:
+        told = f"{case.precision} | {case.batch_size} | {'yes' if case.compiled else 'no'}"
+        if time.perf_counter() - start > LIMIT:
+            print(f"| {told} | left out for want of time | | | | |", flush=True)
+            continue
+        if case.compiled and device.type == "cpu":
+            print(f"| {told} | left out without a GPU | | | | |", flush=True)
+            continue
+        try:
+            rates = measure(case, pictures, sizes, device)
+        except (RuntimeError, UserError) as error:  # too little memory, or no compiler: the others go on
+            print(f"| {told} | failed: {str(error).splitlines()[0]} | | | | |", flush=True)
+            continue
+        share = rates.evaluation / rates.backbone
+        print(
+            f"| {told} | {rates.backbone:.1f} | {rates.evaluation:.1f} | {share:.3f} | "
+            f"{'reached' if share >= LEAST_SHARE else 'missed'} | {rates.memory:.0f} |",
+            flush=True,
+        )
+    few = pictures[:8]
+    seconds = time_in_turn({"original": lambda: original(few, sizes.longer_side, device)}, 1)["original"]
+    print(f"| the original's way, float32 | 1 | no | | {len(few) / seconds:.1f} | | | |", flush=True)
+
+
+def measure(case: Case, pictures: list[Picture], sizes: Sizes, device: torch.device) -> Rates:
+    """Runs the backbone alone on what is on the device already, and the whole evaluation, in turn.
+
+    Raises:
+        RuntimeError: the backbone cannot be compiled, or the memory does not suffice.
+        UserError: the memory does not suffice.
+    """
+    entry = BACKBONES[MEASURED]
+    dtype = PRECISIONS[case.precision]
+    network = network_of(plain_backbone(MEASURED), MEASURED, device, dtype, case.compiled)
+    loaded = [
+        entry.normalise(batch.pixels.to(device)).to(dtype)
+        for batch in size_batches(pictures, sizes.longer_side, case.batch_size, 0)
+    ]
+
+    def alone(repeats: int) -> None:
+        for images in loaded * repeats:
+            network.backbone(images)
+        wait(device)
+
+    alone(1)  # compiles, and lets cuDNN choose
+    repeats = max(round(sizes.pass_seconds / timed(lambda: alone(1))[0]), 1)
+
+    def whole() -> None:
+        for _ in network_outputs(
+            network,
+            entry,
+            pictures * repeats,
+            longer_side=sizes.longer_side,
+            batch_size=case.batch_size,
+            workers=suitable_workers(device),
+        ):
+            pass
+
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    seconds = time_in_turn({"alone": lambda: alone(repeats), "whole": whole}, ROUNDS)
+    memory = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else float("nan")
+    images = repeats * len(pictures)
+    return Rates(images / seconds["alone"], images / seconds["whole"], memory)
+
+
+def original(pictures: list[Picture], longer_side: int, device: torch.device) -> None:
+    """The original's way: one image, one region at a time."""
+    entry, backbone = BACKBONES[MEASURED], plain_backbone(MEASURED).to(device)
+    attention, whitening = (copy.deepcopy(module).to(device) for module in head(MEASURED).values())
+    for picture in pictures:
+        pixels = load_pixels(picture, longer_side).unsqueeze(0).to(device)
+        original_way.describe(backbone, entry.normalise(pixels).contiguous(), attention, whitening).cpu()
+
+
+def report_search(rows: int, device: torch.device) -> None:
+    """Prints seconds of exact search, from the computer's memory, and of what it cannot do without."""
+    torch.manual_seed(0)
+    database = np.empty((rows, WIDTH), np.float16)
+    for _, block in row_blocks(database):
+        drawn = F.normalize(torch.randn(block.shape, device=device), dim=1)
+        block[:] = drawn.half().cpu().numpy()
+    queries = F.normalize(torch.randn(QUERIES, WIDTH), dim=1)
+    left, resident = queries.to(device), torch.from_numpy(database[:4096]).to(device).float()
+
+    def multiply() -> None:
+        for _ in range(-(-rows // len(resident))):
+            left @ resident.T
+        wait(device)
+
+    def move() -> None:
+        for _, block in row_blocks(database):
+            torch.from_numpy(block).to(device, copy=True)
+        wait(device)
+
+    ways: dict[str, Callable[[], object]] = {
+        "exact search": lambda: exact_search(queries.numpy(), database, FOUND, device),
+        "copying the descriptors to the device alone": move,
+        "float32 matrix product alone": multiply,
+    }
+    print(f"{QUERIES} queries, their first {FOUND} of {rows:,} descriptors of {WIDTH} x float16:")
+    print()
+    print("| search | seconds |")
+    print("|---|---|")
+    for name, seconds in time_in_turn(ways, ROUNDS).items():
+        print(f"| {name} | {seconds:.3f} |")
+
+
+def wait(device: torch.device) -> None:
+    """Waits for what a GPU was told to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    """Rows (N, D) of length 1, float32."""
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def main(device_name: str, sizes: Sizes) -> None:
+    """Prints checks and tables.
+
+    Raises:
+        UserError: there is no such device.
+        SystemExit: a check failed.
+    """
+    start, device = time.perf_counter(), choose_device(device_name)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "no GPU: a dry run"
+    print(f"# GPU\n\n{name}; {machine()}\n\n## Checks against the CPU\n\n| check | found | |\n|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        draw_benchmark(Path(folder) / "Mini", MiniSettings(landmarks=0, distractors=sizes.images))
+        pictures = [Picture(path) for path in sorted((Path(folder) / "Mini" / IMAGES_FOLDER).iterdir())]
+        checks = [gradient_check(device)]
+        with torch.inference_mode():
+            side = min(CHECKED_SIDE, sizes.longer_side)
+            checks += [*descriptor_checks(pictures[:CHECKED_IMAGES], side, device), search_check(device)]
+            for check in checks:
+                print(f"| {check.name} | {check.told} | {'pass' if check.passed else 'FAIL'} |", flush=True)
+            print("\n## Evaluation\n", flush=True)
+            report_evaluation(pictures, sizes, device, start)
+    print("\n## Search\n", flush=True)
+    report_search(sizes.rows, device)
+    print(f"\n{time.perf_counter() - start:.0f} seconds in all")
+    failed = [check.name for check in checks if not check.passed]
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+        raise SystemExit(1)
+
+
+def command_line() -> None:
+    """Reads the options and measures."""
+    parser = arguments.ArgumentParser(__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cuda", help="cuda, one GPU as cuda:1, or cpu for a dry run")
+    parser.add_argument("--images", type=arguments.at_least(1), default=64, help="pictures drawn")
+    parser.add_argument("--longer-side", type=arguments.at_least(1), default=arguments.LONGER_SIDE, help="S")
+    parser.add_argument("--rows", type=arguments.at_least(1), default=1_000_000, help="descriptors searched")
+    parser.add_argument(
+        "--pass-seconds", type=arguments.positive, default=PASS_SECONDS, help="of the backbone alone"
+    )
+    options = vars(parser.parse_args())
+    main(options.pop("device"), Sizes(**options))
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(command_line))

@@ -1,0 +1,126 @@
+"""That the benchmarks run and print what they promise; never how fast anything is."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import __main__ as report
+from benchmarks import evaluation, scoring, search, timing
+from utils import descriptor_store
+
+ROOT = Path(__file__).parents[1]
+
+
+def table_rows(text):
+    """The first row that begins with each cell."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return {line.split("|")[1].strip(): line for line in reversed(lines)}
+
+
+def in_this_process(function, calls, at_once=1):
+    return (function(*call) for call in calls)
+
+
+def test_the_report_has_every_stage_with_its_rate_and_memory_and_every_size(monkeypatch, capsys):
+    for module in (evaluation, timing):  # a fresh process for each figure takes a minute in all
+        monkeypatch.setattr(module, "each_alone", in_this_process)
+    monkeypatch.setattr(scoring, "IMAGES", 1000)
+    options = ["--backbone", "efficientnet_lite0", "--images", "2", "--rounds", "1", "--longer-side", "256"]
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *options, "--sizes", "300"])
+    report.command_line()
+    text = capsys.readouterr().out
+    rows = table_rows(text)
+    stages = {
+        *("decode", "resize", "normalise and copy", "head", "evaluation here", "the original's way"),
+        *("backbone alone, as published", "backbone alone, folded, channels_last: the bound"),
+    }
+    assert stages <= set(rows)
+    for stage in stages:
+        cells = rows[stage].split("|")
+        assert float(cells[2]) > 0
+        assert float(cells[5]) > 50  # MB that Python and PyTorch alone take
+    assert "100.0 %" in rows["evaluation here"]
+    assert re.search(r"Decode, resize and head: \d+\.\d % of the evaluation", text)
+    assert {"here", "ranking and walking through names"} <= set(rows)
+    on_disk, to_open, to_search = map(float, rows["300"].split("|")[8:11])
+    assert on_disk == pytest.approx(300 * 2048 * 2 / 2**20, abs=0.6)
+    assert to_search >= to_open > 50
+
+
+def test_a_dry_run_of_the_gpus_checks_passes_and_measures_every_case():
+    sizes = ["--images", "1", "--longer-side", "192", "--rows", "300", "--pass-seconds", "0.01"]
+    text = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu", "--device", "cpu", *sizes],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    checks = [line for line in text.splitlines() if line.endswith("| pass |")]
+    assert len(checks) == 2 * 3 + 2
+    assert "FAIL" not in text
+    for precision in ("float32", "bfloat16", "float16"):
+        assert re.search(rf"\| {precision} \| 16 \| no \| \d+\.\d \| \d+\.\d \|", text)
+        assert f"| {precision} | 16 | yes |" in text
+    assert {"exact search", "the original's way, float32"} <= set(table_rows(text))
+
+
+def test_without_a_gpu_its_benchmark_is_one_line_of_error():
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu"],
+        cwd=ROOT,
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert re.fullmatch(r"error: .*--device cpu.*\n", done.stderr)
+    assert done.stdout == ""
+
+
+ALLOWED = {"torch", "torchvision", "PIL", "numpy"}
+IMPORTED = """
+import sys, torch, torchvision, numpy, PIL.Image
+for name in list(sys.modules):
+    if name.split(".")[0] in {"tqdm", "scipy", "matplotlib", "sklearn", "faiss"}:
+        del sys.modules[name]
+import benchmarks.gpu
+print(*{name.split(".")[0] for name in sys.modules})
+"""
+
+
+def test_the_gpus_benchmark_needs_torch_torchvision_pillow_and_numpy_alone():
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTED], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert set(done.stdout.split()) & {"tqdm", "scipy", "matplotlib", "sklearn", "faiss"} == set()
+    assert set(done.stdout.split()) >= ALLOWED
+
+
+def test_drawn_descriptors_are_of_length_1_and_lie_around_centres():
+    rows = search.drawn(np.random.default_rng(1), 3000)
+    assert rows.shape == (3000, 2048)
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-5)
+    similar = rows @ rows.T
+    np.fill_diagonal(similar, 0)
+    # Some two others share an image's centre; those of other centres are at right angles to it.
+    assert np.median(similar.max(axis=1)) > 0.5
+    assert abs(np.median(similar)) < 0.01
+
+
+def test_a_store_that_a_killed_run_left_is_filled_up_with_the_same_descriptors(tmp_path, monkeypatch):
+    monkeypatch.setattr(descriptor_store, "SHARD_ROWS", 400)
+    monkeypatch.setattr(search, "WRITTEN", 400)
+    for name in ("whole", "part"):
+        search.write_store(tmp_path / name, 1000)
+    for shard in sorted((tmp_path / "part").glob("shard-*"))[2:]:  # two files each
+        shard.unlink()
+    search.write_store(tmp_path / "part", 1000)
+    whole, part = (search.rows_of(tmp_path / name, 1000, verify=True)[:] for name in ("whole", "part"))
+    np.testing.assert_array_equal(whole, part)
