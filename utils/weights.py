@@ -115,11 +115,12 @@ def load_folded_backbone(
         UserError: as `load_backbone`.
     """
     network = fold_batch_norms(load_backbone(backbone, weights_dir)).requires_grad_(False)
-    network = network.to(dtype=dtype, memory_format=torch.channels_last)
+    network = network.to(memory_format=torch.channels_last)
     if dtype == torch.bfloat16 and isinstance(network, EfficientNetLite0Features):
-        for part in network.needing_float32():
-            part.float()
-    return network
+        for part in network.fit_for_bfloat16():
+            part.to(dtype)
+        return network
+    return network.to(dtype)
 
 
 def load_classifier(backbone: Backbone, weights_dir: Path) -> tuple[Tensor, Tensor]:
