@@ -47,7 +47,8 @@ def settle(backbone: nn.Module, images: Tensor) -> nn.Module:
 
     Rounding to 8 bits grows from layer to layer of random filters until descriptors differ by some percent.
     It does not where a block adds little to what it was given, where most activations are not cut off, and
-    where the batch norms have the statistics of some images, (N, 3, H, W), which takes one pass.
+    where the batch norms have the statistics of some images, (N, 3, H, W), which takes one pass. So what is
+    checked with it says that two devices agree, not what rounding does to trained weights.
     """
     norms = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
