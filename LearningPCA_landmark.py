@@ -114,6 +114,7 @@ def main(
         # The pictures. Their headers tell how many vectors there will be, before hours of work.
         paths = find_pictures(Path(datasets_dir) / FOLDER, samples, seed)
         pictures = large_enough(paths, S, min_side)
+        ranks.agree_on([path.name for path in pictures.paths], "pictures")
         check_unreadable(pictures.unreadable, len(paths))
         check_vectors(pictures, L, components)
         settings = {name: given[name] for name in SETTINGS} | {"pictures": picture_digest(pictures)}

@@ -235,7 +235,7 @@ def shared_store(
 ) -> DescriptorStore:
     """Opens a store in all processes; the first makes it, where there is none."""
     if ranks.leads:
-        open_store(folder, made_with, precision=precision, verify=False)
+        open_store(folder, made_with, precision=precision, verify=False, tidy=True)
     ranks.gather([])
     return open_store(folder, made_with, precision=precision)
 

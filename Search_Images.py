@@ -10,7 +10,7 @@ goes to standard error.
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -29,7 +29,8 @@ from utils.descriptor_store import StorePrecision, open_store
 from utils.device import PRECISIONS, choose_device, suitable_batch_size, suitable_workers
 from utils.distributed import Ranks
 from utils.errors import UserError, run_command
-from utils.file_names import INDEX_STORE, SEARCH_INDEX, WEIGHTS_DIR
+from utils.file_names import INDEX_LOCK, INDEX_STORE, SEARCH_INDEX, WEIGHTS_DIR
+from utils.folder_lock import only_writer
 from utils.image_loading import Box, Picture, check_box
 from utils.oxford_paris import pictures_below
 from utils.picture_index import PictureIndex, check_same_folder, read_index, write_index
@@ -87,7 +88,7 @@ def describe(
     ]
     arguments.check_options(options)
     evaluation_arguments.check_scales(scales)
-    network, how = prepare(options)
+    network, how = prepare(options, descriptor_settings(options, Path(weights_dir)))
     return describe_pictures(network, BACKBONES[backbone], chosen, title="pictures", **how).rows[:]
 
 
@@ -133,22 +134,23 @@ def index(
         raise UserError(f"no pictures in {folder} or the folders in it")
 
     settings = descriptor_settings(options, weights_dir)
-    network, how = prepare(options)
+    network, how = prepare(options, settings)
     make_folder(index)
-    store = open_store(index / INDEX_STORE, settings, precision=store_precision)
-    found = describe_pictures(
-        network,
-        BACKBONES[backbone],
-        [Picture(path) for path in paths],
-        skip_bad_images=True,
-        title="pictures",
-        store=store,
-        names=[str(path.relative_to(folder)) for path in paths],
-        **how,
-    )
-    for error in found.bad.values():
-        log.warning("note: left out %s", shown(str(error)))
-    write_index(index, folder, found.keys, settings, store)
+    with only_writer(index / INDEX_LOCK):
+        store = open_store(index / INDEX_STORE, settings, precision=store_precision, tidy=True)
+        found = describe_pictures(
+            network,
+            BACKBONES[backbone],
+            [Picture(path) for path in paths],
+            skip_bad_images=True,
+            title="pictures",
+            store=store,
+            names=[str(path.relative_to(folder)) for path in paths],
+            **how,
+        )
+        for error in found.bad.values():
+            log.warning("note: left out %s", shown(str(error)))
+        write_index(index, folder, found.keys, settings, store)
     return read_index(index)
 
 
@@ -185,13 +187,15 @@ def search(
     query = Picture(Path(picture).expanduser(), box)
     if box is not None:
         check_box(query, opened.settings["S"])
-    options = {"activation": arguments.ACTIVATION, **opened.settings, "device": device}
+    # Of what a pooling does not depend on an index knows nothing.
+    options = {"activation": arguments.ACTIVATION, "L": arguments.LEVELS, **opened.settings}
+    options["device"] = device
     options |= {"weights_dir": Path(weights_dir), "batch_size": 1, "workers": 0}
     now = descriptor_settings(options, Path(weights_dir))
     check_same_settings(opened.folder, opened.settings, json.loads(json.dumps(now)))
 
     itself = None if box is not None else opened.place_of(query)
-    network, how = prepare(options)
+    network, how = prepare(options, now)
     if itself is None:
         entry = BACKBONES[str(options["backbone"])]
         descriptor = describe_pictures(network, entry, [query], title="query", **how).rows[0]
@@ -207,8 +211,13 @@ def search(
     return matches
 
 
-def prepare(options: dict[str, object]) -> tuple[RetrievalNetwork, dict[str, object]]:
-    """The network that options by name tell of, and how to describe pictures by it."""
+def prepare(
+    options: Mapping[str, object], settings: Mapping[str, object]
+) -> tuple[RetrievalNetwork, dict[str, object]]:
+    """The network that options by name tell of, and how to describe pictures by it.
+
+    `settings` are those of the descriptors: with their digests, weights that have changed are read anew.
+    """
     torch_device = choose_device(str(options["device"]))
     batch_size, workers = options["batch_size"], options["workers"]
     network = loaded_network(
@@ -221,6 +230,7 @@ def prepare(options: dict[str, object]) -> tuple[RetrievalNetwork, dict[str, obj
         tuple(options["scales"]),
         torch_device,
         str(options["precision"]),
+        json.dumps(settings),
     )
     return network, {
         "longer_side": options["S"],
@@ -241,8 +251,9 @@ def loaded_network(
     scales: tuple[float, ...],
     device: torch.device,
     precision: str,
+    settings: str,
 ) -> RetrievalNetwork:
-    """The network of `load_network`, the last one kept: many searches read the weights once."""
+    """The network of `load_network`, the last one kept for as long as `settings` are the same."""
     return load_network(
         backbone,
         weights_dir=weights_dir,

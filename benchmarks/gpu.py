@@ -39,6 +39,9 @@ from utils.size_batches import size_batches
 LEAST_COSINE = {"float32": 0.99999, "bfloat16": 0.999, "float16": 0.999}
 """Of a descriptor and the CPU's in float32."""
 
+LEAST_SIDE = 192
+"""The original's way fails on images so small that a region has no cell."""
+
 LEAST_SHARE = 0.9
 """Of the rate of the backbone alone that the evaluation is to reach."""
 
@@ -325,7 +328,9 @@ def command_line() -> None:
     parser = arguments.ArgumentParser(__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda", help="cuda, one GPU as cuda:1, or cpu for a dry run")
     parser.add_argument("--images", type=arguments.at_least(1), default=64, help="pictures drawn")
-    parser.add_argument("--longer-side", type=arguments.at_least(1), default=arguments.LONGER_SIDE, help="S")
+    parser.add_argument(
+        "--longer-side", type=arguments.at_least(LEAST_SIDE), default=arguments.LONGER_SIDE, help="S"
+    )
     parser.add_argument("--rows", type=arguments.at_least(1), default=1_000_000, help="descriptors searched")
     parser.add_argument(
         "--pass-seconds", type=arguments.positive, default=PASS_SECONDS, help="of the backbone alone"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -10,6 +11,13 @@ from torchvision.models import ResNet101_Weights, WeightsEnum
 
 from models.efficientnet_lite import EfficientNetLite0Features, module_name
 from models.resnet import CaffeResNet101Features, ResNet101Features
+
+
+@lru_cache(maxsize=32)
+def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Numbers on a device, brought there once: a GPU would be waited for each time."""
+    with torch.inference_mode(False):  # or one first made in an evaluation would fail in training
+        return torch.tensor(values, device=device)
 
 
 @dataclass(frozen=True)
@@ -59,9 +67,9 @@ class Backbone:
         """
         x = pixels if self.channel_order == "RGB" else pixels.flip(3)
         x = x.to(torch.float32)
-        x.sub_(x.new_tensor(self.mean))
+        x.sub_(_constant(self.mean, x.device))
         if self.scale != (1.0, 1.0, 1.0):
-            x.div_(x.new_tensor(self.scale))
+            x.div_(_constant(self.scale, x.device))
         return x.permute(0, 3, 1, 2)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from utils.atomic_files import check_writable, make_folder, replace_file, replace_folder
+from utils.atomic_files import check_writable, make_folder, new_file, replace_file, replace_folder
 from utils.errors import UserError
 
 
@@ -192,3 +192,14 @@ def test_checking_leaves_nothing_behind(tmp_path):
     assert names(tmp_path) == []
     make_folder(tmp_path / "a" / "b")
     assert (tmp_path / "a" / "b").is_dir()
+
+
+def test_a_new_file_appears_whole_unless_it_is_there_by_then(tmp_path):
+    path = tmp_path / "file"
+    with new_file(path) as file:
+        file.write(b"first")
+        assert not path.exists()
+    with new_file(path) as file:
+        file.write(b"second")
+    assert path.read_bytes() == b"first"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]

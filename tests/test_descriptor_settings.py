@@ -81,7 +81,7 @@ def test_another_value_shape_type_or_name_has_another_digest(state):
 def test_without_attention_and_whitening_neither_their_files_nor_the_activation_count(tmp_path):
     found = settings(tmp_path)
     assert settings(tmp_path, activation="softplus") == found
-    assert found.keys() == OPTIONS.keys() - {"activation"} | {"backbone weights"}
+    assert found.keys() == OPTIONS.keys() - {"activation"} | {"backbone weights", "method"}
     assert {name: found[name] for name in found.keys() & OPTIONS.keys()} == {
         name: value for name, value in OPTIONS.items() if name != "activation"
     }

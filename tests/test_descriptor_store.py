@@ -1,5 +1,6 @@
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -133,7 +134,7 @@ def test_other_files_beside_the_shards_are_left_alone(tmp_path):
     for path in others:
         path.touch()
         os.utime(path, (time.time() - 4000,) * 2)
-    assert len(open_store(tmp_path, {"S": 64})) == 2
+    assert len(open_store(tmp_path, {"S": 64}, tidy=True)) == 2
     assert all(path.exists() for path in others)
 
 
@@ -183,7 +184,41 @@ def test_what_a_killed_process_left_an_hour_ago_is_removed(tmp_path):
     for path in left:
         os.utime(path, (time.time() - 4000,) * 2)
     assert len(open_store(tmp_path / "store", {"S": 64})) == 2
+    assert all(path.exists() for path in left)
+    assert len(open_store(tmp_path / "store", {"S": 64}, tidy=True)) == 2
     assert not any(path.exists() for path in left)
+
+
+def test_thousands_of_shards_keep_no_files_open(tmp_path, monkeypatch):
+    monkeypatch.setattr(descriptor_store, "SHARD_ROWS", 1)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, limits[1]))
+    try:
+        rows = vectors(100)
+        filled(tmp_path, rows)
+        database = open_store(tmp_path, {"S": 64}).rows([f"key {row}" for row in range(100)])
+        np.testing.assert_array_equal(database[:], rows)
+        assert sum(len(places) for places, _ in database.blocks()) == 100
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_compacting_loses_nothing_and_those_who_read_can_go_on(tmp_path):
+    filled(tmp_path, vectors(6, seed=1))
+    filled(tmp_path, vectors(3, seed=2))
+    reader = open_store(tmp_path, {"S": 64})
+    before = reader.rows(["key 5", "key 0"])
+    store = open_store(tmp_path, {"S": 64}, tidy=True)
+    store.compact(["key 0", "key 5"])
+    assert store.stored == len(store) == 2
+    expected = np.stack([vectors(6, seed=1)[5], vectors(3, seed=2)[0]])
+    for rows in (
+        before,
+        store.rows(["key 5", "key 0"]),
+        open_store(tmp_path, {"S": 64}, tidy=True).rows(["key 5", "key 0"]),
+    ):
+        np.testing.assert_array_equal(rows[:], expected)
+    assert "key 1" not in open_store(tmp_path, {"S": 64})
 
 
 def test_a_pictures_key_changes_with_its_file_its_name_and_its_box(tmp_path):

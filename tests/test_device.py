@@ -64,3 +64,9 @@ def test_suitable_workers_are_as_many_as_the_network_leaves_cores_for(monkeypatc
 def test_suitable_batches_are_single_pictures_on_a_cpu_and_larger_on_a_gpu(monkeypatch, device, pictures):
     monkeypatch.setattr(os, "cpu_count", lambda: 64)  # which does not matter
     assert suitable_batch_size(device) == pictures
+
+
+def test_float32_products_are_of_float32_whatever_the_environment_says():
+    torch.set_float32_matmul_precision("high")
+    choose_device("cpu")
+    assert torch.get_float32_matmul_precision() == "highest"

@@ -90,3 +90,23 @@ def test_queries_without_positives_are_named_with_the_protocol_that_has_none():
     assert precisions.keys() == {"easy", "hard"}
     assert precisions["hard"] == pytest.approx({"one": 0.25, "two": math.nan}, nan_ok=True)
     assert average_precisions({"one": 0.5}) == {"": {"one": 0.5}}
+
+
+def test_what_an_approximate_search_did_not_find_is_not_expanded_with():
+    queries, database = directions(1, 0), directions(20, 1)
+
+    def three_at_most(wanted):
+        similar = similarities(wanted, database)
+        return np.where(similar >= np.sort(similar, axis=1)[:, -3:-2], similar, np.float32(-np.inf))
+
+    asked = []
+    steps = searches(
+        queries,
+        database,
+        lambda wanted: asked.append(wanted) or three_at_most(wanted),
+        **NOTHING_ELSE | {"qe": 9},
+    )
+    list(steps)
+    nearest = np.argsort(-(queries @ database.T)[0])[:3]
+    total = queries[0] + database[nearest].sum(axis=0)
+    np.testing.assert_allclose(asked[1][0], total / np.linalg.norm(total), atol=1e-6)

@@ -71,3 +71,13 @@ def test_the_database_is_asked_for_nothing_but_the_first_images():
     queries, first = np.array([[1, 0, 0]], np.float32), np.array([[0, 2]])
     expanded = expand_queries(queries, Store(), first, alpha=1)  # e1 + 1 e1 + 0 e3
     assert expanded.tolist() == [[1, 0, 0]]
+
+
+def test_images_that_were_not_found_do_not_count():
+    rng = np.random.default_rng(8)
+    queries, database = rng.standard_normal((2, 5)), rng.standard_normal((7, 5))
+    first = np.array([[3, 0, 1], [2, 6, 0]])
+    found = np.array([[True, False, False], [True, True, False]])
+    expanded = expand_queries(queries, database, first, found=found)
+    sums = np.stack([queries[0] + database[3], queries[1] + database[2] + database[6]])
+    np.testing.assert_allclose(expanded, sums / np.linalg.norm(sums, axis=1, keepdims=True), rtol=1e-6)

@@ -163,3 +163,7 @@ def test_a_thumbnail_is_smaller_and_has_its_box():
 def test_a_page_that_cannot_be_written_is_an_error(tmp_path):
     with pytest.raises(UserError, match="cannot write"):
         write_page(tmp_path / "absent" / "page.html", Hit(0, "q"), [], "", "")
+
+
+def test_invisible_marks_of_direction_are_shown():
+    assert shown("a\u200eb\u200fc\u061cd") == "a\\u200eb\\u200fc\\u061cd"

@@ -10,12 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import draw_picture
 from PIL import Image
 
 import Search_Images
+from models.attention import ContextAwareRegionalAttention
 from utils import descriptor_store, size_batches
 from utils.errors import UserError, run_command
+from utils.folder_lock import only_writer
 from utils.image_loading import Picture
 from utils.picture_index import read_index
 
@@ -108,7 +111,7 @@ def test_the_store_is_tidied_once_most_of_it_no_longer_counts(command, indexed):
         for seed, path in enumerate(sorted(indexed.rglob("*.png"))):
             draw_picture(path, 100 * round_number + seed, size=(64, 56 + 8 * round_number))
         assert command("index", indexed, *FAST)[0] == 0
-        stored = sum(len(np.load(path)) for path in store.glob("*.npy"))
+        stored = sum(len(np.load(path.with_suffix(".npy"))) for path in store.glob("shard-*.json"))
         assert stored <= 12
     index = read_index(Path("search_index"))
     np.testing.assert_allclose(
@@ -218,10 +221,6 @@ def test_the_page_draws_attention_for_query_and_results(command, pictures, head_
 @pytest.fixture
 def head_folder(tmp_path):
     """A weights folder with a random attention head for the embedded backbone."""
-    import torch
-
-    from models.attention import ContextAwareRegionalAttention
-
     folder = tmp_path / "weights" / "efficientnet_lite0"
     folder.mkdir(parents=True)
     torch.manual_seed(0)
@@ -245,8 +244,6 @@ def test_an_index_is_refused_for_other_options_other_weights_and_another_folder(
     assert status == 2
     assert f"search_index is the index of {pictures}" in err
     head = head_folder / "efficientnet_lite0" / "ContextAwareRegionalAttention_weights.pth"
-    import torch
-
     state = torch.load(head, weights_only=True)
     state["conv_att_2.bias"] += 1
     torch.save(state, head)
@@ -301,6 +298,47 @@ def test_a_damaged_index_is_one_line_and_made_again(command, indexed):
     assert "is damaged: index" in command("query", indexed / "a.png")[2]
     assert command("index", indexed, *FAST)[0] == 0
     assert command("query", indexed / "a.png")[0] == 0
+
+
+def test_an_index_of_maxima_can_be_searched(command, pictures):
+    assert (
+        command("index", pictures, "--pooling", "mac", "--no-whiten", "--S", "64", "--device", "cpu")[0] == 0
+    )
+    status, out, _ = command("query", pictures / "c.png", "--top", "1", "--html", "found.html")
+    assert (status, out) == (0, f"1\t1.0000\t{pictures / 'c.png'}\n")
+
+
+def test_a_picture_comes_first_however_many_equals_sort_before_it(command, pictures):
+    for number in range(5):
+        shutil.copy(pictures / "c.png", pictures / f"a{number}.png")
+    command("index", pictures, *FAST)
+    for top in ("1", "3", "20"):
+        _, out, _ = command("query", pictures / "c.png", "--top", top)
+        found = [Path(line.split("\t")[2]).name for line in out.splitlines()]
+        assert found[0] == "c.png"
+        assert len(set(found)) == len(found)
+
+
+def test_weights_that_change_while_a_program_runs_are_read_anew(pictures, head_folder):
+    given = {"S": 64, "whiten": False, "device": "cpu", "workers": 0, "weights_dir": head_folder}
+    before = Search_Images.describe([pictures / "a.png"], **given)
+    path = head_folder / "efficientnet_lite0" / "ContextAwareRegionalAttention_weights.pth"
+    state = torch.load(path, weights_only=True)
+    state["conv_att_1.weight"] *= 5
+    torch.save(state, path)
+    after = Search_Images.describe([pictures / "a.png"], **given)
+    assert np.abs(after - before).max() > 1e-5
+    Search_Images.loaded_network.cache_clear()
+    np.testing.assert_array_equal(Search_Images.describe([pictures / "a.png"], **given), after)
+
+
+def test_a_second_indexing_at_the_same_time_is_refused(command, indexed):
+    with only_writer(Path("search_index", "lock")):
+        status, out, err = command("index", indexed, *FAST)
+        assert (status, out) == (2, "")
+        assert err == "error: another process is writing to search_index: wait for it\n"
+        assert command("query", indexed / "a.png")[0] == 0
+    assert command("index", indexed, *FAST)[0] == 0
 
 
 INDEX = """

@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -26,7 +27,7 @@ def check_writable(folder: Path) -> None:
     """
     with _told_of(folder):
         existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        probe = _temporary(existing / "probe")
+        probe = _unique(existing / "probe")
         probe.touch()
         probe.unlink()
 
@@ -48,12 +49,34 @@ def replace_file(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         UserError: it cannot be written; `path` is then as it was.
     """
-    temporary = _temporary(path)
+    temporary = _unique(path)
     try:
         with _told_of(path):
             with temporary.open("wb") as file:
                 yield file
             temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[IO[bytes]]:
+    """Opens a temporary file for writing that becomes `path` once complete, unless that is there by then.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    temporary = _unique(path)
+    try:
+        with _told_of(path):
+            with temporary.open("wb") as file:
+                yield file
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                pass
+            except OSError:  # a disk without links
+                temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -135,6 +158,11 @@ def _swap(draft: Path, path: Path, old: Path) -> None:
         if old.exists() and not path.exists():
             old.rename(path)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _unique(path: Path) -> Path:
+    """A name that no other process takes, on no computer: in containers many have the same number."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
 
 
 def _temporary(path: Path) -> Path:

@@ -22,6 +22,10 @@ from utils.size_batches import BadPicture
 log = logging.getLogger(__name__)
 
 
+DISK_SECONDS = 60.0
+"""How long a disk in the network may take to show one computer what another has written."""
+
+
 class Descriptors(NamedTuple):
     """One row a picture that could be decoded, (N, D), in their order; why the others could not, by place."""
 
@@ -75,7 +79,9 @@ def describe(
     pending = [place for place in range(len(pictures)) if store is None or keys[place] not in store]
     if store is not None and len(pending) < len(pictures):
         log.info("%d of %d %s are in %s", len(pictures) - len(pending), len(pictures), title, store.folder)
-    pending = ranks.gather(pending if ranks.leads else [])  # the store may have grown since the others looked
+    # What the first process found holds: the store may have grown since, and copies of a file differ in time.
+    ranks.agree_on(names, title)
+    pending, keys = (ranks.gather(items if ranks.leads else []) for items in (pending, keys))
     mine = [pending[place] for place in ranks.share(range(len(pending)))]
     rows: np.ndarray | None = None
     bad: dict[int, UnreadableImageError] = {}
@@ -118,7 +124,8 @@ def describe(
     kept = [place for place in range(len(pictures)) if place not in bad]
     kept_keys = [keys[place] for place in kept]
     if store is not None:
-        return Descriptors(_stored(store, kept_keys), bad, kept_keys)
+        rows = _stored(store, kept_keys, ranks) if ranks.leads else np.empty((0, 0), np.float32)
+        return Descriptors(rows, bad, kept_keys)
     width = max(ranks.gather([0 if rows is None else rows.shape[1]]))
     rows = ranks.add_up_array(np.zeros((len(pictures), width), np.float32) if rows is None else rows)
     return Descriptors(rows[kept] if bad else rows, bad, kept_keys)
@@ -134,9 +141,14 @@ def _flushed(store: DescriptorStore | None) -> Iterator[None]:
             store.flush()
 
 
-def _stored(store: DescriptorStore, keys: Sequence[str]) -> Rows:
+def _stored(store: DescriptorStore, keys: Sequence[str], ranks: Ranks) -> Rows:
     store.read()
     absent = [key for key in keys if key not in store]
+    patience = time.monotonic() + (DISK_SECONDS if ranks.world > 1 else 0)
+    while absent and time.monotonic() < patience:
+        time.sleep(1)
+        store.read()
+        absent = [key for key in absent if key not in store]
     if absent:
         raise UserError(
             f"{len(absent)} descriptors are not in {store.folder}: it must be one folder for all processes, "

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+ALL = slice(None)
 BLOCK = 4096
 """Rows of an array that are looked at together, which bounds the memory of what is computed of them."""
 
@@ -12,14 +13,25 @@ class StoredRows:
     """The rows of a database of N descriptors that lie in shards on disk, in any order.
 
     Args:
-        shards: (n, D) float16 or float32 arrays, mapped into memory.
+        shards: (n, D) float16 or float32 arrays. A sequence that maps a file into memory each time that it is
+            asked for one keeps no more files open than are looked at: there may be thousands.
         numbers: (N,) int64, for each descriptor of the database its row when the shards are laid end to end.
+        lengths: of the shards, in rows; asked of them if not given.
+        dimensions: which of their columns count.
     """
 
-    def __init__(self, shards: Sequence[np.ndarray], numbers: np.ndarray) -> None:
+    def __init__(
+        self,
+        shards: Sequence[np.ndarray],
+        numbers: np.ndarray,
+        lengths: Sequence[int] | None = None,
+        dimensions: slice = ALL,
+    ) -> None:
         self._shards = shards
         self._numbers = numbers
-        self._starts = np.cumsum([0, *map(len, shards)])
+        self._lengths = list(map(len, shards)) if lengths is None else lengths
+        self._dimensions = dimensions
+        self._starts = np.cumsum([0, *self._lengths])
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -27,7 +39,7 @@ class StoredRows:
     @property
     def shape(self) -> tuple[int, int]:
         """N and D."""
-        return len(self), self._shards[0].shape[1] if self._shards else 0
+        return len(self), self._shard(0).shape[1] if len(self._shards) else 0
 
     def __getitem__(self, places: np.ndarray | slice) -> np.ndarray:
         """The descriptors at some places of the database, (..., D) float32, read into memory."""
@@ -36,7 +48,7 @@ class StoredRows:
         of_shard = np.searchsorted(self._starts, numbers, side="right") - 1
         for shard in np.unique(of_shard):
             chosen = of_shard == shard
-            found[chosen] = self._shards[shard][numbers[chosen] - self._starts[shard]]
+            found[chosen] = self._shard(shard)[numbers[chosen] - self._starts[shard]]
         return found
 
     def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -47,7 +59,8 @@ class StoredRows:
         """
         order = np.argsort(self._numbers, kind="stable")
         ends = np.searchsorted(self._numbers[order], self._starts)
-        for shard, start, first, behind in zip(self._shards, self._starts, ends, ends[1:], strict=False):
+        for number, (start, first, behind) in enumerate(zip(self._starts, ends, ends[1:], strict=False)):
+            shard = self._shard(number) if first < behind else None
             for block in range(first, behind, BLOCK):
                 places = order[block : min(block + BLOCK, behind)]
                 local = self._numbers[places] - start
@@ -56,7 +69,10 @@ class StoredRows:
 
     def columns(self, chosen: slice) -> "StoredRows":
         """These descriptors with some of their dimensions alone."""
-        return StoredRows([shard[:, chosen] for shard in self._shards], self._numbers)
+        return StoredRows(self._shards, self._numbers, self._lengths, chosen)
+
+    def _shard(self, number: int) -> np.ndarray:
+        return self._shards[number][:, self._dimensions]
 
 
 Rows = np.ndarray | StoredRows

@@ -14,6 +14,9 @@ from utils.weights import read_backbone_weights
 
 SETTINGS = ("backbone", "pooling", "whiten", "S", "L", "activation", "scales", "precision")
 
+METHOD = 1
+"""Rises when the same options and weights come to give other descriptors."""
+
 CHARACTERS = 16
 """Of a digest."""
 
@@ -32,7 +35,7 @@ def descriptor_settings(options: Mapping[str, object], weights_dir: Path) -> dic
     Raises:
         UserError: a file of weights is missing or damaged.
     """
-    settings = {name: options[name] for name in SETTINGS}
+    settings = {"method": METHOD} | {name: options[name] for name in SETTINGS}
     backbone = str(options["backbone"])
     folder = weights_folder(weights_dir, backbone)
     state, _ = read_backbone_weights(BACKBONES[backbone], weights_dir)

@@ -9,19 +9,22 @@ Keys are text that changes with a picture's contents, see `picture_key`: a chang
 described anew.
 """
 
+import errno
 import json
+import os
 import re
 import secrets
+import tempfile
 import time
 import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
-from utils.atomic_files import TEMPORARY_SUFFIX, make_folder, replace_file
+from utils.atomic_files import TEMPORARY_SUFFIX, make_folder, new_file, replace_file
 from utils.descriptor_rows import StoredRows
 from utils.errors import UserError
 from utils.file_names import SHARD_PREFIX, SHARD_RECORD_SUFFIX, SHARD_ROWS_SUFFIX, STORE_SETTINGS
@@ -43,11 +46,17 @@ DELETE_SHARD = "delete it, and what it held will be described anew"
 NAME_ANOTHER = "name another folder for the descriptors"
 
 
-class Shard(NamedTuple):
-    """The rows of a shard, (n, D), mapped into memory, and their keys."""
+class MappedShards(Sequence[np.ndarray]):
+    """The rows, (n, D), of shards in some files, each mapped into memory when it is asked for."""
 
-    keys: list[str]
-    rows: np.ndarray
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        return _mapped(self._paths[number])
 
 
 class DescriptorStore:
@@ -63,7 +72,8 @@ class DescriptorStore:
         self.precision = precision
         self._writer = secrets.token_hex(4)
         """Keeps the names of shards apart that several processes write at once."""
-        self._shards: dict[str, Shard] = {}
+        self._shards: dict[str, list[str]] = {}
+        """The keys of each, by its name."""
         self._numbers: dict[str, int] = {}
         self._serial = 0
         self._new: list[tuple[str, np.ndarray]] = []
@@ -78,7 +88,7 @@ class DescriptorStore:
     @property
     def stored(self) -> int:
         """Descriptors on disk, those that later ones stand for included."""
-        return sum(len(shard.keys) for shard in self._shards.values())
+        return sum(map(len, self._shards.values()))
 
     def read(self, verify: bool = True) -> None:
         """Looks for shards that were not there before, this process's own and others'.
@@ -93,10 +103,14 @@ class DescriptorStore:
         for path in sorted(self.folder.glob(f"{SHARD_PREFIX}{DIGITS}-*{SHARD_RECORD_SUFFIX}")):
             if path.stem in self._shards or not path.with_suffix(SHARD_ROWS_SUFFIX).exists():
                 continue
-            shard = _read_shard(path, verify)
+            try:
+                keys = _read_shard(path, verify)
+            except FileNotFoundError:  # another process has just written what it held anew
+                self.read(verify)
+                return
             start = self.stored
-            self._shards[path.stem] = shard
-            self._numbers.update({key: start + row for row, key in enumerate(shard.keys)})
+            self._shards[path.stem] = keys
+            self._numbers.update({key: start + row for row, key in enumerate(keys)})
             self._serial = max(self._serial, int(path.stem.split("-")[1]))
 
     def rows(self, keys: Sequence[str]) -> StoredRows:
@@ -106,7 +120,8 @@ class DescriptorStore:
             KeyError: one is not in the store.
         """
         numbers = np.array([self._numbers[key] for key in keys], np.int64)
-        return StoredRows([shard.rows for shard in self._shards.values()], numbers)
+        paths = [(self.folder / name).with_suffix(SHARD_ROWS_SUFFIX) for name in self._shards]
+        return StoredRows(MappedShards(paths), numbers, list(map(len, self._shards.values())))
 
     def add(self, keys: Sequence[str], rows: np.ndarray) -> None:
         """Takes in descriptors, (n, D); they are on disk after the next `flush`, and to be had after `read`.
@@ -134,7 +149,8 @@ class DescriptorStore:
     def compact(self, keys: Sequence[str]) -> None:
         """Drops all but the descriptors of these keys, of which a kill at any moment loses none.
 
-        They are written again before what was there is deleted.
+        They are written again before what was there stops to count. Its rows stay for an hour, for those who
+        are reading them.
 
         Raises:
             KeyError: one is not in the store.
@@ -147,8 +163,9 @@ class DescriptorStore:
             self.add(keys[block], rows[block])
         self.flush()
         for name in old:
+            with suppress(FileNotFoundError):
+                os.utime((self.folder / name).with_suffix(SHARD_ROWS_SUFFIX))
             (self.folder / name).with_suffix(SHARD_RECORD_SUFFIX).unlink(missing_ok=True)
-            (self.folder / name).with_suffix(SHARD_ROWS_SUFFIX).unlink(missing_ok=True)
         self._shards, self._numbers = {}, {}
         self.read(verify=False)
 
@@ -173,6 +190,7 @@ def open_store(
     *,
     precision: StorePrecision = "float32",
     verify: bool = True,
+    tidy: bool = False,
 ) -> DescriptorStore:
     """Opens a store, or makes one where there is none.
 
@@ -181,6 +199,7 @@ def open_store(
         made_with: what the descriptors depend on, as JSON can hold it.
         precision: the number type that rows are kept in.
         verify: whether to compare the check value of each shard, which reads it once from end to end.
+        tidy: whether to remove what killed processes left there.
 
     Raises:
         UserError: it was made with other settings or is damaged, or the folder cannot be written or holds
@@ -194,11 +213,12 @@ def open_store(
         if folder.is_dir() and not all(ours.match(entry.name) for entry in folder.iterdir()):
             raise UserError(f"{folder} is not empty and no descriptor store: {NAME_ANOTHER}")
         make_folder(folder)
-        with replace_file(path) as file:
+        with new_file(path) as file:  # of two processes with different settings one is refused
             file.write(json.dumps(settings, indent=2).encode() + b"\n")
     # through JSON, so that what is compared is what is written: a tuple comes back as a list
     check_same_settings(path, _read_json(path, NAME_ANOTHER), json.loads(json.dumps(settings)))
-    _remove_leftovers(folder)
+    if tidy:
+        _remove_leftovers(folder)
     store = DescriptorStore(folder, precision)
     store.read(verify)
     return store
@@ -223,33 +243,53 @@ def picture_key(picture: Picture, name: str) -> str:
 def _remove_leftovers(folder: Path) -> None:
     """Removes what killed processes left: rows without a record and temporary files, an hour old or more."""
     shards = f"{SHARD_PREFIX}{DIGITS}-*"
+    with tempfile.TemporaryFile(dir=folder) as file:
+        now = os.fstat(file.fileno()).st_mtime  # by the clock of the disk, which may be another computer's
     for path in [*folder.glob(shards), *folder.glob(f".{shards}")]:
         is_leftover = path.suffix == TEMPORARY_SUFFIX or not path.with_suffix(SHARD_RECORD_SUFFIX).exists()
-        with suppress(FileNotFoundError):  # another process may have removed or renamed it
-            if is_leftover and time.time() - path.stat().st_mtime > LEFTOVER_SECONDS:
+        with suppress(OSError):  # another process may have removed or renamed it
+            if is_leftover and now - path.stat().st_mtime > LEFTOVER_SECONDS:
                 path.unlink()
 
 
-def _read_shard(record: Path, verify: bool) -> Shard:
+def _mapped(path: Path) -> np.ndarray:
+    # copy on write, since torch warns of arrays that it may not write to
+    return np.load(path, mmap_mode="c", allow_pickle=False)
+
+
+def _read_shard(record: Path, verify: bool) -> list[str]:
+    """The keys of a shard.
+
+    Raises:
+        FileNotFoundError: it has gone.
+        UserError: it is damaged, or cannot be read.
+    """
     path = record.with_suffix(SHARD_ROWS_SUFFIX)
     told = _read_json(record, DELETE_SHARD)
     damaged = UserError(f"{path} is damaged: {DELETE_SHARD}")
     try:
-        # copy on write, since torch warns of arrays that it may not write to
-        rows = np.load(path, mmap_mode="c", allow_pickle=False)
+        rows = _mapped(path)
         keys, check = told["keys"], told["crc32"]
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if error.errno not in (None, errno.EINVAL):  # an empty file cannot be mapped
+            raise UserError(f"cannot read {path}: {error.strerror}") from error
+        raise damaged from error
+    except (ValueError, KeyError, EOFError) as error:
         raise damaged from error
     if not isinstance(keys, list) or rows.ndim != 2 or len(rows) != len(keys):
         raise damaged
     if verify and zlib.crc32(rows.data) != check:
         raise damaged
-    return Shard(keys, rows)
+    return keys
 
 
 def _read_json(path: Path, advice: str) -> dict[str, object]:
     try:
         value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:

@@ -41,6 +41,7 @@ def choose_device(name: str) -> torch.device:
     # By default cuDNN rounds float32 inputs to 10 bits of mantissa, which moves descriptors by 1e-3, and it
     # may choose algorithms whose sums differ from run to run.
     torch.backends.cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest")  # the default, unless the environment says otherwise
     torch.backends.cudnn.deterministic = True
     return device
 

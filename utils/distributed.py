@@ -1,8 +1,9 @@
 """Several processes that work together, as torchrun starts them; one process is the case of one rank."""
 
+import hashlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import NamedTuple, TypeVar
@@ -11,6 +12,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from utils.errors import UserError
 
 Item = TypeVar("Item")
 
@@ -45,6 +48,16 @@ class Ranks(NamedTuple):
         if self.world == 1:
             return array
         return self.add_up(torch.from_numpy(array).to(self.device)).cpu().numpy()
+
+    def agree_on(self, names: Sequence[str], what: str) -> None:
+        """Checks that all processes have the same names in the same order: they share them by place.
+
+        Raises:
+            UserError: they do not.
+        """
+        digest = hashlib.sha256("\0".join(names).encode("utf-8", "surrogateescape")).hexdigest()
+        if len(set(self.gather([digest]))) > 1:
+            raise UserError(f"the processes do not see the same {what}: their computers' folders differ")
 
     def gather(self, items: list[Item]) -> list[Item]:
         """All processes' items, those of the first process first."""

@@ -52,7 +52,9 @@ def searches(
     similar = similarities_to(queries)
     yield PLAIN, similar
     if qe:
-        queries = expand_queries(queries, database, first_places(similar, qe), alpha)
+        first = first_places(similar, qe)
+        found = np.isfinite(np.take_along_axis(similar, first, axis=1))
+        queries = expand_queries(queries, database, first, alpha, found)
         similar = similarities_to(queries)
         yield EXPANDED, similar
     if diffusion:

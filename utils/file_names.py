@@ -47,6 +47,7 @@ FIGURE_SUFFIX = ".png"
 SEARCH_INDEX = Path("search_index")
 CATALOGUE = "catalogue.json"
 INDEX_STORE = "descriptors"
+INDEX_LOCK = "lock"
 
 # a descriptor store
 STORE_SETTINGS = "store.json"

@@ -48,7 +48,7 @@ class PictureIndex:
         """The place of a picture that the index holds as it is now, or None."""
         try:
             name = str(picture.path.resolve().relative_to(self.folder.resolve()))
-        except (ValueError, OSError):
+        except (ValueError, OSError, RuntimeError):  # the last of links that lead to each other
             return None
         key = picture_key(picture, name)
         return self.keys.index(key) if key in self.keys else None
@@ -68,11 +68,16 @@ class PictureIndex:
         """
         places, similar = exact_search(descriptor[np.newaxis], self.rows, count)
         found = list(zip(places[0].tolist(), similar[0].tolist(), strict=True))
+        if itself is not None and itself not in places:
+            # among so many equals that it is not of the first, it takes the last one's place
+            own = float(np.float32(self.rows[np.array([itself])][0].astype(np.float64) @ descriptor))
+            if found and own >= found[-1][1]:
+                found[-1] = (itself, own)
         return sorted(found, key=lambda pair: (-pair[1], pair[0] != itself))
 
 
 def read_index(folder: Path) -> PictureIndex:
-    """Reads an index.
+    """Reads an index; while it is being written anew, the one before or the new one.
 
     Args:
         folder: the index's own.
@@ -80,6 +85,13 @@ def read_index(folder: Path) -> PictureIndex:
     Raises:
         UserError: there is none, or it is damaged.
     """
+    try:
+        return _read_index(folder)
+    except UserError:
+        return _read_index(folder)  # its catalogue and its store may have been replaced between our looks
+
+
+def _read_index(folder: Path) -> PictureIndex:
     path = folder / CATALOGUE
     damaged = f"{path} is damaged: index the pictures again, which is quick"
     try:

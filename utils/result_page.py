@@ -36,6 +36,10 @@ TURNS_TEXT = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", 
 """Unicode's directional classes of characters that make others be shown in another order."""
 
 
+DIRECTION_MARKS = frozenset("\u200e\u200f\u061c")
+"""Invisible, and move what is beside them."""
+
+
 class Hit(NamedTuple):
     """A picture in the page: one that was found, or the query."""
 
@@ -160,7 +164,9 @@ def shown(text: str) -> str:
 
 def _misleads(character: str) -> bool:
     return (
-        unicodedata.category(character) in UNSPEAKABLE or unicodedata.bidirectional(character) in TURNS_TEXT
+        unicodedata.category(character) in UNSPEAKABLE
+        or unicodedata.bidirectional(character) in TURNS_TEXT
+        or character in DIRECTION_MARKS
     )
 
 
