@@ -9,6 +9,7 @@ goes to standard error.
 
 import json
 import logging
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -28,11 +29,11 @@ from utils.descriptor_settings import descriptor_settings
 from utils.descriptor_store import StorePrecision, open_store
 from utils.device import PRECISIONS, choose_device, suitable_batch_size, suitable_workers
 from utils.distributed import Ranks
-from utils.errors import UserError, run_command
-from utils.file_names import INDEX_LOCK, INDEX_STORE, SEARCH_INDEX, WEIGHTS_DIR
+from utils.errors import UserError, advising, run_command
+from utils.file_names import CATALOGUE, INDEX_LOCK, INDEX_STORE, OWN_WEIGHTS_DIR, SEARCH_INDEX
 from utils.folder_lock import only_writer
 from utils.image_loading import Box, Picture, check_box
-from utils.oxford_paris import pictures_below
+from utils.oxford_paris import pictures_below, some_of
 from utils.picture_index import PictureIndex, check_same_folder, read_index, write_index
 from utils.result_page import shown
 from utils.saved_settings import check_same_settings
@@ -58,7 +59,7 @@ class Match(NamedTuple):
 def describe(
     pictures: Sequence[str | Path | Picture],
     *,
-    weights_dir: str | Path = WEIGHTS_DIR,
+    weights_dir: str | Path = OWN_WEIGHTS_DIR,
     backbone: str = BACKBONE,
     pooling: Pooling = evaluation_arguments.POOLING,
     whiten: bool = True,
@@ -71,7 +72,7 @@ def describe(
     batch_size: int | None = None,
     workers: int | None = None,
 ) -> np.ndarray:
-    """Describes image files, or the parts of them that Picture(path, box) tells of.
+    """Describes image files, a list of them, or the parts of them that Picture(path, box) tells of.
 
     The options are those of the command line.
 
@@ -82,6 +83,8 @@ def describe(
         UserError: a picture cannot be decoded, or an option does not fit.
     """
     options = dict(locals())
+    if isinstance(pictures, str | Path | Picture):
+        pictures = [pictures]
     chosen = [
         picture if isinstance(picture, Picture) else Picture(Path(picture).expanduser())
         for picture in pictures
@@ -96,7 +99,7 @@ def index(
     folder: str | Path,
     *,
     index: str | Path = SEARCH_INDEX,
-    weights_dir: str | Path = WEIGHTS_DIR,
+    weights_dir: str | Path = OWN_WEIGHTS_DIR,
     backbone: str = BACKBONE,
     pooling: Pooling = evaluation_arguments.POOLING,
     whiten: bool = True,
@@ -129,15 +132,23 @@ def index(
         raise UserError(f"no folder of pictures at {folder}")
     check_writable(index)
     check_same_folder(index, folder)
-    paths = pictures_below(folder)
-    if not paths:
+    others: list[Path] = []
+    paths = pictures_below(folder, others)
+    if others:
+        told = shown(some_of([str(path.relative_to(folder)) for path in others]))
+        log.warning("note: %d files or folders are no pictures, or cannot be read (%s)", len(others), told)
+    if not paths and not (index / CATALOGUE).exists():
         raise UserError(f"no pictures in {folder} or the folders in it")
 
     settings = descriptor_settings(options, weights_dir)
     network, how = prepare(options, settings)
     make_folder(index)
     with only_writer(index / INDEX_LOCK):
-        store = open_store(index / INDEX_STORE, settings, precision=store_precision, tidy=True)
+        with advising("give the options that the index was made with, or name another --index"):
+            store = open_store(index / INDEX_STORE, settings, precision=store_precision, tidy=True)
+        if not paths:  # all have gone since
+            write_index(index, folder, [], settings, store)
+            return read_index(index)
         found = describe_pictures(
             network,
             BACKBONES[backbone],
@@ -160,7 +171,7 @@ def search(
     box: Box | None = None,
     index: str | Path | PictureIndex = SEARCH_INDEX,
     top: int = TOP,
-    weights_dir: str | Path = WEIGHTS_DIR,
+    weights_dir: str | Path = OWN_WEIGHTS_DIR,
     device: str = arguments.DEVICE,
     html: str | Path | None = None,
 ) -> list[Match]:
@@ -186,7 +197,11 @@ def search(
     opened = index if isinstance(index, PictureIndex) else read_index(Path(index).expanduser())
     query = Picture(Path(picture).expanduser(), box)
     if box is not None:
+        if not all(math.isfinite(side) for side in box):
+            raise UserError("a box has four finite sides, x1 y1 x2 y2")
         check_box(query, opened.settings["S"])
+    if top < 1:
+        raise UserError(f"top {top} is not a number of pictures to find, 1 or more")
     # Of what a pooling does not depend on an index knows nothing.
     options = {"activation": arguments.ACTIVATION, "L": arguments.LEVELS, **opened.settings}
     options["device"] = device
@@ -206,6 +221,8 @@ def search(
         Match(rank, similarity, opened.path(place))
         for rank, (place, similarity) in enumerate(nearest, start=1)
     ]
+    if stale := opened.changed([place for place, _ in nearest]):
+        log.warning("note: %d of these have gone or changed since they were indexed: index again", stale)
     if html is not None:
         write_search_page(Path(html), query, matches, network, opened)
     return matches
@@ -269,8 +286,16 @@ def loaded_network(
 
 def run_index(options: dict[str, object]) -> None:
     """The command `index`: says what there is then."""
+    try:
+        before = set(read_index(options["index"].expanduser()).keys)
+    except UserError:
+        before = set()
     made = index(**options)
-    print(f"{len(made.names)} pictures of {shown(str(made.folder))} are in {shown(str(options['index']))}")
+    new, gone = len(set(made.keys) - before), len(before - set(made.keys))
+    print(
+        f"{len(made.names)} pictures of {shown(str(made.folder))} are in {shown(str(options['index']))}: "
+        f"{new} new or changed, {gone} forgotten"
+    )
 
 
 def run_query(options: dict[str, object]) -> None:
@@ -294,13 +319,15 @@ def run_query(options: dict[str, object]) -> None:
 def command_line(words: Sequence[str] | None = None) -> None:
     """Reads the options, of this process if none are given, and runs one of the commands."""
     parser = arguments.ArgumentParser(__doc__.splitlines()[0])
-    commands = parser.add_subparsers(dest="command", required=True, metavar="index|query")
-
-    indexing = commands.add_parser(
-        "index", description="Describes a folder of pictures, or what is new in it."
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="index|query", help="each has its own --help"
     )
+
+    told = "describe a folder of pictures, or what is new in it"
+    indexing = commands.add_parser("index", help=told, description=told)
     indexing.add_argument("folder", type=Path, help="pictures, in folders or not")
     arguments.add_backbone_options(indexing, backbone=BACKBONE)
+    indexing.set_defaults(weights_dir=OWN_WEIGHTS_DIR)
     arguments.add_attention_options(indexing)
     evaluation_arguments.add_descriptor_options(indexing)
     arguments.add_picture_options(indexing)
@@ -312,7 +339,8 @@ def command_line(words: Sequence[str] | None = None) -> None:
         help="number type of the descriptors in the index",
     )
 
-    querying = commands.add_parser("query", description="Finds the pictures most similar to one.")
+    told = "find the pictures most similar to one"
+    querying = commands.add_parser("query", help=told, description=told)
     querying.add_argument("picture", type=Path, help="an image file, of the index or not")
     querying.add_argument(
         "--box", type=float, nargs=4, metavar=("x1", "y1", "x2", "y2"), help="part of it, in its pixels"
@@ -320,7 +348,9 @@ def command_line(words: Sequence[str] | None = None) -> None:
     querying.add_argument("--top", type=arguments.at_least(1), default=TOP, help="how many to find")
     querying.add_argument("--json", type=Path, help="file to write the matches to")
     querying.add_argument("--html", type=Path, help="page to write, with pictures and what attention saw")
-    querying.add_argument("--weights-dir", type=Path, default=WEIGHTS_DIR, help="folder of the weight files")
+    querying.add_argument(
+        "--weights-dir", type=Path, default=OWN_WEIGHTS_DIR, help="folder of the weight files"
+    )
     querying.add_argument("--device", default=arguments.DEVICE, help="auto, cpu, cuda, or one GPU as cuda:1")
 
     for command in (indexing, querying):

@@ -78,7 +78,7 @@ BACKBONES: dict[str, Backbone] = {
         build=CaffeResNet101Features,
         weights=WeightsFile(
             "resnet101_caffeProto.pth",
-            "python Prepare_Datasets.py weights gets it from the authors' weights.tar where there is none; "
+            "python Prepare_Datasets.py weights gets it out of the authors' weights.tar; "
             "--backbone efficientnet_lite0 needs no download",
         ),
         channels=2048,

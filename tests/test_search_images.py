@@ -95,7 +95,7 @@ def test_only_new_and_changed_pictures_are_described_again_and_gone_ones_forgott
     status, out, _ = command("index", indexed, *FAST)
     assert status == 0
     assert sorted(seen) == ["b.png", "new.png"]
-    assert out.startswith("6 pictures of ")
+    assert out == f"6 pictures of {indexed} are in search_index: 2 new or changed, 2 forgotten\n"
     index = read_index(Path("search_index"))
     assert index.names == ["a.png", "b.png", "c.png", "d.jpg", "more/still/f.png", "new.png"]
     np.testing.assert_allclose(
@@ -140,6 +140,9 @@ def test_a_box_is_searched_for_as_that_part_of_the_picture(command, indexed):
     status, out, err = command("query", indexed / "a.png", "--box", "70", "0", "90", "40")
     assert (status, out) == (2, "")
     assert err.startswith("error: the box 70 0 90 40 has no pixel inside")
+    assert command("query", indexed / "a.png", "--box", "nan", "0", "9", "9")[2].startswith(
+        "error: a box has"
+    )
 
 
 def test_pictures_outside_the_index_are_searched_for_and_python_gets_the_same(command, indexed, tmp_path):
@@ -182,7 +185,7 @@ def test_hostile_names_and_files_are_handled(command, pictures):
 
     status, out, err = command("index", pictures, *FAST)
     assert status == 0, err
-    assert out == f"{6 + 4 + 2} pictures of {pictures} are in search_index\n"
+    assert out == f"{6 + 4 + 2} pictures of {pictures} are in search_index: 12 new or changed, 0 forgotten\n"
     names = read_index(Path("search_index")).names
     assert set(hostile) <= set(names)
     assert not {"empty.jpg", "truncated.png", "huge.png", "pipe.jpg", "notes.txt"} & set(names)
@@ -252,6 +255,43 @@ def test_an_index_is_refused_for_other_options_other_weights_and_another_folder(
     assert "attention weights" in err
     assert err.startswith("error: ")
     assert err.count("\n") == 1
+
+
+def test_an_index_follows_its_folder_and_empties_with_it(command, indexed, tmp_path, monkeypatch, caplog):
+    seen = described(monkeypatch)
+    moved = indexed.rename(tmp_path / "moved")
+    assert command("query", moved / "a.png", "--top", "2")[1].startswith("1\t1.0000\t")
+    assert "2 of these have gone or changed" in caplog.text
+    seen.clear()
+    assert command("index", moved, *FAST)[0] == 0
+    assert seen == []
+    assert command("query", moved / "a.png", "--top", "1")[1] == f"1\t1.0000\t{moved / 'a.png'}\n"
+    outside = (moved / "a.png").rename(tmp_path / "outside.png")
+    shutil.rmtree(moved / "more")
+    for path in moved.iterdir():
+        path.unlink()
+    status, out, _ = command("index", moved, *FAST)
+    assert status == 0
+    assert out == f"0 pictures of {moved} are in search_index: 0 new or changed, 6 forgotten\n"
+    assert command("query", outside)[:2] == (0, "")
+
+
+def test_what_is_no_picture_is_told(command, pictures, caplog):
+    for name in ("notes.txt", "photo.heic", ".hidden.txt"):
+        (pictures / name).write_text("no picture")
+    assert command("index", pictures, *FAST)[0] == 0
+    assert "2 files or folders are no pictures, or cannot be read (notes.txt, photo.heic)" in caplog.text
+
+
+def test_it_runs_from_any_folder_with_the_weights_that_come_with_it(pictures, tmp_path):
+    done = subprocess.run(
+        [sys.executable, ROOT / "Search_Images.py", "index", pictures, "--S", "64", "--device", "cpu"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert read_index(tmp_path / "search_index").settings["whiten"]
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,8 @@ def describe(
         log.info("described %d %s in %.1f s (%.2f a second)", count, title, seconds, count / seconds)
     empty = sorted(ranks.gather(empty))
     if len(bad) == len(pictures):
-        raise UserError(f"none of the {len(pictures)} {title} can be decoded")
+        why = f": {next(iter(bad.values()))}" if bad else ""
+        raise UserError(f"none of the {len(pictures)} {title} can be decoded{why}")
     if empty and ranks.leads:
         log.warning(
             "note: the network sees nothing in %d %s (%s the first), whose descriptors are zero",

@@ -3,7 +3,8 @@
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -19,6 +20,15 @@ class UserError(Exception):
 
 class BadFileError(UserError):
     """A file is not what it should be: damaged, hostile, or something else altogether."""
+
+
+@contextmanager
+def advising(advice: str) -> Iterator[None]:
+    """Adds what to do next to the user errors of a block."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{error}; {advice}") from error
 
 
 def run_command(command: Callable[[], object]) -> int:

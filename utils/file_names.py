@@ -6,6 +6,8 @@ from models.backbones import DEFAULT_BACKBONE
 
 DATASETS_DIR = Path("datasets")
 WEIGHTS_DIR = Path("weights")
+OWN_WEIGHTS_DIR = Path(__file__).resolve().parents[1] / WEIGHTS_DIR
+"""The project's, for what is run from anywhere."""
 
 # a data set: datasets/<Name>/jpg, datasets/<Name>/lab
 IMAGES_FOLDER = "jpg"

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 from torch import Tensor
 
@@ -43,7 +43,10 @@ class UnreadableImageError(UserError):
     def __init__(self, path: Path, reason: object) -> None:
         super().__init__(path, reason)
         self.path = path
-        self.reason = str(reason) or type(reason).__name__
+        told = getattr(reason, "strerror", None)  # without the path, which is told already
+        if isinstance(reason, UnidentifiedImageError):
+            told = "its format is unknown, or it is no image"
+        self.reason = told or str(reason) or type(reason).__name__
 
     def __str__(self) -> str:
         return f"{self.path} cannot be decoded: {self.reason}"

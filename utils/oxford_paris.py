@@ -15,7 +15,8 @@ from utils.image_loading import Box, EmptyBoxError, Picture, UnreadableImageErro
 log = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
+    | {".mpo", ".jp2", ".avif"}
 )
 
 QUERY_PREFIX = "oxc1_"
@@ -96,7 +97,8 @@ def find_dataset(dataset: str, datasets_dir: Path) -> Path:
             return folder
     raise UserError(
         f"no data set at {datasets_dir / dataset}: it needs folders {IMAGES_FOLDER}/ and {LABELS_FOLDER}/ "
-        "(Prepare_Datasets.py gets them, see datasets/README.md); --dataset Mini needs no download"
+        "(Prepare_Datasets.py gets them, see datasets/README.md); "
+        "--dataset Mini --backbone efficientnet_lite0 needs no download"
     )
 
 
@@ -105,22 +107,35 @@ def is_image_name(name: str) -> bool:
     return not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
 
 
-def pictures_below(folder: Path) -> list[Path]:
+def pictures_below(folder: Path, others: list[Path] | None = None) -> list[Path]:
     """All image files in a folder and the folders in it, links followed, hidden ones left out.
 
     A folder to which several links lead, or a link inside itself, is looked into once. What is no file, such
     as a pipe, which would be waited for, or a link to nothing, is left out too.
+
+    Args:
+        folder: where to look.
+        others: takes what is left out without being hidden, and folders that cannot be read.
     """
-    found = []
+    found: list[Path] = []
+    left_out = [] if others is None else others
     seen = {os.path.realpath(folder)}
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        places: dict[str, str] = {}  # to the first of the names that lead there
+    for parent, folders, names in os.walk(
+        folder, followlinks=True, onerror=lambda error: left_out.append(Path(error.filename))
+    ):
+        new = []
         for name in sorted(name for name in folders if not name.startswith(".")):
-            places.setdefault(os.path.realpath(Path(parent, name)), name)
-        folders[:] = [name for place, name in places.items() if place not in seen]
-        seen.update(places)
-        paths = [Path(parent, name) for name in names if is_image_name(name)]
-        found += [path for path in paths if path.is_file()]
+            place = os.path.realpath(Path(parent, name))
+            if place not in seen:
+                seen.add(place)
+                new.append(name)
+        folders[:] = new
+        for name in names:
+            path = Path(parent, name)
+            if is_image_name(name) and path.is_file():
+                found.append(path)
+            elif not name.startswith("."):
+                left_out.append(path)
     return sorted(found)
 
 

