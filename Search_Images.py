@@ -11,34 +11,30 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from models.attention import Activation
 from models.backbones import BACKBONES
-from models.retrieval_network import Pooling, RetrievalNetwork
+from models.retrieval_network import Pooling
 from utils import arguments, evaluation_arguments
 from utils.atomic_files import check_writable, make_folder, replace_file
 from utils.describe import describe as describe_pictures
 from utils.descriptor_settings import descriptor_settings
 from utils.descriptor_store import StorePrecision, open_store
-from utils.device import PRECISIONS, choose_device, suitable_batch_size, suitable_workers
-from utils.distributed import Ranks
 from utils.errors import UserError, advising, run_command
 from utils.file_names import CATALOGUE, INDEX_LOCK, INDEX_STORE, OWN_WEIGHTS_DIR, SEARCH_INDEX
 from utils.folder_lock import only_writer
 from utils.image_loading import Box, Picture, check_box
 from utils.oxford_paris import pictures_below, some_of
 from utils.picture_index import PictureIndex, check_same_folder, read_index, write_index
+from utils.prepared_network import prepare
 from utils.result_page import shown
 from utils.saved_settings import check_same_settings
 from utils.search_page import write_search_page
-from utils.weights import load_network
 
 log = logging.getLogger(__name__)
 
@@ -226,62 +222,6 @@ def search(
     if html is not None:
         write_search_page(Path(html), query, matches, network, opened)
     return matches
-
-
-def prepare(
-    options: Mapping[str, object], settings: Mapping[str, object]
-) -> tuple[RetrievalNetwork, dict[str, object]]:
-    """The network that options by name tell of, and how to describe pictures by it.
-
-    `settings` are those of the descriptors: with their digests, weights that have changed are read anew.
-    """
-    torch_device = choose_device(str(options["device"]))
-    batch_size, workers = options["batch_size"], options["workers"]
-    network = loaded_network(
-        str(options["backbone"]),
-        Path(str(options["weights_dir"])),
-        options["pooling"],
-        options["whiten"],
-        options["L"],
-        options["activation"],
-        tuple(options["scales"]),
-        torch_device,
-        str(options["precision"]),
-        json.dumps(settings),
-    )
-    return network, {
-        "longer_side": options["S"],
-        "batch_size": suitable_batch_size(torch_device) if batch_size is None else batch_size,
-        "workers": suitable_workers(torch_device) if workers is None else workers,
-        "ranks": Ranks(0, 1, torch_device),
-    }
-
-
-@lru_cache(maxsize=1)
-def loaded_network(
-    backbone: str,
-    weights_dir: Path,
-    pooling: Pooling,
-    whiten: bool,
-    levels: int,
-    activation: Activation,
-    scales: tuple[float, ...],
-    device: torch.device,
-    precision: str,
-    settings: str,
-) -> RetrievalNetwork:
-    """The network of `load_network`, the last one kept for as long as `settings` are the same."""
-    return load_network(
-        backbone,
-        weights_dir=weights_dir,
-        pooling=pooling,
-        levels=levels,
-        whiten=whiten,
-        activation=activation,
-        scales=scales,
-        device=device,
-        dtype=PRECISIONS[precision],
-    )
 
 
 def run_index(options: dict[str, object]) -> None:

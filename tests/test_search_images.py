@@ -21,6 +21,7 @@ from utils.errors import UserError, run_command
 from utils.folder_lock import only_writer
 from utils.image_loading import Picture
 from utils.picture_index import read_index
+from utils.prepared_network import loaded_network
 
 ROOT = Path(__file__).parents[1]
 FAST = ["--S", "64", "--pooling", "rmac", "--no-whiten", "--device", "cpu", "--workers", "0"]
@@ -368,7 +369,7 @@ def test_weights_that_change_while_a_program_runs_are_read_anew(pictures, head_f
     torch.save(state, path)
     after = Search_Images.describe([pictures / "a.png"], **given)
     assert np.abs(after - before).max() > 1e-5
-    Search_Images.loaded_network.cache_clear()
+    loaded_network.cache_clear()
     np.testing.assert_array_equal(Search_Images.describe([pictures / "a.png"], **given), after)
 
 

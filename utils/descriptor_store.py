@@ -1,33 +1,35 @@
 """A store of descriptors on disk, from which a killed run goes on and the next one starts at once.
 
-A store is a folder of shards. A shard is two files: its rows, as numpy writes them, to be mapped into memory,
-and a record of the key of each row and a check value. The record is written last and both appear whole, so
-that what a killed process leaves is a whole shard or none. `store.json` says what all descriptors were made
-with; a run with anything else is refused.
+A store is a folder of shards, see `descriptor_shards`, and `store.json`, which says what all descriptors were
+made with; a run with anything else is refused.
 
 Keys are text that changes with a picture's contents, see `picture_key`: a changed file is not found, and so
 described anew.
 """
 
-import errno
 import json
-import os
 import re
 import secrets
-import tempfile
 import time
-import zlib
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from utils.atomic_files import TEMPORARY_SUFFIX, make_folder, new_file, replace_file
+from utils.atomic_files import make_folder, new_file
 from utils.descriptor_rows import StoredRows
+from utils.descriptor_shards import (
+    MappedShards,
+    discard_shard,
+    read_record,
+    read_shard,
+    remove_leftovers,
+    shard_records,
+    write_shard,
+)
 from utils.errors import UserError
-from utils.file_names import SHARD_PREFIX, SHARD_RECORD_SUFFIX, SHARD_ROWS_SUFFIX, STORE_SETTINGS
+from utils.file_names import SHARD_PREFIX, SHARD_ROWS_SUFFIX, STORE_SETTINGS
 from utils.image_loading import Picture
 from utils.saved_settings import check_same_settings
 
@@ -37,26 +39,8 @@ SHARD_ROWS = 4096
 SHARD_SECONDS = 30.0
 """A shard is written when it has so many rows or is so old: what a killed run loses at most."""
 
-LEFTOVER_SECONDS = 3600.0
 FORMAT = 1
-DIGITS = "[0-9]" * 8
-"""A shard's serial number, as a pattern of file names."""
-
-DELETE_SHARD = "delete it, and what it held will be described anew"
 NAME_ANOTHER = "name another folder for the descriptors"
-
-
-class MappedShards(Sequence[np.ndarray]):
-    """The rows, (n, D), of shards in some files, each mapped into memory when it is asked for."""
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self._paths = paths
-
-    def __len__(self) -> int:
-        return len(self._paths)
-
-    def __getitem__(self, number: int) -> np.ndarray:
-        return _mapped(self._paths[number])
 
 
 class DescriptorStore:
@@ -100,11 +84,11 @@ class DescriptorStore:
             UserError: a shard is damaged.
         """
         # In the order of their serial numbers, which their names begin with: of a key's rows the last holds.
-        for path in sorted(self.folder.glob(f"{SHARD_PREFIX}{DIGITS}-*{SHARD_RECORD_SUFFIX}")):
-            if path.stem in self._shards or not path.with_suffix(SHARD_ROWS_SUFFIX).exists():
+        for path in shard_records(self.folder):
+            if path.stem in self._shards:
                 continue
             try:
-                keys = _read_shard(path, verify)
+                keys = read_shard(path, verify)
             except FileNotFoundError:  # another process has just written what it held anew
                 self.read(verify)
                 return
@@ -163,23 +147,15 @@ class DescriptorStore:
             self.add(keys[block], rows[block])
         self.flush()
         for name in old:
-            with suppress(FileNotFoundError):
-                os.utime((self.folder / name).with_suffix(SHARD_ROWS_SUFFIX))
-            (self.folder / name).with_suffix(SHARD_RECORD_SUFFIX).unlink(missing_ok=True)
+            discard_shard(self.folder, name)
         self._shards, self._numbers = {}, {}
         self.read(verify=False)
 
     def _write(self, count: int) -> None:
         """Writes a shard of the first `count` new descriptors: rows, then the record by which they count."""
         keys, rows = zip(*self._new[:count], strict=True)
-        array = np.stack(rows)
         self._serial += 1
-        path = self.folder / f"{SHARD_PREFIX}{self._serial:08d}-{self._writer}"
-        with replace_file(path.with_suffix(SHARD_ROWS_SUFFIX)) as file:
-            np.save(file, array)
-        record = {"keys": keys, "crc32": zlib.crc32(array.data)}
-        with replace_file(path.with_suffix(SHARD_RECORD_SUFFIX)) as file:
-            file.write(json.dumps(record).encode())
+        write_shard(self.folder, self._serial, self._writer, keys, np.stack(rows))
         del self._new[:count]
         self._new_since = time.monotonic()
 
@@ -216,9 +192,9 @@ def open_store(
         with new_file(path) as file:  # of two processes with different settings one is refused
             file.write(json.dumps(settings, indent=2).encode() + b"\n")
     # through JSON, so that what is compared is what is written: a tuple comes back as a list
-    check_same_settings(path, _read_json(path, NAME_ANOTHER), json.loads(json.dumps(settings)))
+    check_same_settings(path, read_record(path, NAME_ANOTHER), json.loads(json.dumps(settings)))
     if tidy:
-        _remove_leftovers(folder)
+        remove_leftovers(folder)
     store = DescriptorStore(folder, precision)
     store.read(verify)
     return store
@@ -238,62 +214,3 @@ def picture_key(picture: Picture, name: str) -> str:
         contents = ("", "")
     box = "" if picture.box is None else " ".join(map(repr, picture.box))
     return "\0".join((name, *contents, box))
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Removes what killed processes left: rows without a record and temporary files, an hour old or more."""
-    shards = f"{SHARD_PREFIX}{DIGITS}-*"
-    with tempfile.TemporaryFile(dir=folder) as file:
-        now = os.fstat(file.fileno()).st_mtime  # by the clock of the disk, which may be another computer's
-    for path in [*folder.glob(shards), *folder.glob(f".{shards}")]:
-        is_leftover = path.suffix == TEMPORARY_SUFFIX or not path.with_suffix(SHARD_RECORD_SUFFIX).exists()
-        with suppress(OSError):  # another process may have removed or renamed it
-            if is_leftover and now - path.stat().st_mtime > LEFTOVER_SECONDS:
-                path.unlink()
-
-
-def _mapped(path: Path) -> np.ndarray:
-    # copy on write, since torch warns of arrays that it may not write to
-    return np.load(path, mmap_mode="c", allow_pickle=False)
-
-
-def _read_shard(record: Path, verify: bool) -> list[str]:
-    """The keys of a shard.
-
-    Raises:
-        FileNotFoundError: it has gone.
-        UserError: it is damaged, or cannot be read.
-    """
-    path = record.with_suffix(SHARD_ROWS_SUFFIX)
-    told = _read_json(record, DELETE_SHARD)
-    damaged = UserError(f"{path} is damaged: {DELETE_SHARD}")
-    try:
-        rows = _mapped(path)
-        keys, check = told["keys"], told["crc32"]
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        if error.errno not in (None, errno.EINVAL):  # an empty file cannot be mapped
-            raise UserError(f"cannot read {path}: {error.strerror}") from error
-        raise damaged from error
-    except (ValueError, KeyError, EOFError) as error:
-        raise damaged from error
-    if not isinstance(keys, list) or rows.ndim != 2 or len(rows) != len(keys):
-        raise damaged
-    if verify and zlib.crc32(rows.data) != check:
-        raise damaged
-    return keys
-
-
-def _read_json(path: Path, advice: str) -> dict[str, object]:
-    try:
-        value = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: {advice}") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} is damaged: {advice}")
-    return value
