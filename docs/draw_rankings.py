@@ -11,7 +11,8 @@ from pathlib import Path
 
 from utils import arguments, report
 from utils.errors import UserError, run_command
-from utils.figures import Kind, Result, Strip, draw_strips
+from utils.evaluation_figures import kind_of
+from utils.figures import Result, Strip, draw_strips
 from utils.file_names import RANKINGS_FOLDER
 from utils.image_loading import read_image
 from utils.oxford_paris import Query, RetrievalDataset, read_dataset
@@ -19,12 +20,8 @@ from utils.oxford_paris import Query, RetrievalDataset, read_dataset
 
 def strip(data: RetrievalDataset, query: Query, ranking: list[str], count: int) -> Strip:
     """A query and the first `count` images of its ranking."""
-
-    def kind(name: str) -> Kind:
-        return "junk" if name in query.junk else "positive" if name in query.good | query.ok else "wrong"
-
     found = [name for name in ranking if name != query.image][:count]
-    results = [Result(read_image(data.images[name]), kind(name)) for name in found]
+    results = [Result(read_image(data.images[name]), kind_of(name, query)) for name in found]
     return Strip(read_image(data.images[query.image]), query.box, results)
 
 

@@ -49,14 +49,8 @@ def replace_file(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         UserError: it cannot be written; `path` is then as it was.
     """
-    temporary = _unique(path)
-    try:
-        with _told_of(path):
-            with temporary.open("wb") as file:
-                yield file
-            temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _written(path, lambda temporary: temporary.replace(path)) as file:
+        yield file
 
 
 @contextmanager
@@ -66,17 +60,28 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         UserError: it cannot be written.
     """
+
+    def put(temporary: Path) -> None:
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            pass
+        except OSError:  # a disk without links
+            temporary.replace(path)
+
+    with _written(path, put) as file:
+        yield file
+
+
+@contextmanager
+def _written(path: Path, put: Callable[[Path], object]) -> Iterator[IO[bytes]]:
+    """Opens a temporary file beside `path` for writing, and has it put into its place once it is complete."""
     temporary = _unique(path)
     try:
         with _told_of(path):
             with temporary.open("wb") as file:
                 yield file
-            try:
-                os.link(temporary, path)
-            except FileExistsError:
-                pass
-            except OSError:  # a disk without links
-                temporary.replace(path)
+            put(temporary)
     finally:
         temporary.unlink(missing_ok=True)
 
