@@ -30,7 +30,7 @@ from utils.file_names import CATALOGUE, INDEX_LOCK, INDEX_STORE, OWN_WEIGHTS_DIR
 from utils.folder_lock import only_writer
 from utils.image_loading import Box, Picture, check_box
 from utils.oxford_paris import pictures_below, some_of
-from utils.picture_index import PictureIndex, check_same_folder, read_index, write_index
+from utils.picture_index import PictureIndex, check_same_folder, read_catalogue, read_index, write_index
 from utils.prepared_network import prepare
 from utils.result_page import shown
 from utils.saved_settings import check_same_settings
@@ -227,7 +227,7 @@ def search(
 def run_index(options: dict[str, object]) -> None:
     """The command `index`: says what there is then."""
     try:
-        before = set(read_index(options["index"].expanduser()).keys)
+        before = set(read_catalogue(options["index"].expanduser()).keys)
     except UserError:
         before = set()
     made = index(**options)

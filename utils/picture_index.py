@@ -8,12 +8,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from utils.atomic_files import replace_file
 from utils.descriptor_rows import StoredRows
-from utils.descriptor_store import DescriptorStore, open_store, picture_key
+from utils.descriptor_store import DescriptorStore, StorePrecision, open_store, picture_key
 from utils.errors import UserError
 from utils.exact_search import exact_search
 from utils.file_names import CATALOGUE, INDEX_STORE
@@ -23,6 +24,15 @@ HOW_TO_MAKE = "python Search_Images.py index FOLDER makes one"
 
 WASTE = 2
 """The store is written anew when it holds so many times as many descriptors as count."""
+
+
+class Catalogue(NamedTuple):
+    """What an index is of: a folder, its pictures' keys, the descriptors' settings and their number type."""
+
+    folder: Path
+    keys: list[str]
+    settings: dict[str, object]
+    precision: StorePrecision
 
 
 @dataclass(frozen=True)
@@ -97,23 +107,43 @@ def read_index(folder: Path) -> PictureIndex:
 
 
 def _read_index(folder: Path) -> PictureIndex:
+    catalogue = read_catalogue(folder)
+    store = open_store(folder / INDEX_STORE, catalogue.settings, precision=catalogue.precision)
+    if any(key not in store for key in catalogue.keys):
+        raise _damaged(folder)
+    names = [key.split("\0")[0] for key in catalogue.keys]
+    rows = store.rows(catalogue.keys)
+    return PictureIndex(catalogue.folder, names, catalogue.keys, rows, catalogue.settings)
+
+
+def read_catalogue(folder: Path) -> Catalogue:
+    """Reads which pictures an index is of, without their descriptors.
+
+    Args:
+        folder: the index's own.
+
+    Raises:
+        UserError: there is no index, or its catalogue is damaged.
+    """
     path = folder / CATALOGUE
-    damaged = f"{path} is damaged: index the pictures again, which is quick"
     try:
         told = json.loads(path.read_bytes())
-        pictures, keys, settings = Path(told["folder"]), list(told["keys"]), dict(told["settings"])
-        precision = told["precision"]
-        names = [key.split("\0")[0] for key in keys]
+        catalogue = Catalogue(
+            Path(told["folder"]), list(told["keys"]), dict(told["settings"]), told["precision"]
+        )
     except FileNotFoundError as error:
         raise UserError(f"no index at {folder}: {HOW_TO_MAKE}") from error
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(damaged) from error
-    store = open_store(folder / INDEX_STORE, settings, precision=precision)
-    if any(key not in store for key in keys):
-        raise UserError(damaged)
-    return PictureIndex(pictures, names, keys, store.rows(keys), settings)
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(folder) from error
+    if not all(isinstance(key, str) for key in catalogue.keys):
+        raise _damaged(folder)
+    return catalogue
+
+
+def _damaged(folder: Path) -> UserError:
+    return UserError(f"{folder / CATALOGUE} is damaged: index the pictures again, which is quick")
 
 
 def write_index(
@@ -153,12 +183,9 @@ def check_same_folder(folder: Path, pictures: Path) -> None:
     Raises:
         UserError: it is of another folder.
     """
-    path = folder / CATALOGUE
-    if not path.exists():
-        return
     try:
-        indexed = json.loads(path.read_bytes())["folder"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return  # what cannot be read is written anew
-    if isinstance(indexed, str) and indexed != str(pictures.resolve()) and Path(indexed).exists():
+        indexed = read_catalogue(folder).folder
+    except UserError:
+        return  # there is none, or one that is written anew
+    if indexed != pictures.resolve() and indexed.exists():
         raise UserError(f"{folder} is the index of {indexed}: name another --index for {pictures}")
