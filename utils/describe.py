@@ -32,7 +32,7 @@ class Descriptors(NamedTuple):
     rows: Rows
     bad: dict[int, UnreadableImageError]
     keys: list[str]
-    """What a store calls each row's picture."""
+    """What the store calls each row's picture; its name where there is no store."""
 
 
 def describe(
@@ -75,9 +75,11 @@ def describe(
     """
     sizes = {"longer_side": longer_side, "batch_size": batch_size, "workers": workers}
     names = [picture.path.name for picture in pictures] if names is None else names
-    keys = [picture_key(picture, name) for picture, name in zip(pictures, names, strict=True)]
-    pending = [place for place in range(len(pictures)) if store is None or keys[place] not in store]
-    if store is not None and len(pending) < len(pictures):
+    keys, pending = list(names), list(range(len(pictures)))
+    if store is not None:
+        keys = [picture_key(picture, name) for picture, name in zip(pictures, names, strict=True)]
+        pending = [place for place in pending if keys[place] not in store]
+    if len(pending) < len(pictures):
         log.info("%d of %d %s are in %s", len(pictures) - len(pending), len(pictures), title, store.folder)
     # What the first process found holds: the store may have grown since, and copies of a file differ in time.
     ranks.agree_on(names, title)
