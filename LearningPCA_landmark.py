@@ -44,6 +44,7 @@ from utils.pca import StreamingPCA
 from utils.pca_state import PCAProgress, load_state, picture_digest, save_state
 from utils.size_batches import BadPicture
 from utils.stop_signals import StopWish, stop_wish
+from utils.text import log_to_stderr
 from utils.weights import load_folded_backbone
 
 log = logging.getLogger(__name__)
@@ -261,5 +262,5 @@ def command_line(words: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=log_level(), format="%(message)s", stream=sys.stderr)
+    log_to_stderr(log_level())
     sys.exit(run_command(command_line))

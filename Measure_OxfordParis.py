@@ -51,6 +51,7 @@ from utils.mini_benchmark import prepare_mini
 from utils.oxford_paris import check_queries, find_dataset, read_dataset
 from utils.ranking import similarities
 from utils.revisited_dataset import has_revisited_labels, read_revisited_dataset
+from utils.text import log_to_stderr
 from utils.weights import load_network
 
 log = logging.getLogger(__name__)
@@ -287,5 +288,5 @@ def command_line(words: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=log_level(), format="%(message)s", stream=sys.stderr)
+    log_to_stderr(log_level())
     sys.exit(run_command(command_line))

@@ -41,6 +41,7 @@ from utils.imagenet_labels import write_validation_list
 from utils.mini_benchmark import prepare_mini
 from utils.oxford_paris import find_dataset
 from utils.revisited_labels import as_json, read_pickled_labels
+from utils.text import log_to_stderr
 from utils.verify_dataset import verify
 from utils.weights_report import report_weights
 
@@ -143,7 +144,8 @@ def compile_program(folder: Path, insecure_hosts: Collection[str]) -> Path:
             [compiler, "-O2", "-x", "c++", "-", "-o", file.name], input=text, capture_output=True, text=True
         )
         if done.returncode:
-            raise BadFileError(f"{source} cannot be compiled: {done.stderr[-300:]}")
+            last = " ".join(done.stderr[-300:].split())
+            raise BadFileError(f"{source} cannot be compiled: {last}")
     log.info("score with --eval-binary %s", program)
     return program
 
@@ -218,5 +220,5 @@ def verify_all(names: Sequence[str], datasets_dir: Path) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    log_to_stderr()
     sys.exit(run_command(command_line))

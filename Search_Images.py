@@ -29,12 +29,12 @@ from utils.errors import UserError, advising, run_command
 from utils.file_names import CATALOGUE, INDEX_LOCK, INDEX_STORE, OWN_WEIGHTS_DIR, SEARCH_INDEX
 from utils.folder_lock import only_writer
 from utils.image_loading import Box, Picture, check_box
-from utils.oxford_paris import pictures_below, some_of
+from utils.oxford_paris import pictures_below
 from utils.picture_index import PictureIndex, check_same_folder, read_catalogue, read_index, write_index
 from utils.prepared_network import prepare
-from utils.result_page import shown
 from utils.saved_settings import check_same_settings
 from utils.search_page import write_search_page
+from utils.text import log_to_stderr, shown, some_of
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ def index(
     others: list[Path] = []
     paths = pictures_below(folder, others)
     if others:
-        told = shown(some_of([str(path.relative_to(folder)) for path in others]))
+        told = some_of([str(path.relative_to(folder)) for path in others])
         log.warning("note: %d files or folders are no pictures, or cannot be read (%s)", len(others), told)
     if not paths and not (index / CATALOGUE).exists():
         raise UserError(f"no pictures in {folder} or the folders in it")
@@ -156,7 +156,7 @@ def index(
             **how,
         )
         for error in found.bad.values():
-            log.warning("note: left out %s", shown(str(error)))
+            log.warning("note: left out %s", error)
         write_index(index, folder, found.keys, settings, store)
     return read_index(index)
 
@@ -300,5 +300,5 @@ def command_line(words: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    log_to_stderr()
     sys.exit(run_command(command_line))

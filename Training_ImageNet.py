@@ -33,6 +33,7 @@ from utils.errors import UserError, run_command
 from utils.file_names import DATASETS_DIR, TRAINING_STATE, WEIGHTS_DIR
 from utils.imagenet import FOLDER, read_training_images, read_validation_images
 from utils.stop_signals import stop_wish
+from utils.text import log_to_stderr
 from utils.training_batches import FeatureBatch, crop_source, extract_regions, stored_source
 from utils.training_crops import CropSettings, Interpolation
 from utils.training_state import Progress, load_state, save_state, save_weights
@@ -316,5 +317,5 @@ def command_line(words: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=log_level(), format="%(message)s", stream=sys.stderr)
+    log_to_stderr(log_level())
     sys.exit(run_command(command_line))

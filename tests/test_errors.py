@@ -13,7 +13,7 @@ def test_a_user_error_is_one_line_and_status_2(capsys):
         raise UserError("a file\nis missing")
 
     assert run_command(fail) == 2
-    assert capsys.readouterr() == ("", "error: a file is missing\n")
+    assert capsys.readouterr() == ("", "error: a file\\nis missing\n")
 
 
 def test_success_is_0_and_an_interruption_130(capsys):

@@ -9,7 +9,8 @@ from PIL import Image
 
 from utils.errors import UserError
 from utils.heat_map import CAPTION
-from utils.result_page import Hit, shown, thumbnail, write_page
+from utils.result_page import Hit, thumbnail, write_page
+from utils.text import shown
 
 HOSTILE = [
     "<script>alert(1)</script>",

@@ -1,6 +1,5 @@
 """Several processes that work together, as torchrun starts them; one process is the case of one rank."""
 
-import hashlib
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from utils.errors import UserError
+from utils.text import digest_of_names
 
 Item = TypeVar("Item")
 
@@ -55,8 +55,7 @@ class Ranks(NamedTuple):
         Raises:
             UserError: they do not.
         """
-        digest = hashlib.sha256("\0".join(names).encode("utf-8", "surrogateescape")).hexdigest()
-        if len(set(self.gather([digest]))) > 1:
+        if len(set(self.gather([digest_of_names(names)]))) > 1:
             raise UserError(f"the processes do not see the same {what}: their computers' folders differ")
 
     def gather(self, items: list[Item]) -> list[Item]:

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from utils.text import shown
+
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
@@ -51,7 +53,7 @@ def run_command(command: Callable[[], object]) -> int:
         _give_up_standard_output()
         return EXIT_BROKEN_PIPE
     except (UserError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {shown(str(error).strip())}", file=sys.stderr)
         if isinstance(error, OSError):
             _give_up_standard_output()
         return EXIT_USER_ERROR

@@ -4,13 +4,13 @@ import logging
 import math
 import os
 import unicodedata
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from utils.errors import UserError
 from utils.file_names import IMAGES_FOLDER, LABELS_FOLDER, QUERY_SUFFIX
 from utils.image_loading import Box, EmptyBoxError, Picture, UnreadableImageError, check_box
+from utils.text import UNSPEAKABLE, some_of
 
 log = logging.getLogger(__name__)
 
@@ -21,9 +21,6 @@ IMAGE_SUFFIXES = frozenset(
 
 QUERY_PREFIX = "oxc1_"
 """Stands before the image names in Oxford5k's query files, and nowhere else."""
-
-UNSPEAKABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
-"""Unicode's categories of characters that end a line, or that stand for bytes which are no text."""
 
 CORRUPT_PARIS_IMAGES = frozenset(
     f"paris_{name}"
@@ -211,12 +208,6 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path} is missing") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as text: {error}") from error
-
-
-def some_of(names: Collection[str]) -> str:
-    """The first few of the names, for a note."""
-    first = sorted(names)[:3]
-    return ", ".join(first) + (", ..." if len(names) > len(first) else "")
 
 
 def check_queries(dataset: RetrievalDataset, longer_side: int) -> None:

@@ -1,6 +1,5 @@
 """Where the learning of a whitening stands, on disk: the statistics so far and what they are of."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -13,6 +12,7 @@ from utils.errors import UserError
 from utils.landmark import SizedPictures
 from utils.pca import StreamingPCA
 from utils.saved_settings import check_same_settings
+from utils.text import digest_of_names
 
 
 @dataclass
@@ -29,7 +29,7 @@ def picture_digest(pictures: SizedPictures) -> str:
         f"{path.name}/{height}x{width}/{path.stat().st_size}"
         for path, (height, width) in zip(pictures.paths, pictures.sizes, strict=True)
     )
-    return hashlib.sha256("\0".join(told).encode(errors="surrogateescape")).hexdigest()
+    return digest_of_names(told)
 
 
 def save_state(path: Path, pca: StreamingPCA, progress: PCAProgress, settings: Mapping[str, object]) -> None:

@@ -1,6 +1,5 @@
 """Region features of fixed crops, computed once and kept on disk, from which the head trains in seconds."""
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from tqdm import tqdm
 from models.attention_classifier import RegionFeatures
 from utils.atomic_files import replace_file
 from utils.errors import UserError
+from utils.text import digest_of_names
 
 SAVED_EVERY = 32
 """Pictures after which a killed run does not have to begin again."""
@@ -52,10 +52,8 @@ def precompute(
         UserError: the file was made with other settings, or cannot be written.
     """
     count = len(pictures)
-    names = hashlib.sha256(
-        "\0".join(f"{picture.parent.name}/{picture.name}" for picture in pictures).encode()
-    )
-    settings = {**made_with, "pictures": names.hexdigest()}
+    names = digest_of_names(f"{picture.parent.name}/{picture.name}" for picture in pictures)
+    settings = {**made_with, "pictures": names}
     part, record = path.with_name(path.name + ".part"), path.with_name(path.name + ".json")
     state = {"settings": settings, "done": 0, "corrupt": []}
     try:

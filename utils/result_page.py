@@ -6,7 +6,6 @@ neither: image names come from anywhere and may hold anything.
 
 import base64
 import io
-import unicodedata
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -20,7 +19,7 @@ from PIL import Image, ImageDraw
 from utils.atomic_files import replace_file
 from utils.heat_map import CAPTION, COLORS
 from utils.image_loading import Box
-from utils.oxford_paris import UNSPEAKABLE
+from utils.text import shown
 
 THUMBNAIL_SIDE = 320
 """Longer side of a picture in the page, in pixels, at most."""
@@ -31,13 +30,6 @@ BOX_COLOR = "#ffd400"
 
 ALLOWED = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 """What a browser may do with the page: show its own pictures in its own style."""
-
-TURNS_TEXT = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
-"""Unicode's directional classes of characters that make others be shown in another order."""
-
-
-DIRECTION_MARKS = frozenset("\u200e\u200f\u061c")
-"""Invisible, and move what is beside them."""
 
 
 class Hit(NamedTuple):
@@ -148,26 +140,6 @@ def thumbnail(pixels: np.ndarray, box: Box | None = None) -> Image.Image:
         draw.rectangle((left, top, right, bottom), outline="black", width=4)
         draw.rectangle((left, top, right, bottom), outline=BOX_COLOR, width=2)
     return image
-
-
-def shown(text: str) -> str:
-    """Text as a line to read: what would not be read as it stands is shown as a backslash escape.
-
-    That is what ends a line, what is no text, such as a stray byte in a file's name, and what turns other
-    characters round, so that a name looks like another one.
-    """
-    return "".join(
-        character.encode("unicode_escape").decode() if _misleads(character) else character
-        for character in text
-    )
-
-
-def _misleads(character: str) -> bool:
-    return (
-        unicodedata.category(character) in UNSPEAKABLE
-        or unicodedata.bidirectional(character) in TURNS_TEXT
-        or character in DIRECTION_MARKS
-    )
 
 
 def _text(text: str) -> str:

@@ -18,9 +18,9 @@ from utils.oxford_paris import (
     RetrievalDataset,
     read_images,
     read_text,
-    some_of,
 )
 from utils.revisited_labels import Labels, read_labels, read_pickled_labels
+from utils.text import some_of
 
 log = logging.getLogger(__name__)
 

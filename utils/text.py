@@ -1,0 +1,65 @@
+"""File names as text: escaped for one line of a terminal or a page, listed, and digested."""
+
+import hashlib
+import logging
+import sys
+import unicodedata
+from collections.abc import Collection, Iterable
+
+UNSPEAKABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
+"""Unicode categories of characters that end a line, or that stand for bytes that are no text."""
+
+TURNS_TEXT = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
+"""Unicode directional classes of characters that change the order in which others are shown."""
+
+DIRECTION_MARKS = frozenset("\u200e\u200f\u061c")
+"""Invisible characters that move their neighbours."""
+
+
+def shown(text: str) -> str:
+    """Return text as one line to read, with backslash escapes for the characters that would mislead.
+
+    Those are line ends and other control characters, bytes of a file name that are no text, and characters
+    that change the order of others, by which one name can look like another.
+    """
+    return "".join(
+        character.encode("unicode_escape").decode() if _misleads(character) else character
+        for character in text
+    )
+
+
+def some_of(names: Collection[str]) -> str:
+    """Return the first three names in sorted order, for a note."""
+    first = sorted(names)[:3]
+    return ", ".join(first) + (", ..." if len(names) > len(first) else "")
+
+
+def digest_of_names(names: Iterable[str]) -> str:
+    """Return the SHA-256 of file names in their order, in hexadecimal.
+
+    Names may hold bytes that are no UTF-8, as `os.fsdecode` gives them.
+    """
+    return hashlib.sha256("\0".join(names).encode(errors="surrogateescape")).hexdigest()
+
+
+class OneLineFormatter(logging.Formatter):
+    """Formats each message as one line, whatever file names it holds; a traceback keeps its lines."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's name
+        """Return the message with `shown` applied to it."""
+        return shown(super().formatMessage(record))
+
+
+def log_to_stderr(level: int = logging.INFO) -> None:
+    """Write the messages of this process to standard error, one line each."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(OneLineFormatter("%(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
+
+
+def _misleads(character: str) -> bool:
+    return (
+        unicodedata.category(character) in UNSPEAKABLE
+        or unicodedata.bidirectional(character) in TURNS_TEXT
+        or character in DIRECTION_MARKS
+    )
