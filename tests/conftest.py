@@ -1,4 +1,6 @@
 import json
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -107,3 +109,19 @@ def measure(dataset, tmp_path, capsys):
         return status, *capsys.readouterr()
 
     return run
+
+
+def run_on_small_disk(folder, size, command, then="true"):
+    """Runs a command while a disk of this size, such as 64k, is mounted at a folder; skips where it cannot.
+
+    `then` is a shell command that runs on the disk after it; its output follows the command's.
+    """
+    if shutil.which("unshare") is None:
+        pytest.skip("no disk can be mounted here")
+    mount = f'mount -t tmpfs -o size={size} tmpfs "$0"'
+    probe = subprocess.run(["unshare", "-m", "sh", "-c", mount, str(folder)], capture_output=True)
+    if probe.returncode:
+        pytest.skip("no disk can be mounted here")
+    script = f'{mount} && "$@"; status=$?; cd "$0"; {then}; exit $status'
+    words = ["unshare", "-m", "sh", "-c", script, str(folder), *map(str, command)]
+    return subprocess.run(words, capture_output=True, text=True, cwd=ROOT)

@@ -173,7 +173,7 @@ def out_of_memory(*_):
 @pytest.mark.parametrize(
     ("failure", "line"),
     [
-        (full_disk, "cannot write .*Mini: No space left on device"),
+        (full_disk, "cannot write .*Mini: the disk is full"),
         (out_of_memory, "cannot draw the Mini benchmark: a process that drew was killed"),
     ],
 )

@@ -1,31 +1,42 @@
-"""Writing that leaves either the whole new file or folder, or what was there before."""
+"""The writer of every file: a file is complete under its name, or what was there before stays."""
 
 import errno
+import hashlib
+import io
 import os
 import re
 import secrets
-import shutil
+import stat
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from utils.errors import UserError
 
-RACED = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT})
-"""What renaming a folder fails with when another process has just renamed the same one."""
-
-TRIES = 10
 TEMPORARY_SUFFIX = ".tmp"
+
+LONGEST_NAME = 100
+"""Bytes of a file's name that its temporary names repeat."""
+
+REASONS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file would be larger than this process or this disk allows (ulimit -f)",
+}
+"""Errors for which there is no space, in words."""
+
+DESCRIPTORS = re.compile(r"/dev/fd/(\d+)|/proc/self/fd/(\d+)|/dev/(stdout|stderr)")
 
 
 def check_writable(folder: Path) -> None:
-    """Checks, before hours of work, that a folder can be written to, or made where it is not there yet.
+    """Check, before hours of work, that a folder can be written to, or made if it does not exist.
 
     Raises:
         UserError: it cannot.
     """
-    with _told_of(folder):
+    with told_of(folder):
         existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         probe = _unique(existing / "probe")
         probe.touch()
@@ -33,29 +44,47 @@ def check_writable(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Makes a folder, or finds it there.
+    """Make a folder unless it exists.
 
     Raises:
         UserError: it cannot be made.
     """
-    with _told_of(folder):
+    with told_of(folder):
         folder.mkdir(parents=True, exist_ok=True)
+
+
+def is_special(path: Path) -> bool:
+    """Return whether a path leads to a device, a pipe or an open file, which is written as it is."""
+    if DESCRIPTORS.fullmatch(str(path)):
+        return True
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 @contextmanager
 def replace_file(path: Path) -> Iterator[IO[bytes]]:
-    """Opens a temporary file for writing that takes the place of `path` once it is complete.
+    """Open a temporary file for writing that takes the place of `path` once it is complete.
+
+    A link keeps its place: the file that it leads to is replaced. Devices and pipes are written as they are.
 
     Raises:
         UserError: it cannot be written; `path` is then as it was.
     """
-    with _written(path, lambda temporary: temporary.replace(path)) as file:
+    if is_special(path):
+        with told_of(path), _opened_special(path) as file:
+            yield file
+        return
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path
+    with _written(target, lambda temporary: temporary.replace(target)) as file:
         yield file
 
 
 @contextmanager
 def new_file(path: Path) -> Iterator[IO[bytes]]:
-    """Opens a temporary file for writing that becomes `path` once complete, unless that is there by then.
+    """Open a temporary file for writing that becomes `path` once complete, unless that exists by then.
 
     Raises:
         UserError: it cannot be written.
@@ -74,109 +103,88 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
+def told_of(path: Path) -> Iterator[None]:
+    """Turn errors of the operating system in a block into user errors that name a file.
+
+    Raises:
+        UserError: the block failed for want of space, permission and the like.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: Path, error: OSError) -> UserError:
+    """Return the error that a file or folder cannot be written, with its reason in words."""
+    return UserError(f"cannot write {path}: {REASONS.get(error.errno, error.strerror or error)}")
+
+
+def short_name(path: Path) -> str:
+    """Return a path's name, or its beginning and a digest if it is long: temporary names add to it."""
+    name = os.fsencode(path.name)
+    if len(name) <= LONGEST_NAME:
+        return path.name
+    return f"{path.name[: LONGEST_NAME // 4]}-{hashlib.sha256(name).hexdigest()[:16]}"
+
+
+class _RawFile(io.FileIO):
+    """A new file that remembers its first failure, in whose place libraries raise errors of their own."""
+
+    failure: OSError | None = None
+
+    def write(self, data: bytes) -> int | None:
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.failure = self.failure or error
+            raise
+
+
+class _BufferedFile(io.BufferedWriter):
+    """A buffered file without a descriptor: NumPy and Pillow would write to that and lose its errors."""
+
+    def fileno(self) -> int:
+        raise io.UnsupportedOperation("fileno")
+
+
+@contextmanager
 def _written(path: Path, put: Callable[[Path], object]) -> Iterator[IO[bytes]]:
-    """Opens a temporary file beside `path` for writing, and has it put into its place once it is complete."""
+    """Open a temporary file beside `path` for writing, and have it put into its place once complete."""
     temporary = _unique(path)
     try:
-        with _told_of(path):
-            with temporary.open("wb") as file:
-                yield file
+        with told_of(path):
+            raw = _RawFile(temporary, "xb")
+            try:
+                with _BufferedFile(raw) as file:
+                    yield file
+            except Exception as error:
+                if raw.failure is not None:
+                    raise unwritable(path, raw.failure) from error
+                raise
+            finally:
+                raw.close()
             put(temporary)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def replace_folder(path: Path, keep: Callable[[], bool] = lambda: False) -> Iterator[Path]:
-    """Makes a temporary folder that takes the place of the folder `path` once it is complete.
-
-    Of several processes that do so at once the last one's folder stays. Temporary folders of processes that
-    were killed on this computer are removed.
-
-    Args:
-        path: the folder.
-        keep: asked once the temporary folder is complete; if true it is dropped, and `path` stays as it is:
-            another process may have put there what is wanted.
-
-    Raises:
-        UserError: it cannot be written, or is a file or a link; `path` is then as it was.
-    """
-    temporary, old = _temporary(path), _temporary(path.with_name(path.name + ".old"))
-    try:
-        with _told_of(path):
-            _check_replaceable(path)
-            _remove_leftovers(path, old)
-            temporary.mkdir(parents=True)
-            yield temporary
-            for tries_left in reversed(range(TRIES)):
-                try:
-                    if not keep():
-                        _swap(temporary, path, old)
-                    break
-                except OSError as error:
-                    if error.errno not in RACED or not tries_left:
-                        raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _check_replaceable(path: Path) -> None:
-    if path.is_symlink() or (path.exists() and not path.is_dir()):
-        raise UserError(f"cannot write {path}: it is a file or a link, not a folder: move it away")
-
-
-def _remove_leftovers(path: Path, trash: Path) -> None:
-    """Removes the temporary folders for `path` of processes that are no more, by way of the name `trash`."""
-    name = re.compile(rf"\.{re.escape(path.name)}(\.old)?\.(\d{{1,9}})\.tmp")
-    shutil.rmtree(trash, ignore_errors=True)
-    for folder in path.parent.glob(".*.tmp"):
-        match = name.fullmatch(folder.name)
-        if match and folder.is_dir() and not folder.is_symlink() and not _is_of_another(int(match[2])):
-            with suppress(OSError):
-                # if its process runs after all, on another computer, that one now fails: it must not go on
-                # with a folder that is half deleted
-                folder.rename(trash)
-            shutil.rmtree(trash, ignore_errors=True)
-
-
-def _is_of_another(process: int) -> bool:
-    """Whether the process runs and is not this one, whose number an earlier one may have had."""
-    if os.name == "nt":
-        return True  # os.kill would send it a Ctrl-C there
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return process != os.getpid()
-
-
-def _swap(draft: Path, path: Path, old: Path) -> None:
-    """Moves `path`, if it is there, to `old` and `draft` to `path`, or leaves `path` as it was."""
-    _check_replaceable(path)
-    try:
-        if path.exists():
-            path.rename(old)
-        draft.rename(path)
-    finally:
-        if old.exists() and not path.exists():
-            old.rename(path)
-        shutil.rmtree(old, ignore_errors=True)
+def _opened_special(path: Path) -> Iterator[IO[bytes]]:
+    """Open a device or a pipe; of a file that this process has open already, the same open file."""
+    match = DESCRIPTORS.fullmatch(str(path))
+    if match is None:
+        with path.open("wb") as file:
+            yield file
+        return
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    number = {"stdout": 1, "stderr": 2}.get(match[3]) or int(match[1] or match[2])
+    with os.fdopen(os.dup(number), "wb") as file:
+        yield file
 
 
 def _unique(path: Path) -> Path:
-    """A name that no other process takes, on no computer: in containers many have the same number."""
-    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
-
-
-@contextmanager
-def _told_of(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    """Return a name that no other process takes, on no computer: in containers many have the same number."""
+    name = f".{short_name(path)}.{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
+    return path.with_name(name)

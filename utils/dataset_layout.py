@@ -9,7 +9,8 @@ from itertools import islice
 from pathlib import Path
 
 from utils.archives import Limits, members, unpack
-from utils.atomic_files import replace_file, replace_folder
+from utils.atomic_files import replace_file
+from utils.atomic_folders import replace_folder
 from utils.dataset_recipes import ALIKE, AUTHORS_WEIGHTS, WEIGHTS, Part
 from utils.download import download
 from utils.errors import BadFileError, UserError

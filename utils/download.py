@@ -17,7 +17,7 @@ from urllib.request import HTTPSHandler, Request, build_opener
 
 from tqdm import tqdm
 
-from utils.atomic_files import make_folder
+from utils.atomic_files import make_folder, unwritable
 from utils.errors import UserError
 
 HEADERS = {"User-Agent": "regional-attention-retrieval"}
@@ -106,7 +106,7 @@ def download(
                 log.warning("%s does not give %s: %s", url, path.name, error)
                 failures.append(f"{url} ({error})")
     except OSError as error:  # the network's are _MirrorErrors by now
-        raise UserError(f"cannot write {file.part}: {error.strerror or error}") from error
+        raise unwritable(file.part, error) from error
     raise UserError(f"could not download {path.name}: {', '.join(failures)}; {how_else}".rstrip("; "))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from utils.atomic_files import replace_file
+from utils.atomic_files import replace_file, told_of
 from utils.file_names import TENSORBOARD_FOLDER, TRAINING_CURVES, TRAINING_LOG
 
 STYLES = {
@@ -28,7 +28,8 @@ def write_tensorboard(output: Path, report: Mapping[str, float]) -> None:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return
-    with SummaryWriter(str(output / TENSORBOARD_FOLDER)) as writer:
+    folder = output / TENSORBOARD_FOLDER
+    with told_of(folder), SummaryWriter(str(folder)) as writer:
         for name, value in report.items():
             writer.add_scalar(name, value, int(report["step"]))
 

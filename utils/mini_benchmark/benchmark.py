@@ -1,5 +1,6 @@
 """The Mini benchmark as a whole: which pictures there are, their labels and queries, written to a folder."""
 
+import io
 import json
 import logging
 import multiprocessing
@@ -15,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils.atomic_files import replace_folder
+from utils.atomic_folders import replace_folder
 from utils.errors import UserError
 from utils.file_names import IMAGES_FOLDER, LABELS_FOLDER, MINI_SETTINGS, QUERY_SUFFIX, mini_folder
 from utils.image_loading import Box
@@ -175,7 +176,9 @@ def _draw_picture(seed: int, folder: Path, picture: MiniPicture) -> DrawnPicture
         scene = draw_scene(rng, None, "whole")
     else:
         scene = draw_scene(rng, draw_facade(rng), "whole" if rng.random() < 0.7 else "part")
-    scene.image.save(folder / f"{picture.name}.jpg", quality=int(rng.integers(30, 93)))
+    file = io.BytesIO()  # written at once: Pillow tells of a full disk by errors of its own
+    scene.image.save(file, "JPEG", quality=int(rng.integers(30, 93)))
+    (folder / f"{picture.name}.jpg").write_bytes(file.getvalue())
     return DrawnPicture(picture, scene.visible, scene.box)
 
 
