@@ -1,4 +1,8 @@
+import os
+import pickle
+import struct
 import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -121,6 +125,147 @@ def test_sixteen_bits_keep_the_upper_eight(tmp_path):
     path = tmp_path / "deep.png"
     Image.fromarray(np.array([[0, 255, 256, 0x8070, 0xFFFF]], np.uint16)).save(path)
     assert read_image(path)[0, :, 0].tolist() == [0, 0, 1, 0x80, 0xFF]
+
+
+def tiff(pixels, sample_format, photometric=1, bits=None, width=None):
+    """A TIFF file with one strip of these bytes, written by hand."""
+    height, count = pixels.shape
+    data = pixels.tobytes()
+    tags = [(256, width or count), (257, height), (258, bits or 8 * pixels.itemsize), (259, 1)]
+    tags += [(262, photometric), (273, 8 + 2 + 12 * 10 + 4), (277, 1), (278, height), (279, len(data))]
+    tags += [(339, sample_format)]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + data
+
+
+UNSIGNED, SIGNED, REAL = 1, 2, 3
+
+
+@pytest.mark.parametrize(
+    ("pixels", "options", "expected"),
+    [
+        # What OpenCV's imread makes of the same files.
+        (np.array([[0, 255, 256, 0x8070, 0xFFFF]], "<u2"), {}, [0, 0, 1, 0x80, 0xFF]),
+        (np.array([[0, 255, 256, -5, 0x7FFF]], "<i2"), {"sample_format": SIGNED}, [0, 0, 1, 0xFF, 0x7F]),
+        (np.array([[0, 255, 256, 0xFFFF, 0x7FFF]], "<u2"), {"photometric": 0}, [0xFF, 0xFF, 0xFE, 0, 0x80]),
+        (np.array([[0, 7, 255]], np.uint8), {"photometric": 0}, [255, 248, 0]),
+        # 12 bits per pixel: 0xFF0, 0x80F, which OpenCV cannot read.
+        (np.array([[0xFF, 0x08, 0x0F]], np.uint8), {"bits": 12, "width": 2}, [0xFF, 0x80]),
+    ],
+)
+def test_grey_tiffs_of_9_to_16_bits_keep_the_upper_eight(tmp_path, pixels, options, expected):
+    path = tmp_path / "deep.tif"
+    path.write_bytes(tiff(pixels, **{"sample_format": UNSIGNED} | options))
+    assert read_image(path)[0, :, 0].tolist() == expected
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_sixteen_bits_of_either_byte_order_keep_the_upper_eight(tmp_path, order):
+    path = tmp_path / "deep.tif"
+    pixels = np.array([[0, 255, 256, 0x8070, 0xFFFF]], f"{order}u2")
+    mode = "I;16" if order == "<" else "I;16B"
+    Image.frombytes(mode, (5, 1), pixels.tobytes()).save(path)
+    assert Image.open(path).mode == mode
+    assert read_image(path)[0, :, 0].tolist() == [0, 0, 1, 0x80, 0xFF]
+
+
+def test_a_pgm_of_16_bits_keeps_the_upper_eight(tmp_path):
+    (tmp_path / "deep.pgm").write_bytes(
+        b"P5 5 1 65535\n" + np.array([0, 255, 256, 0x8070, 0xFFFF], ">u2").tobytes()
+    )
+    assert read_image(tmp_path / "deep.pgm")[0, :, 0].tolist() == [0, 0, 1, 0x80, 0xFF]
+
+
+@pytest.mark.parametrize(
+    ("pixels", "sample_format", "kind"),
+    [
+        (np.linspace(0, 1, 5, dtype="<f4")[None], REAL, "real numbers"),
+        (np.arange(0, 2**31 - 1, 2**29, dtype="<i4")[None], SIGNED, "integers of 32 bits"),
+        (np.arange(0, 2**32 - 1, 2**30, dtype="<u4")[None], UNSIGNED, "integers of 32 bits"),
+        (np.linspace(0, 1, 5, dtype="<f8")[None], REAL, "its format is unknown"),
+    ],
+)
+def test_a_tiff_without_a_level_for_white_is_unreadable_rather_than_black(
+    tmp_path, pixels, sample_format, kind
+):
+    path = tmp_path / "scientific.tif"
+    path.write_bytes(tiff(pixels, sample_format))
+    with pytest.raises(UnreadableImageError, match=rf"scientific\.tif cannot be decoded: .*{kind}"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "tif"])
+def test_adobes_inverted_cmyk_becomes_colour(tmp_path, suffix):
+    path = tmp_path / f"picture.{suffix}"
+    Image.new("CMYK", (16, 16), (255, 0, 0, 0)).save(path)
+    assert (b"Adobe" in path.read_bytes()) == (suffix == "jpg")
+    assert np.abs(read_image(path)[8, 8].astype(int) - [0, 255, 255]).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("mode", "color", "expected"),
+    [
+        ("LAB", (255, 128, 128), (255, 255, 255)),  # stored with a and b as signed bytes, 0 being grey
+        ("LAB", (137, 128, 128), (128, 128, 128)),  # L* 53.7 of 100 is sRGB's middle grey
+        ("YCbCr", (76, 85, 255), (254, 0, 0)),
+    ],
+)
+def test_other_colour_spaces_become_rgb(tmp_path, mode, color, expected):
+    path = tmp_path / "picture.tif"
+    Image.new(mode, (16, 16), color).save(path)
+    assert Image.open(path).mode == mode
+    assert np.abs(read_image(path)[8, 8].astype(int) - expected).max() <= 2
+
+
+@pytest.mark.parametrize("part", ["checksum", "data"])
+def test_a_png_with_a_wrong_checksum_is_unreadable(tmp_path, part):
+    path = tmp_path / "flipped.png"
+    draw_picture(path)
+    content = bytearray(path.read_bytes())
+    start = content.index(b"IDAT")
+    length = int.from_bytes(content[start - 4 : start])
+    content[start + 4 + (length if part == "checksum" else length - 1)] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UnreadableImageError, match=r"flipped\.png cannot be decoded: .*checksum"):
+        read_image(path)
+
+
+def write_black(path, width, height):
+    """A black image of one bit per pixel."""
+    row = bytes(1 + (width + 7) // 8)
+    compressor = zlib.compressobj()
+    data = b"".join(compressor.compress(row) for _ in range(height)) + compressor.flush()
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+            for kind, body in chunks
+        )
+    )
+
+
+def test_a_photograph_of_100_megapixels_is_read_without_a_warning(tmp_path):
+    write_black(tmp_path / "large.png", 10_000, 10_000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert picture_size(tmp_path / "large.png") == (10_000, 10_000)
+        assert read_image(tmp_path / "large.png").shape == (10_000, 10_000, 3)
+
+
+def test_an_image_of_more_than_178_megapixels_is_unreadable(tmp_path):
+    write_black(tmp_path / "huge.png", 20_000, 10_000)
+    for read in (read_image, picture_size):
+        with pytest.raises(UnreadableImageError, match="it has more than 178 megapixels"):
+            read(tmp_path / "huge.png")
+
+
+def test_an_unreadable_image_passes_between_processes(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(UnreadableImageError) as raised:
+        read_image(tmp_path / "pipe.jpg")
+    assert str(pickle.loads(pickle.dumps(raised.value))) == str(raised.value)
 
 
 @pytest.mark.parametrize(

@@ -399,25 +399,51 @@ def test_a_process_that_fails_ends_all_of_them(dataset):
     assert "broken.png cannot be decoded" in done.stderr
 
 
+WAITS_FOR_PIPES = """
+import sys
+
+sys.path.insert(0, {root!r})
+import Measure_OxfordParis
+from utils import size_batches
+
+load = size_batches.load_pixels
+
+
+def load_after_the_pipe(picture, longer_side):
+    pipe = picture.path.parents[1] / (picture.path.stem + ".pipe")
+    if pipe.exists():
+        pipe.read_bytes()
+    return load(picture, longer_side)
+
+
+size_batches.load_pixels = load_after_the_pipe
+Measure_OxfordParis.command_line()
+"""
+"""An evaluation that reads the pipe beside jpg/ that is named as an image before that image."""
+
+
 @pytest.mark.skipif(
     not Path("/proc/self/task").is_dir() or not list(Path("/proc/self/task").glob("*/children")),
     reason="the processes of torchrun are found by Linux's /proc",
 )
 def test_a_process_that_is_killed_ends_all_of_them(dataset, tmp_path):
-    # Of a, b, c, d, e, f the second process has b, d and f. Two are named pipes: whoever opens one to read
-    # waits until somebody opens it to write. At d the test learns how far that process is; at f it stays.
+    # Of a, b, c, d, e, f the second process has b, d and f. Before two of them it opens a named pipe to read,
+    # and waits until somebody opens it to write. At d the test learns how far that process is; at f it stays.
     for name in "df":
-        (dataset / "jpg" / f"{name}.png").unlink(missing_ok=True)
-        os.mkfifo(dataset / "jpg" / f"{name}.png")
+        os.mkfifo(dataset / f"{name}.pipe")
+        draw_picture(dataset / "jpg" / f"{name}.png")
     draw_picture(dataset / "jpg" / "e.png")
+    program = tmp_path / "program.py"
+    program.write_text(WAITS_FOR_PIPES.format(root=str(ROOT)))
+    _, *words = evaluation(dataset, "--skip-bad-images", "--output", tmp_path / "out")
     launcher = subprocess.Popen(
-        [*TWO_PROCESSES, *evaluation(dataset, "--skip-bad-images", "--output", tmp_path / "out")],
+        [*TWO_PROCESSES, program, *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
     try:
-        wait_for_reader(dataset / "jpg" / "d.png", launcher)
+        wait_for_reader(dataset / "d.pipe", launcher)
         second = next(process for process in children(launcher.pid) if is_rank(process, 1))
         os.kill(second, signal.SIGKILL)
         out, err = launcher.communicate(timeout=60)

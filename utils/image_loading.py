@@ -1,5 +1,8 @@
 """From an image file to the pixels that the network sees, up to the backbone's own normalisation."""
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +13,9 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 from torch import Tensor
 
+from utils.eight_bit_colour import eight_bit_rgb
 from utils.errors import UserError
+from utils.regular_files import open_regular
 
 Box = tuple[float, float, float, float]
 """x1, y1, x2, y2 in pixels of the original image."""
@@ -30,6 +35,9 @@ SIDEWAYS = (UPRIGHT[5], UPRIGHT[6], UPRIGHT[7], UPRIGHT[8])
 """Those in which height and width change places."""
 
 
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
 class Picture(NamedTuple):
     """An image file, or the part of it inside a box."""
 
@@ -46,6 +54,8 @@ class UnreadableImageError(UserError):
         told = getattr(reason, "strerror", None)  # without the path, which is told already
         if isinstance(reason, UnidentifiedImageError):
             told = "its format is unknown, or it is no image"
+        elif isinstance(reason, Image.DecompressionBombError):
+            told = f"it has more than {2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6} megapixels"
         self.reason = told or str(reason) or type(reason).__name__
 
     def __str__(self) -> str:
@@ -85,39 +95,33 @@ def load_pixels(picture: Picture, longer_side: int) -> Tensor:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Decodes an image to (H, W, 3) uint8, RGB.
+    """Decode an image to (H, W, 3) uint8, RGB.
 
-    Grey becomes three channels, CMYK becomes colour, alpha is dropped, 16 bits are cut to 8, the EXIF
-    orientation is applied; of an animation the first frame counts.
+    Modes are converted as `eight_bit_rgb` says, the EXIF orientation is applied, and the first frame of an
+    animation is taken. A PNG file with a wrong checksum is unreadable, even if its pixels can be decoded.
 
     Raises:
-        UnreadableImageError: the file cannot be decoded.
+        UnreadableImageError: the path leads to no regular file, or the file cannot be decoded.
     """
-    try:
-        with Image.open(path) as image:
-            is_turned = isinstance(image, TiffImageFile)  # by its decoder
-            upright = None if is_turned else UPRIGHT.get(_orientation(image))
-            image = _to_rgb(image)
-            return np.array(image if upright is None else image.transpose(upright))
-    except Exception as error:  # the decoders of some thirty formats raise whatever they like
-        raise UnreadableImageError(path, error) from error
+    with _opened(path, verify=True) as image:
+        is_turned = isinstance(image, TiffImageFile)  # by its decoder
+        upright = None if is_turned else UPRIGHT.get(_orientation(image))
+        image = eight_bit_rgb(image)
+        return np.array(image if upright is None else image.transpose(upright))
 
 
 def picture_size(path: Path) -> tuple[int, int]:
-    """Height and width of an image, upright, from its header alone.
+    """Return the height and width of an image, upright, from its header alone.
 
     Raises:
-        UnreadableImageError: the header cannot be read.
+        UnreadableImageError: the path leads to no regular file, or the header cannot be read.
     """
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            if isinstance(image, TiffImageFile):  # whose size is upright already in some versions of Pillow
-                width, height = (image.tag_v2[tag] for tag in (IMAGEWIDTH, IMAGELENGTH))
-            sideways = UPRIGHT.get(_orientation(image)) in SIDEWAYS
-            return (width, height) if sideways else (height, width)
-    except Exception as error:  # as in read_image
-        raise UnreadableImageError(path, error) from error
+    with _opened(path) as image:
+        width, height = image.size
+        if isinstance(image, TiffImageFile):  # whose size is upright already in some versions of Pillow
+            width, height = (image.tag_v2[tag] for tag in (IMAGEWIDTH, IMAGELENGTH))
+        sideways = UPRIGHT.get(_orientation(image)) in SIDEWAYS
+        return (width, height) if sideways else (height, width)
 
 
 def check_box(picture: Picture, longer_side: int) -> None:
@@ -172,18 +176,34 @@ def _resized_box(picture: Picture, longer_side: int, height: int, width: int) ->
     return left, top, right, bottom
 
 
+@contextmanager
+def _opened(path: Path, verify: bool = False) -> Iterator[Image.Image]:
+    """Open an image file; the one place where that is done, so that none waits for a pipe or a device.
+
+    Args:
+        path: the file.
+        verify: whether to compare the checksums of a PNG file, which reads it one more time.
+
+    Raises:
+        UnreadableImageError: the path leads to no regular file, or what is done with the image fails.
+    """
+    # Pillow warns of damaged metadata, and of more than 89 megapixels; it refuses twice as many by itself.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    try:
+        with open_regular(path) as file:
+            if verify and file.read(len(PNG_SIGNATURE)) == PNG_SIGNATURE:
+                with Image.open(file) as image:
+                    image.verify()
+            file.seek(0)
+            with Image.open(file) as image:
+                yield image
+    except Exception as error:  # the decoders of some thirty formats raise whatever they like
+        raise UnreadableImageError(path, error) from error
+
+
 def _orientation(image: Image.Image) -> int:
     """EXIF orientation; 1, upright, where there is none or the EXIF data are damaged."""
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # damaged EXIF data raise whatever their parser meets; the pixels may be fine
         return 1
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits a pixel; Pillow's own conversion would clip instead of scale
-        levels = np.array(image).astype(np.int64) >> 8
-        image = Image.fromarray(levels.clip(0, 255).astype(np.uint8))
-    if image.mode == "P":  # by way of RGBA, or Pillow warns of palettes with transparency
-        image = image.convert("RGBA")
-    return image.convert("RGB")
