@@ -225,7 +225,7 @@ def note_corrupt(progress: Progress, corrupt: Sequence[Path], images: int) -> No
     for path in map(str, corrupt):
         if path not in progress.corrupt:
             progress.corrupt.append(path)
-            log.warning("note: left out %s, which cannot be decoded", path)
+            log.warning("note: left out %s, which cannot be decoded or is too thin to crop", path)
     if len(progress.corrupt) > MOST_CORRUPT * images:
         raise UserError(
             f"{len(progress.corrupt)} of {images} training images cannot be decoded, more than "

@@ -4,6 +4,7 @@ import torchvision.transforms
 from conftest import draw_picture
 from PIL import Image
 
+from utils.image_loading import UnreadableImageError
 from utils.imagenet import LabelledImages
 from utils.training_crops import (
     CentreCrops,
@@ -89,6 +90,27 @@ def test_a_corrupt_picture_is_replaced_by_another_and_named(images):
     assert len(batch.classes) == 60
     assert 2 not in batch.classes
     assert set(batch.corrupt) == {images.paths[2]}
+
+
+def test_an_image_too_thin_for_the_memory_is_left_out_and_named(tmp_path, images):
+    # With a shorter side of 850, 1 x 3000 pixels become 850 x 2,550,000: 2.2 thousand million.
+    Image.new("RGB", (1, 3000)).save(images.paths[2])
+    settings = CropSettings(800, 850, 859, "nearest")
+    with pytest.raises(
+        UnreadableImageError, match=r"2\.png cannot be decoded: .*too thin to crop: 1 x 3000 "
+    ):
+        random_crop(images.paths[2], settings, np.random.default_rng(0))
+    for dataset in (CentreCrops(images, settings), RandomCrops(images, settings, 0)):
+        batch = next(crop_batches(dataset, [range(6)], 0))
+        assert 2 not in batch.classes
+        assert set(batch.corrupt) == {images.paths[2]}
+
+
+def test_a_thin_image_is_cropped(tmp_path):
+    Image.new("RGB", (10, 1000), (1, 2, 3)).save(tmp_path / "thin.png")
+    crop = random_crop(tmp_path / "thin.png", SETTINGS, np.random.default_rng(0))
+    assert (crop == [1, 2, 3]).all()
+    assert crop.shape == (32, 32, 3)
 
 
 def test_a_corrupt_picture_has_no_centre(images):

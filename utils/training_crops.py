@@ -38,6 +38,10 @@ class CropBatch(NamedTuple):
     corrupt: list[Path]
 
 
+MOST_PIXELS = 2**27
+"""Pixels of a resized image, at most: one far thinner than any photograph would fill the memory."""
+
+
 def resize_shorter(image: Image.Image, side: int, interpolation: Interpolation) -> Image.Image:
     """Resizes an image so that its shorter side is `side`; the other is truncated to whole pixels."""
     shorter = min(image.size)
@@ -49,10 +53,10 @@ def random_crop(path: Path, settings: CropSettings, rng: np.random.Generator) ->
     """A crop at a random place of a picture resized at random, (S, S, 3) uint8.
 
     Raises:
-        UnreadableImageError: the picture cannot be decoded.
+        UnreadableImageError: the picture cannot be decoded or is too thin.
     """
     side = int(rng.integers(settings.shortest, settings.longest + 1))
-    image = resize_shorter(Image.fromarray(read_image(path)), side, settings.interpolation)
+    image = _resized(path, side, settings.interpolation)
     top = int(rng.integers(image.height - settings.crop + 1))
     left = int(rng.integers(image.width - settings.crop + 1))
     return np.array(image.crop((left, top, left + settings.crop, top + settings.crop)))
@@ -62,9 +66,9 @@ def centre_crop(path: Path, settings: CropSettings) -> np.ndarray:
     """The middle of a picture whose shorter side is resized to the crop's, (S, S, 3) uint8.
 
     Raises:
-        UnreadableImageError: the picture cannot be decoded.
+        UnreadableImageError: the picture cannot be decoded or is too thin.
     """
-    image = resize_shorter(Image.fromarray(read_image(path)), settings.crop, settings.interpolation)
+    image = _resized(path, settings.crop, settings.interpolation)
     top, left = round((image.height - settings.crop) / 2), round((image.width - settings.crop) / 2)
     return np.array(image.crop((left, top, left + settings.crop, top + settings.crop)))
 
@@ -131,6 +135,18 @@ def crop_batches(dataset: Dataset, numbers: list[range], workers: int) -> Iterat
         worker_init_fn=ignore_interrupts,
     )
     yield from survived(loader)
+
+
+def _resized(path: Path, side: int, interpolation: Interpolation) -> Image.Image:
+    """Decode an image and resize its shorter side.
+
+    Raises:
+        UnreadableImageError: the image cannot be decoded or is too thin.
+    """
+    image = Image.fromarray(read_image(path))
+    if side**2 * max(image.size) > MOST_PIXELS * min(image.size):
+        raise UnreadableImageError(path, f"it is too thin to crop: {image.width} x {image.height} pixels")
+    return resize_shorter(image, side, interpolation)
 
 
 def _collate(items: list[tuple[np.ndarray, int, list[Path]]]) -> CropBatch:
