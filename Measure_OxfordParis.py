@@ -48,9 +48,9 @@ from utils.evaluation_figures import Curve, draw_figures, query_curves
 from utils.file_names import DATASETS_DIR, MINI, WEIGHTS_DIR
 from utils.image_loading import Picture, UnreadableImageError
 from utils.mini_benchmark import prepare_mini
-from utils.oxford_paris import check_queries, find_dataset, read_dataset
+from utils.oxford_paris import check_queries, find_dataset
 from utils.ranking import similarities
-from utils.revisited_dataset import has_revisited_labels, read_revisited_dataset
+from utils.retrieval_dataset import open_dataset
 from utils.text import log_to_stderr
 from utils.weights import load_network
 
@@ -119,7 +119,7 @@ def main(
             folder = (
                 prepare_mini(datasets_dir, seed) if dataset == MINI else find_dataset(dataset, datasets_dir)
             )
-            data = read_revisited_dataset(folder) if has_revisited_labels(folder) else read_dataset(folder)
+            data = open_dataset(folder)
             if data.protocols and eval_binary is not None:
                 raise UserError("--eval-binary knows nothing of the revisited protocols: leave it out")
             check_search(search, len(data.images))

@@ -28,8 +28,9 @@ from utils.descriptor_store import StorePrecision, open_store
 from utils.errors import UserError, advising, run_command
 from utils.file_names import CATALOGUE, INDEX_LOCK, INDEX_STORE, OWN_WEIGHTS_DIR, SEARCH_INDEX
 from utils.folder_lock import only_writer
+from utils.image_files import images_below, report_thumbnails
 from utils.image_loading import Box, Picture, check_box
-from utils.oxford_paris import pictures_below
+from utils.paths import user_path
 from utils.picture_index import PictureIndex, check_same_folder, read_catalogue, read_index, write_index
 from utils.prepared_network import prepare
 from utils.saved_settings import check_same_settings
@@ -82,8 +83,7 @@ def describe(
     if isinstance(pictures, str | Path | Picture):
         pictures = [pictures]
     chosen = [
-        picture if isinstance(picture, Picture) else Picture(Path(picture).expanduser())
-        for picture in pictures
+        picture if isinstance(picture, Picture) else Picture(user_path(picture)) for picture in pictures
     ]
     arguments.check_options(options)
     evaluation_arguments.check_scales(scales)
@@ -122,17 +122,20 @@ def index(
     options = dict(locals())
     arguments.check_options(options)
     evaluation_arguments.check_scales(scales)
-    folder, index = Path(folder).expanduser(), Path(index).expanduser()
+    folder, index = user_path(folder), user_path(index)
     weights_dir = Path(weights_dir)
     if not folder.is_dir():
         raise UserError(f"no folder of pictures at {folder}")
     check_writable(index)
     check_same_folder(index, folder)
-    others: list[Path] = []
-    paths = pictures_below(folder, others)
-    if others:
-        told = some_of([str(path.relative_to(folder)) for path in others])
-        log.warning("note: %d files or folders are no pictures, or cannot be read (%s)", len(others), told)
+    contents = images_below(folder)
+    paths = contents.images
+    report_thumbnails(contents, folder)
+    if contents.others:
+        told = some_of([str(path.relative_to(folder)) for path in contents.others])
+        log.warning(
+            "note: %d files or folders are no pictures, or cannot be read (%s)", len(contents.others), told
+        )
     if not paths and not (index / CATALOGUE).exists():
         raise UserError(f"no pictures in {folder} or the folders in it")
 
@@ -190,8 +193,8 @@ def search(
     """
     for path in [] if html is None else [Path(html)]:
         check_writable(path.parent)
-    opened = index if isinstance(index, PictureIndex) else read_index(Path(index).expanduser())
-    query = Picture(Path(picture).expanduser(), box)
+    opened = index if isinstance(index, PictureIndex) else read_index(user_path(index))
+    query = Picture(user_path(picture), box)
     if box is not None:
         if not all(math.isfinite(side) for side in box):
             raise UserError("a box has four finite sides, x1 y1 x2 y2")
@@ -227,7 +230,7 @@ def search(
 def run_index(options: dict[str, object]) -> None:
     """The command `index`: says what there is then."""
     try:
-        before = set(read_catalogue(options["index"].expanduser()).keys)
+        before = set(read_catalogue(user_path(options["index"])).keys)
     except UserError:
         before = set()
     made = index(**options)

@@ -1,8 +1,11 @@
+import os
+
 import pytest
 from conftest import SHARED, draw_picture, needs_photographs
 
 from utils.errors import UserError
 from utils.imagenet import read_training_images, read_validation_images, read_wnids
+from utils.training_crops import CentreCrops, CropSettings, crop_batches
 
 
 @pytest.fixture
@@ -51,6 +54,32 @@ def test_other_folders_are_a_data_set_of_their_own_if_the_classifier_fits(folder
     with pytest.raises(UserError, match=r"1 folders that are no ILSVRC wnids \(aardvark the first\)"):
         read_training_images(folder, 1000)
     assert read_training_images(folder, 3).classes.tolist() == [0, 1, 1, 2]
+
+
+def test_images_in_folders_of_a_class_are_of_that_class(folder):
+    wnid = read_wnids()[5]  # as Tiny ImageNet is packed
+    path = folder / "train" / "data" / wnid / "images" / f"{wnid}_0"
+    path.parent.mkdir(parents=True)
+    draw_picture(path.with_suffix(".png"))
+    path.with_suffix(".png").rename(path)
+    (folder / "train" / "data" / "@eaDir").mkdir()
+    (folder / "train" / "data" / "@eaDir" / "x.jpg").touch()
+    images = read_training_images(folder, 1000)
+    assert images.classes.tolist() == [2, 2, 5, 999]
+    assert images.paths[2] == path
+
+
+def test_a_pipe_among_the_images_is_listed(folder):
+    wnid = read_wnids()[2]
+    os.mkfifo(folder / "train" / "data" / wnid / "pipe.JPEG")
+    assert read_training_images(folder, 1000).paths[2].name == "pipe.JPEG"
+    (folder / "val" / "data" / "v1.JPEG").unlink()
+    os.mkfifo(folder / "val" / "data" / "v1.JPEG")
+    images = read_validation_images(folder, 1000, 10, 0)
+    assert images.paths[1].name == "v1.JPEG"
+    batch = next(crop_batches(CentreCrops(images, CropSettings(32, 32, 32, "nearest")), [range(5)], 0))
+    assert batch.classes.tolist() == [0, 2, 3, 4]
+    assert batch.corrupt == [images.paths[1]]
 
 
 def test_missing_or_empty_training_images_are_errors(tmp_path):

@@ -5,7 +5,7 @@ from conftest import draw_picture, write_query
 
 from utils.errors import UserError
 from utils.image_loading import Picture
-from utils.oxford_paris import CORRUPT_PARIS_IMAGES, check_queries, find_dataset, pictures_below, read_dataset
+from utils.oxford_paris import CORRUPT_PARIS_IMAGES, check_queries, find_dataset, read_dataset
 
 
 def test_reads_images_queries_and_labels_in_the_order_of_their_files(dataset):
@@ -23,7 +23,7 @@ def test_what_is_no_image_is_ignored_with_a_note(dataset, caplog):
     for name in ("Thumbs.db", ".DS_Store", "._a.png", "notes.txt"):
         (dataset / "jpg" / name).write_bytes(b"x")
     assert list(read_dataset(dataset).images) == list("abcd")
-    assert "ignored 4 files" in caplog.text
+    assert "ignored 2 files that are no images" in caplog.text  # hidden ones are not even counted
 
 
 def test_images_published_corrupt_are_left_out(dataset, caplog):
@@ -83,9 +83,34 @@ def test_empty_folders_are_errors(dataset):
         read_dataset(dataset)
     for path in (dataset / "jpg").iterdir():
         path.unlink()
-    (dataset / "jpg" / "paris").mkdir()
-    with pytest.raises(UserError, match="no images in"):
+    with pytest.raises(UserError, match=r"no images in \S*jpg\Z"):
         read_dataset(dataset)
+    (dataset / "jpg" / "notes").write_text("no image")
+    with pytest.raises(UserError, match=r"no images in .*jpg: its files \(notes\) have no image's suffix"):
+        read_dataset(dataset)
+    (dataset / "jpg" / "paris").mkdir()
+    with pytest.raises(
+        UserError, match=r"no images right in .*jpg: move those in its folders \(paris/\) there"
+    ):
+        read_dataset(dataset)
+
+
+def test_images_in_folders_of_jpg_are_not_in_the_database_and_a_note_says_so(dataset, caplog):
+    (dataset / "jpg" / "paris").mkdir()
+    draw_picture(dataset / "jpg" / "paris" / "e.png")
+    assert list(read_dataset(dataset).images) == list("abcd")
+    assert "ignored 1 folders, since images lie right in jpg/" in caplog.text
+    assert "(paris)" in caplog.text
+
+
+def test_images_without_a_suffix_are_in_the_database(dataset, caplog):
+    for name in "abcd":
+        (dataset / "jpg" / f"{name}.png").rename(dataset / "jpg" / name)
+    (dataset / "jpg" / "README").write_text("no image")
+    data = read_dataset(dataset)
+    assert data.images == {name: dataset / "jpg" / name for name in "abcd"}
+    check_queries(data, 64)
+    assert "ignored 1 files that are no images" in caplog.text
 
 
 def test_two_files_of_one_name_are_an_error(dataset):
@@ -144,20 +169,3 @@ def test_a_link_to_nowhere_is_an_image_that_cannot_be_decoded(dataset):
 def test_a_name_too_long_for_a_folder_is_no_data_set(tmp_path):
     with pytest.raises(UserError, match="no data set at"):
         find_dataset("x" * 5000, tmp_path)
-
-
-def test_a_folder_that_several_links_lead_to_is_looked_into_once(tmp_path):
-    for place in ("photos/rome", "elsewhere", "photos/paris"):
-        (tmp_path / place).mkdir(parents=True)
-        (tmp_path / place / "1.jpg").touch()
-    photos = tmp_path / "photos"
-    for link, place in (
-        ("again", "rome"),
-        ("linked", "../elsewhere"),
-        ("more", "../elsewhere"),
-        ("rome/loop", ".."),
-        ("paris/same", "../rome"),
-    ):
-        (photos / link).symlink_to(place)
-    found = [str(path.relative_to(photos)) for path in pictures_below(photos)]
-    assert found == ["again/1.jpg", "linked/1.jpg", "paris/1.jpg"]

@@ -2,6 +2,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import tarfile
@@ -330,6 +331,11 @@ def test_distractors_make_a_data_set_of_their_own(server, prepare, tmp_path):
     assert list(data.images) == ["0_0", "0_2", "1_1", "all_souls_000000", "oxford_000001"]
     assert data.images["0_2"].samefile(tmp_path / "flickr" / "0" / "2.jpg")
     assert [query.name for query in data.queries] == ["all_souls_1"]
+    os.mkfifo(tmp_path / "flickr" / "pipe.jpg")
+    (tmp_path / "flickr" / "0" / "2_thumb.jpg").write_bytes(picture(2))
+    shutil.rmtree(tmp_path / "data" / "Oxford105k")
+    assert prepare("Oxford", "--distractors", tmp_path / "flickr")[0] == 0
+    assert read_dataset(tmp_path / "data" / "Oxford105k").images == data.images
     (tmp_path / "empty").mkdir()
     assert "no pictures in" in error_line(prepare("Paris", "--distractors", tmp_path / "empty"))
     assert "not to Mini" in error_line(prepare("Mini", "--distractors", tmp_path / "flickr"))

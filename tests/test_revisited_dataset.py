@@ -1,15 +1,17 @@
 import copy
 import json
 import pickle
+import shutil
 
 import numpy as np
 import pytest
-from conftest import draw_picture
+from conftest import draw_picture, write_query
 
 from utils.dataset_layout import add_distractors
 from utils.errors import UserError
 from utils.image_loading import Picture
 from utils.oxford_paris import check_queries, read_dataset
+from utils.retrieval_dataset import labels_kind, open_dataset
 from utils.revisited_dataset import has_revisited_labels, read_distractors, read_revisited_dataset
 from utils.verify_dataset import verify
 
@@ -75,6 +77,34 @@ def test_the_three_protocols_share_the_labels_out_to_good_ok_and_junk(folder):
         assert [(query.name, query.image, query.box) for query in queries] == [
             (query.name, query.image, query.box) for query in data.queries
         ]
+
+
+def test_beside_lab_the_revisited_labels_count_for_all_who_read_them(folder, caplog, capsys):
+    (folder / "lab").mkdir()
+    write_query(folder, "q_1", "a 0 0 40 40", good="b", ok="c", junk="e")
+    for name in ("ROxford", "Mine"):
+        renamed = folder.rename(folder.with_name(name))
+        assert labels_kind(renamed) == "revisited"
+        assert [query.name for query in open_dataset(renamed).queries] == ["q", "p"]
+        assert "lab/ in it is ignored" in caplog.text
+        verify(renamed)
+        assert "4 images, 2 queries" in capsys.readouterr().out
+        folder = renamed
+
+
+def test_a_folder_without_revisited_labels_is_read_by_lab_or_else_by_its_name(dataset, tmp_path):
+    assert labels_kind(dataset) == "Oxford"
+    assert [query.name for query in open_dataset(dataset).queries] == ["q_1"]
+    renamed = dataset.rename(dataset.with_name("ROxford"))
+    assert labels_kind(renamed) == "Oxford"
+    shutil.rmtree(renamed / "lab")
+    assert labels_kind(renamed) == "revisited"
+    with pytest.raises(UserError, match=r"neither gnd_roxford5k\.pkl"):
+        open_dataset(renamed)
+    renamed = renamed.rename(renamed.with_name("Photographs"))
+    assert labels_kind(renamed) is None
+    with pytest.raises(UserError, match="has no folder lab/"):
+        open_dataset(renamed)
 
 
 def test_labels_as_numpys_arrays_or_as_json_are_read_alike(folder):

@@ -284,6 +284,34 @@ def test_what_is_no_picture_is_told(command, pictures, caplog):
     assert "2 files or folders are no pictures, or cannot be read (notes.txt, photo.heic)" in caplog.text
 
 
+def test_thumbnails_are_left_out_with_a_note(command, pictures, caplog):
+    (pictures / "@eaDir" / "a.png").mkdir(parents=True)
+    draw_picture(pictures / "@eaDir" / "a.png" / "SYNOPHOTO_THUMB_M.jpg")
+    draw_picture(pictures / "b_thumb.png")
+    status, out, _ = command("index", pictures, *FAST)
+    assert status == 0
+    assert out.startswith("6 pictures of")
+    assert "left out 2 thumbnails or folders of thumbnails (@eaDir, b_thumb.png)" in caplog.text
+
+
+def test_a_pipe_is_named_as_an_image_that_cannot_be_decoded(command, pictures, caplog):
+    os.mkfifo(pictures / "pipe.jpg")
+    assert command("index", pictures, *FAST)[0] == 0
+    assert f"left out {pictures / 'pipe.jpg'} cannot be decoded: it is a pipe, not a file" in caplog.text
+    status, out, err = command("query", pictures / "pipe.jpg")
+    assert (status, out) == (2, "")
+    assert "it is a pipe" in err
+
+
+def test_a_name_that_begins_like_a_users_home_is_a_name(command, pictures, tmp_path):
+    shutil.copy(pictures / "b.png", "~backup.png")
+    pictures.rename(tmp_path / "~x")
+    assert command("index", "~x", "--index", "~index", *FAST)[0] == 0
+    _, out, _ = command("query", "~backup.png", "--index", "~index", "--top", "1")
+    assert out.endswith(f"{tmp_path / '~x' / 'b.png'}\n")
+    assert Search_Images.describe("~backup.png", **SETTINGS).shape == (1, 1280)
+
+
 def test_it_runs_from_any_folder_with_the_weights_that_come_with_it(pictures, tmp_path):
     done = subprocess.run(
         [sys.executable, ROOT / "Search_Images.py", "index", pictures, "--S", "64", "--device", "cpu"],

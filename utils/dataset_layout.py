@@ -15,8 +15,9 @@ from utils.dataset_recipes import ALIKE, AUTHORS_WEIGHTS, WEIGHTS, Part
 from utils.download import download
 from utils.errors import BadFileError, UserError
 from utils.file_names import DISTRACTORS_LIST, IMAGES_FOLDER
-from utils.oxford_paris import pictures_below
+from utils.image_files import images_below, report_thumbnails
 from utils.revisited_dataset import read_distractors
+from utils.text import some_of
 
 log = logging.getLogger(__name__)
 
@@ -193,7 +194,14 @@ def add_distractors(folder: Path, pictures: Path, target: Path) -> Path:
     if target.exists():
         log.warning("note: %s is there already and was left as it is", target)
         return target
-    found = pictures_below(pictures)
+    contents = images_below(pictures)
+    report_thumbnails(contents, pictures)
+    found = [path for path in contents.images if path.is_file()]
+    if len(found) < len(contents.images):
+        unreadable = sorted({str(path) for path in contents.images} - {str(path) for path in found})
+        log.warning(
+            "note: left out %d pipes, devices or links to nothing (%s)", len(unreadable), some_of(unreadable)
+        )
     if not found:
         raise UserError(f"no pictures in {pictures} or the folders in it")
     taken = {path.stem: path for path in (folder / IMAGES_FOLDER).iterdir()}

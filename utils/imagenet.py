@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.errors import UserError
-from utils.oxford_paris import IMAGE_SUFFIXES, is_image_name
+from utils.image_files import images_below, images_in, is_thumbnail
 
 FOLDER = "ImageNet"
 VALIDATION_PICTURES, VALIDATION_LIST = Path("val", "data"), Path("val", "val.txt")
@@ -29,7 +29,9 @@ def read_wnids() -> list[str]:
 
 
 def read_training_images(folder: Path, classes: int) -> LabelledImages:
-    """Training pictures, `<folder>/train/data/<wnid>/*.JPEG`; any part of ImageNet will do.
+    """Find the training images, `<folder>/train/data/<wnid>/*.JPEG`; any part of ImageNet will do.
+
+    Images in folders below a class's folder belong to that class.
 
     Folders that are no wnids of ILSVRC make a data set of its own, in which a class index is a folder's place
     among the sorted ones; the classifier must have as many classes.
@@ -44,7 +46,7 @@ def read_training_images(folder: Path, classes: int) -> LabelledImages:
     data = folder / "train" / "data"
     if not data.is_dir():
         raise UserError(f"no training images: {data} is missing (see datasets/README.md)")
-    folders = sorted(path for path in data.iterdir() if path.is_dir() and not path.name.startswith("."))
+    folders = [path for path in images_in(data).folders if not is_thumbnail(path.name)]
     index = {wnid: place for place, wnid in enumerate(read_wnids())}
     strange = [path.name for path in folders if path.name not in index]
     if strange and len(folders) != classes:
@@ -55,10 +57,9 @@ def read_training_images(folder: Path, classes: int) -> LabelledImages:
     if strange:
         index = {path.name: place for place, path in enumerate(folders)}
     images = [
-        (path, index[path.parent.name])
+        (path, index[class_folder.name])
         for class_folder in folders
-        for path in sorted(class_folder.iterdir())
-        if is_image_name(path.name)
+        for path in images_below(class_folder).images
     ]
     if not images:
         raise UserError(f"no training images in the folders of {data}")
@@ -90,7 +91,7 @@ def read_validation_images(folder: Path, classes: int, count: int, seed: int) ->
             expected = f"'<file name> <class index 0..{classes - 1}>'"
             raise UserError(f"{listing}, line {number}: expected {expected}, found {line!r}")
         labels[name.strip()] = int(label)
-    present = {path.name for path in data.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES}
+    present = {path.name for path in images_in(data).images}
     if absent := sorted(labels.keys() - present):
         raise UserError(f"{listing} names {len(absent)} files that are not in {data}, {absent[0]} the first")
     if unlisted := sorted(present - labels.keys()):

@@ -1,6 +1,5 @@
 """Pictures without labels that the whitening is learned from: found, drawn, and those too small left out."""
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,8 +9,8 @@ import numpy as np
 from tqdm import tqdm
 
 from utils.errors import UserError
+from utils.image_files import images_below, report_thumbnails
 from utils.image_loading import UnreadableImageError, picture_size, resized_size
-from utils.oxford_paris import is_image_name
 
 FOLDER = Path("Landmark", "train", "data")
 THREADS = 16
@@ -28,7 +27,7 @@ class SizedPictures(NamedTuple):
 
 
 def find_pictures(folder: Path, samples: int | None, seed: int) -> list[Path]:
-    """The pictures right in a folder, in the order of their names.
+    """Find the images in a folder and in all folders below it, in the order of their paths.
 
     Args:
         folder: where they lie.
@@ -40,10 +39,11 @@ def find_pictures(folder: Path, samples: int | None, seed: int) -> list[Path]:
     """
     if not folder.is_dir():
         raise UserError(f"no pictures to learn from: {folder} is missing (see datasets/README.md)")
-    names = sorted(os.listdir(folder))  # noqa: PTH208  200,000 paths are slow to sort
-    paths = [folder / name for name in names if is_image_name(name)]
+    contents = images_below(folder)
+    report_thumbnails(contents, folder)
+    paths = contents.images
     if not paths:
-        raise UserError(f"no pictures in {folder}: they lie right in it, not in folders of their own")
+        raise UserError(f"no pictures in {folder} or the folders in it")
     if samples is None or samples >= len(paths):
         return paths
     drawn = np.random.default_rng(seed).permutation(len(paths))[:samples]

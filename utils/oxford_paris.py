@@ -4,20 +4,17 @@ import logging
 import math
 import os
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from utils.errors import UserError
 from utils.file_names import IMAGES_FOLDER, LABELS_FOLDER, QUERY_SUFFIX
+from utils.image_files import FolderContents, images_in
 from utils.image_loading import Box, EmptyBoxError, Picture, UnreadableImageError, check_box
 from utils.text import UNSPEAKABLE, some_of
 
 log = logging.getLogger(__name__)
-
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
-    | {".mpo", ".jp2", ".avif"}
-)
 
 QUERY_PREFIX = "oxc1_"
 """Stands before the image names in Oxford5k's query files, and nowhere else."""
@@ -99,43 +96,6 @@ def find_dataset(dataset: str, datasets_dir: Path) -> Path:
     )
 
 
-def is_image_name(name: str) -> bool:
-    """Whether a file of this name should be an image: it has an image's suffix and is not hidden."""
-    return not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
-
-
-def pictures_below(folder: Path, others: list[Path] | None = None) -> list[Path]:
-    """All image files in a folder and the folders in it, links followed, hidden ones left out.
-
-    A folder to which several links lead, or a link inside itself, is looked into once. What is no file, such
-    as a pipe, which would be waited for, or a link to nothing, is left out too.
-
-    Args:
-        folder: where to look.
-        others: takes what is left out without being hidden, and folders that cannot be read.
-    """
-    found: list[Path] = []
-    left_out = [] if others is None else others
-    seen = {os.path.realpath(folder)}
-    for parent, folders, names in os.walk(
-        folder, followlinks=True, onerror=lambda error: left_out.append(Path(error.filename))
-    ):
-        new = []
-        for name in sorted(name for name in folders if not name.startswith(".")):
-            place = os.path.realpath(Path(parent, name))
-            if place not in seen:
-                seen.add(place)
-                new.append(name)
-        folders[:] = new
-        for name in names:
-            path = Path(parent, name)
-            if is_image_name(name) and path.is_file():
-                found.append(path)
-            elif not name.startswith("."):
-                left_out.append(path)
-    return sorted(found)
-
-
 def read_dataset(folder: Path) -> RetrievalDataset:
     """Reads a data set's file names, queries and labels; no image is opened.
 
@@ -159,20 +119,20 @@ def read_dataset(folder: Path) -> RetrievalDataset:
 
 
 def read_images(folder: Path) -> dict[str, Path]:
-    """Finds a data set's images, name to file, in the order of their files' names.
+    """Find a data set's images, name to file, in the order of their files' names.
 
-    Files that are no images, and images that were published corrupt, are left out with a note.
+    Images lie right in jpg/: a folder in it is left out with a note, as are files that are no images and
+    images that were published corrupt. Hidden files are passed over.
 
     Raises:
         UserError: there are none, two have one name, or a name is none that a label can hold.
     """
     folder = _subfolder(folder, IMAGES_FOLDER)
+    contents = images_in(folder)
     images: dict[str, Path] = {}
-    ignored, left_out = [], []
-    for path in sorted(folder.iterdir(), key=lambda path: path.name):
-        if not is_image_name(path.name) or path.is_dir():
-            ignored.append(path.name)
-        elif any(unicodedata.category(character) in UNSPEAKABLE for character in path.name):
+    left_out = []
+    for path in contents.images:
+        if any(unicodedata.category(character) in UNSPEAKABLE for character in path.name):
             raise UserError(f"{path.name!a} in {folder} has a name that no label can hold: rename it")
         elif path.stem in CORRUPT_PARIS_IMAGES:
             left_out.append(path.stem)
@@ -180,19 +140,14 @@ def read_images(folder: Path) -> dict[str, Path]:
             raise UserError(f"{images[path.stem]} and {path.name} are one image name, {path.stem}: keep one")
         else:
             images[path.stem] = path
-    if ignored:
-        log.warning(
-            "note: ignored %d files in %s that are no images (%s)",
-            len(ignored),
-            folder,
-            some_of(ignored),
-        )
+    _report_left_out("files that are no images", contents.others)
+    _report_left_out("folders, since images lie right in jpg/", contents.folders)
     if left_out:
         log.warning(
             "note: left out %d images that were published corrupt (%s)", len(left_out), some_of(left_out)
         )
     if not images:
-        raise UserError(f"no images in {folder}: they lie right in it, not in folders of their own")
+        raise UserError(_why_empty(folder, contents))
     return images
 
 
@@ -221,6 +176,22 @@ def check_queries(dataset: RetrievalDataset, longer_side: int) -> None:
             check_box(picture, longer_side)
         except (EmptyBoxError, UnreadableImageError) as error:
             raise UserError(f"query {query.name}: {error}") from error
+
+
+def _report_left_out(what: str, paths: Sequence[Path]) -> None:
+    if paths:
+        names = some_of([path.name for path in paths])
+        log.warning("note: ignored %d %s, in %s (%s)", len(paths), what, paths[0].parent, names)
+
+
+def _why_empty(folder: Path, contents: FolderContents) -> str:
+    if contents.folders:
+        names = some_of([f"{path.name}/" for path in contents.folders])
+        return f"no images right in {folder}: move those in its folders ({names}) there"
+    if contents.others:
+        names = some_of([path.name for path in contents.others])
+        return f"no images in {folder}: its files ({names}) have no image's suffix, nor begin as images do"
+    return f"no images in {folder}"
 
 
 def _subfolder(folder: Path, name: str) -> Path:

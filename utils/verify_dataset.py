@@ -8,14 +8,15 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from utils.dataset_recipes import EXPECTED, REVISITED_LABELS
+from utils.dataset_recipes import EXPECTED
 from utils.errors import UserError
-from utils.file_names import IMAGES_FOLDER, LABELS_FOLDER
+from utils.file_names import IMAGES_FOLDER
+from utils.image_files import images_below, report_thumbnails
 from utils.image_loading import UnreadableImageError, picture_size, read_image
 from utils.imagenet import FOLDER as IMAGENET
 from utils.imagenet import read_training_images, read_validation_images, read_wnids
-from utils.oxford_paris import CORRUPT_PARIS_IMAGES, RetrievalDataset, pictures_below, read_dataset
-from utils.revisited_dataset import has_revisited_labels, read_revisited_dataset
+from utils.oxford_paris import CORRUPT_PARIS_IMAGES, RetrievalDataset
+from utils.retrieval_dataset import labels_kind, open_dataset
 from utils.stop_signals import ignore_interrupts
 
 CHUNK = 16
@@ -31,21 +32,20 @@ def verify(folder: Path) -> None:
     Raises:
         UserError: there are problems, or one that leaves nothing to check.
     """
-    if (folder / LABELS_FOLDER).is_dir() or folder.name in EXPECTED:
-        data = read_dataset(folder)
-        images = list(data.images.values())
-        print(f"{folder}: {len(images)} images, {len(data.queries)} queries")
-        problems = [*wrong_counts(data), *missing_images(data), *boxes_outside(data)]
-    elif folder.name in REVISITED_LABELS or has_revisited_labels(folder):
-        data = read_revisited_dataset(folder)
-        images = list(dict.fromkeys([*data.images.values(), *data.query_images.values()]))
-        print(f"{folder}: {len(data.images)} images, {len(data.queries)} queries")
-        problems = list(boxes_outside(data))
-    else:
-        images = [path for path in pictures_below(folder) if path.stem not in CORRUPT_PARIS_IMAGES]
+    kind = labels_kind(folder)
+    if kind is None:
+        contents = images_below(folder)
+        report_thumbnails(contents, folder)
+        images = [path for path in contents.images if path.stem not in CORRUPT_PARIS_IMAGES]
         print(f"{folder}: {len(images)} images")
         problems = [] if images else [f"no images in {folder} or the folders in it"]
         problems += wrong_classes(folder)
+    else:
+        data = open_dataset(folder)
+        images = list(dict.fromkeys([*data.images.values(), *data.query_images.values()]))
+        print(f"{folder}: {len(data.images)} images, {len(data.queries)} queries")
+        problems = [] if kind == "revisited" else [*wrong_counts(data), *missing_images(data)]
+        problems += boxes_outside(data)
     problems += undecodable(images)
     for problem in problems:
         print(problem)
