@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import draw_picture
+from conftest import draw_picture, run_on_small_disk
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import Training_ImageNet
@@ -336,3 +336,14 @@ def test_a_training_does_without_tensorboard(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     training_report.write_tensorboard(tmp_path, {"step": 1, "loss": 0.5})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_one_line_that_names_the_file(data, tmp_path):
+    words = [sys.executable, *command(data, tmp_path, "--iterations", "1")]
+    done = run_on_small_disk(tmp_path, "100k", words, then="ls")
+    assert done.returncode == 2
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error:") or "Traceback" in line]
+    (error,) = errors
+    assert error.startswith(f"error: cannot write {tmp_path}/ContextAwareRegionalAttention_weights_1_")
+    assert error.endswith(".pth: the disk is full")
+    assert done.stdout.splitlines()[1:] == []  # the report alone: nothing was left on the disk

@@ -1,6 +1,7 @@
 """Region features of fixed crops, computed once and kept on disk, from which the head trains in seconds."""
 
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,8 +11,9 @@ import torch
 from tqdm import tqdm
 
 from models.attention_classifier import RegionFeatures
-from utils.atomic_files import replace_file
+from utils.atomic_files import replace_file, told_of
 from utils.errors import UserError
+from utils.reserved_array import new_mapped_array
 from utils.text import digest_of_names
 
 SAVED_EVERY = 32
@@ -49,14 +51,15 @@ def precompute(
         made_with: what else the features depend on.
 
     Raises:
-        UserError: the file was made with other settings, or cannot be written.
+        UserError: the file was made with other settings, is the user's own, or cannot be written.
     """
     count = len(pictures)
     names = digest_of_names(f"{picture.parent.name}/{picture.name}" for picture in pictures)
     settings = {**made_with, "pictures": names}
     part, record = path.with_name(path.name + ".part"), path.with_name(path.name + ".json")
+    check_own_files(path, part, record)
     state = {"settings": settings, "done": 0, "corrupt": []}
-    try:
+    with told_of(path):
         if record.is_file() and (path.is_file() or part.is_file()):
             state = json.loads(record.read_text())
             if state["settings"] != settings:
@@ -77,17 +80,49 @@ def precompute(
                 row = torch.cat([features.maxima[0], features.means[0], features.context]).cpu().numpy()
                 if rows is None:
                     shape = (count, *row.shape)
-                    rows = np.lib.format.open_memmap(part, mode="w+", dtype=np.float16, shape=shape)
+                    _write_record(record, state)  # before the features, by which they are known as ours
+                    rows = new_mapped_array(part, shape, np.float16)
                 rows[place] = row
             if rows is not None and (place + 1 == count or (place + 1) % SAVED_EVERY == 0):
                 rows.flush()
                 state["done"] = place + 1
-                with replace_file(record) as file:
-                    file.write(json.dumps(state).encode())
+                _write_record(record, state)
         if part.is_file() and state["done"] == count:
             part.replace(path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
     if rows is None:
         raise UserError(f"none of the {count} pictures can be decoded")
     return FeatureStore(np.load(path, mmap_mode="r"), state["corrupt"])
+
+
+def check_own_files(path: Path, part: Path, record: Path) -> None:
+    """Check that no file of the user is in the place of the features, their unfinished part or their record.
+
+    Features are known by the record beside them, which only this program writes.
+
+    Raises:
+        UserError: a file that is there was not written by this program.
+    """
+    advice = "move it away, or name another file for the features"
+    for file in (path, part, record):
+        if os.path.lexists(file) and not file.is_file():
+            raise UserError(f"{file} is not a regular file: {advice}")
+    if record.exists():
+        if not _is_record(record):
+            raise UserError(f"{record} is not the record of precomputed features: {advice}")
+        return
+    for file in (path, part):
+        if file.exists():
+            raise UserError(f"{file} has no record {record.name} beside it, as this program writes: {advice}")
+
+
+def _is_record(path: Path) -> bool:
+    try:
+        state = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(state, dict) and {"settings", "done", "corrupt"} <= state.keys()
+
+
+def _write_record(path: Path, state: Mapping[str, object]) -> None:
+    with replace_file(path) as file:
+        file.write(json.dumps(state).encode())
