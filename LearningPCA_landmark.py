@@ -40,6 +40,7 @@ from utils.file_names import (
 )
 from utils.image_loading import Picture
 from utils.landmark import FOLDER, SizedPictures, find_pictures, large_enough
+from utils.paths import user_path
 from utils.pca import StreamingPCA
 from utils.pca_state import PCAProgress, load_state, picture_digest, save_state
 from utils.size_batches import BadPicture
@@ -96,7 +97,8 @@ def main(
     components = entry.channels if components is None else components
     if components > entry.channels:
         raise UserError(f"{components} components: vectors of {backbone} have {entry.channels} dimensions")
-    folder = weights_folder(Path(output), backbone)
+    datasets_dir, weights_dir = user_path(datasets_dir, "datasets_dir"), user_path(weights_dir, "weights_dir")
+    folder = weights_folder(user_path(output, "output"), backbone)
     check_writable(folder)
     state_file = folder / PCA_STATE
     written = [folder / name for name in (PCA_COMPONENTS, PCA_MEAN, PCA_RECORD, PCA_SPECTRUM)]
@@ -113,14 +115,14 @@ def main(
     workers = suitable_workers(torch_device) if workers is None else workers
     with joined_ranks(torch_device) as ranks:
         # The pictures. Their headers tell how many vectors there will be, before hours of work.
-        paths = find_pictures(Path(datasets_dir) / FOLDER, samples, seed)
+        paths = find_pictures(datasets_dir / FOLDER, samples, seed)
         pictures = large_enough(paths, S, min_side)
         ranks.agree_on([path.name for path in pictures.paths], "pictures")
         check_unreadable(pictures.unreadable, len(paths))
         check_vectors(pictures, L, components)
         settings = {name: given[name] for name in SETTINGS} | {"pictures": picture_digest(pictures)}
 
-        network = load_folded_backbone(entry, Path(weights_dir), PRECISIONS[precision]).to(torch_device)
+        network = load_folded_backbone(entry, weights_dir, PRECISIONS[precision]).to(torch_device)
         network = RegionMaxima(compiled(network) if compile else network, entry.stride, L)
         pca, progress = load_state(state_file, settings) if resume else (StreamingPCA(), PCAProgress())
         make_folder(folder)
@@ -256,7 +258,9 @@ def command_line(words: Sequence[str] | None = None) -> None:
     group.add_argument(
         "--save-every", type=arguments.not_negative, default=SAVE_EVERY, help="seconds between saved states"
     )
-    group.add_argument("--output", type=Path, default=WEIGHTS_DIR, help="weights folder to write to")
+    group.add_argument(
+        "--output", type=arguments.path, default=WEIGHTS_DIR, help="weights folder to write to"
+    )
     group.add_argument("--resume", action="store_true", help="go on with the learning in --output")
     main(**vars(parser.parse_args(words)))
 

@@ -49,6 +49,7 @@ from utils.file_names import DATASETS_DIR, MINI, WEIGHTS_DIR
 from utils.image_loading import Picture, UnreadableImageError
 from utils.mini_benchmark import prepare_mini
 from utils.oxford_paris import check_queries, find_dataset
+from utils.paths import user_path
 from utils.ranking import similarities
 from utils.retrieval_dataset import open_dataset
 from utils.text import log_to_stderr
@@ -100,12 +101,15 @@ def main(
     """
     settings = dict(locals())
     evaluation_arguments.check_evaluation_options(settings)
-    datasets_dir, weights_dir = Path(datasets_dir), Path(weights_dir)
+    datasets_dir, weights_dir = user_path(datasets_dir, "datasets_dir"), user_path(weights_dir, "weights_dir")
+    output = None if output is None else user_path(output, "output")
+    descriptors = None if descriptors is None else user_path(descriptors, "descriptors")
+    figures = None if figures is None else user_path(figures, "figures")
     if eval_binary is not None:
-        check_program(eval_binary := Path(eval_binary))
+        check_program(eval_binary := user_path(eval_binary, "eval_binary"))
     for folder in (output, descriptors, figures):
         if folder is not None:
-            check_writable(Path(folder))
+            check_writable(folder)
     torch_device = choose_device(launched_device(device))
     batch_size = suitable_batch_size(torch_device) if batch_size is None else batch_size
     workers = suitable_workers(torch_device) if workers is None else workers
@@ -139,7 +143,7 @@ def main(
             store = None
             if descriptors is not None:
                 made_with = descriptor_settings(settings | {"pooling": ",".join(poolings)}, weights_dir)
-                store = shared_store(Path(descriptors), made_with, store_precision, ranks)
+                store = shared_store(descriptors, made_with, store_precision, ranks)
 
         # One descriptor for every image of the database and for every query box.
         common = {"longer_side": S, "batch_size": batch_size, "workers": workers, "ranks": ranks}
@@ -164,7 +168,7 @@ def main(
         log.warning("note: left out %s", error)
     names = [name for place, name in enumerate(data.images) if place not in found.bad]
     if output is not None:
-        report.start(output := Path(output))
+        report.start(output)
         if store is None:
             query_names = [query.name for query in data.queries]
             report.write_descriptors(output, names, found.rows, query_names, queries)
@@ -227,7 +231,7 @@ def main(
                 print(f"{way.capitalize()}...")
             print(format_scores(of_search))
     if figures is not None:
-        draw_figures(Path(figures), data, names, plain, curves, network, entry, S)
+        draw_figures(figures, data, names, plain, curves, network, entry, S)
     return results
 
 
@@ -277,13 +281,17 @@ def command_line(words: Sequence[str] | None = None) -> None:
     evaluation_arguments.add_store_options(parser)
     evaluation_arguments.add_search_options(parser)
     parser.add_argument("--skip-bad-images", action="store_true", help="leave out what cannot be decoded")
-    parser.add_argument("--eval-binary", type=Path, help="score with this compiled compute_ap of VGG's")
+    parser.add_argument(
+        "--eval-binary", type=arguments.path, help="score with this compiled compute_ap of VGG's"
+    )
     parser.add_argument(
         "--output",
-        type=Path,
+        type=arguments.path,
         help="folder for results.json, rankings/ and, unless --descriptors keeps them, descriptors.npz",
     )
-    parser.add_argument("--figures", type=Path, help="folder for pictures of results, curves and attention")
+    parser.add_argument(
+        "--figures", type=arguments.path, help="folder for pictures of results, curves and attention"
+    )
     main(**vars(parser.parse_args(words)))
 
 

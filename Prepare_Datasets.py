@@ -40,6 +40,7 @@ from utils.imagenet import FOLDER as IMAGENET
 from utils.imagenet_labels import write_validation_list
 from utils.mini_benchmark import prepare_mini
 from utils.oxford_paris import find_dataset
+from utils.paths import user_path
 from utils.revisited_labels import as_json, read_pickled_labels
 from utils.text import log_to_stderr
 from utils.verify_dataset import verify
@@ -72,12 +73,13 @@ def main(
         UserError: whatever the user can mend; what was done stays done.
     """
     check_names([name])
+    distractors = None if distractors is None else user_path(distractors, "distractors")
     if distractors is not None and name not in WITH_DISTRACTORS:
         raise UserError(f"--distractors come to {', '.join(WITH_DISTRACTORS)}, not to {name}")
-    if distractors is not None and not Path(distractors).is_dir():
+    if distractors is not None and not distractors.is_dir():
         raise UserError(f"no folder of distractors at {distractors}")
-    datasets_dir, weights_dir = Path(datasets_dir), Path(weights_dir)
-    archives = [Path(archive) for archive in archives]
+    datasets_dir, weights_dir = user_path(datasets_dir, "datasets_dir"), user_path(weights_dir, "weights_dir")
+    archives = [user_path(archive, "an archive") for archive in archives]
     limits = Limits(max_files, max_bytes)
     folder = weights_dir if name == WEIGHTS else datasets_dir / name
     check_writable(folder)
@@ -102,7 +104,7 @@ def main(
         fetch_revisited_labels(folder, *REVISITED_LABELS[name], insecure_hosts)
     log.info("%s is in %s", name, folder)
     if distractors is not None:
-        folder = add_distractors(folder, Path(distractors), datasets_dir / WITH_DISTRACTORS[name])
+        folder = add_distractors(folder, distractors, datasets_dir / WITH_DISTRACTORS[name])
         log.info("with distractors, it is in %s", folder)
     return folder
 
@@ -156,12 +158,23 @@ def command_line(words: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "names", nargs="+", help=f"{', '.join(NAMES)}; or {VERIFY} and data sets, by name or by folder"
     )
-    parser.add_argument("--datasets-dir", type=Path, default=DATASETS_DIR, help="folder of the data sets")
-    parser.add_argument("--weights-dir", type=Path, default=WEIGHTS_DIR, help="folder of the weight files")
     parser.add_argument(
-        "--archive", dest="archives", type=Path, nargs="+", default=[], help="archives that you have already"
+        "--datasets-dir", type=arguments.path, default=DATASETS_DIR, help="folder of the data sets"
     )
-    parser.add_argument("--distractors", type=Path, help="folder of pictures to add, as for Oxford105k")
+    parser.add_argument(
+        "--weights-dir", type=arguments.path, default=WEIGHTS_DIR, help="folder of the weight files"
+    )
+    parser.add_argument(
+        "--archive",
+        dest="archives",
+        type=arguments.path,
+        nargs="+",
+        default=[],
+        help="archives that you have already",
+    )
+    parser.add_argument(
+        "--distractors", type=arguments.path, help="folder of pictures to add, as for Oxford105k"
+    )
     parser.add_argument(
         "--insecure-host",
         dest="insecure_hosts",

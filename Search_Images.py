@@ -83,11 +83,13 @@ def describe(
     if isinstance(pictures, str | Path | Picture):
         pictures = [pictures]
     chosen = [
-        picture if isinstance(picture, Picture) else Picture(user_path(picture)) for picture in pictures
+        picture if isinstance(picture, Picture) else Picture(user_path(picture, "a picture"))
+        for picture in pictures
     ]
     arguments.check_options(options)
     evaluation_arguments.check_scales(scales)
-    network, how = prepare(options, descriptor_settings(options, Path(weights_dir)))
+    options["weights_dir"] = user_path(weights_dir, "weights_dir")
+    network, how = prepare(options, descriptor_settings(options, options["weights_dir"]))
     return describe_pictures(network, BACKBONES[backbone], chosen, title="pictures", **how).rows[:]
 
 
@@ -122,8 +124,8 @@ def index(
     options = dict(locals())
     arguments.check_options(options)
     evaluation_arguments.check_scales(scales)
-    folder, index = user_path(folder), user_path(index)
-    weights_dir = Path(weights_dir)
+    folder, index = user_path(folder, "folder"), user_path(index, "index")
+    options["weights_dir"] = weights_dir = user_path(weights_dir, "weights_dir")
     if not folder.is_dir():
         raise UserError(f"no folder of pictures at {folder}")
     check_writable(index)
@@ -191,10 +193,12 @@ def search(
     Raises:
         UserError: there is no index, it was made with other weights, or the picture cannot be decoded.
     """
-    for path in [] if html is None else [Path(html)]:
-        check_writable(path.parent)
-    opened = index if isinstance(index, PictureIndex) else read_index(user_path(index))
-    query = Picture(user_path(picture), box)
+    weights_dir = user_path(weights_dir, "weights_dir")
+    if html is not None:
+        html = user_path(html, "html")
+        check_writable(html.parent)
+    query = Picture(user_path(picture, "picture"), box)
+    opened = index if isinstance(index, PictureIndex) else read_index(user_path(index, "index"))
     if box is not None:
         if not all(math.isfinite(side) for side in box):
             raise UserError("a box has four finite sides, x1 y1 x2 y2")
@@ -204,8 +208,8 @@ def search(
     # Of what a pooling does not depend on an index knows nothing.
     options = {"activation": arguments.ACTIVATION, "L": arguments.LEVELS, **opened.settings}
     options["device"] = device
-    options |= {"weights_dir": Path(weights_dir), "batch_size": 1, "workers": 0}
-    now = descriptor_settings(options, Path(weights_dir))
+    options |= {"weights_dir": weights_dir, "batch_size": 1, "workers": 0}
+    now = descriptor_settings(options, weights_dir)
     check_same_settings(opened.folder, opened.settings, json.loads(json.dumps(now)))
 
     itself = None if box is not None else opened.place_of(query)
@@ -223,14 +227,14 @@ def search(
     if stale := opened.changed([place for place, _ in nearest]):
         log.warning("note: %d of these have gone or changed since they were indexed: index again", stale)
     if html is not None:
-        write_search_page(Path(html), query, matches, network, opened)
+        write_search_page(html, query, matches, network, opened)
     return matches
 
 
 def run_index(options: dict[str, object]) -> None:
     """The command `index`: says what there is then."""
     try:
-        before = set(read_catalogue(user_path(options["index"])).keys)
+        before = set(read_catalogue(options["index"]).keys)
     except UserError:
         before = set()
     made = index(**options)
@@ -268,7 +272,7 @@ def command_line(words: Sequence[str] | None = None) -> None:
 
     told = "describe a folder of pictures, or what is new in it"
     indexing = commands.add_parser("index", help=told, description=told)
-    indexing.add_argument("folder", type=Path, help="pictures, in folders or not")
+    indexing.add_argument("folder", type=arguments.path, help="pictures, in folders or not")
     arguments.add_backbone_options(indexing, backbone=BACKBONE)
     indexing.set_defaults(weights_dir=OWN_WEIGHTS_DIR)
     arguments.add_attention_options(indexing)
@@ -284,20 +288,24 @@ def command_line(words: Sequence[str] | None = None) -> None:
 
     told = "find the pictures most similar to one"
     querying = commands.add_parser("query", help=told, description=told)
-    querying.add_argument("picture", type=Path, help="an image file, of the index or not")
+    querying.add_argument("picture", type=arguments.path, help="an image file, of the index or not")
     querying.add_argument(
         "--box", type=float, nargs=4, metavar=("x1", "y1", "x2", "y2"), help="part of it, in its pixels"
     )
     querying.add_argument("--top", type=arguments.at_least(1), default=TOP, help="how many to find")
-    querying.add_argument("--json", type=Path, help="file to write the matches to")
-    querying.add_argument("--html", type=Path, help="page to write, with pictures and what attention saw")
+    querying.add_argument("--json", type=arguments.path, help="file to write the matches to")
     querying.add_argument(
-        "--weights-dir", type=Path, default=OWN_WEIGHTS_DIR, help="folder of the weight files"
+        "--html", type=arguments.path, help="page to write, with pictures and what attention saw"
+    )
+    querying.add_argument(
+        "--weights-dir", type=arguments.path, default=OWN_WEIGHTS_DIR, help="folder of the weight files"
     )
     querying.add_argument("--device", default=arguments.DEVICE, help="auto, cpu, cuda, or one GPU as cuda:1")
 
     for command in (indexing, querying):
-        command.add_argument("--index", type=Path, default=SEARCH_INDEX, help="the index's own folder")
+        command.add_argument(
+            "--index", type=arguments.path, default=SEARCH_INDEX, help="the index's own folder"
+        )
     options = vars(parser.parse_args(words))
     {"index": run_index, "query": run_query}[options.pop("command")](options)
 

@@ -32,6 +32,7 @@ from utils.distributed import Ranks, joined_ranks, launched_device, log_level
 from utils.errors import UserError, run_command
 from utils.file_names import DATASETS_DIR, TRAINING_STATE, WEIGHTS_DIR
 from utils.imagenet import FOLDER, read_training_images, read_validation_images
+from utils.paths import user_path
 from utils.stop_signals import stop_wish
 from utils.text import log_to_stderr
 from utils.training_batches import FeatureBatch, crop_source, extract_regions, stored_source
@@ -102,7 +103,9 @@ def main(
     """
     given = dict(locals())
     arguments.check_options(given)
-    datasets_dir, weights_dir, output = Path(datasets_dir), Path(weights_dir), Path(output)
+    datasets_dir = user_path(datasets_dir, "datasets_dir")
+    weights_dir, output = user_path(weights_dir, "weights_dir"), user_path(output, "output")
+    precompute = None if precompute is None else user_path(precompute, "precompute")
     if min(resize) < crop or resize[0] > resize[1]:
         sides = " ".join(map(str, resize))
         raise UserError(f"--resize {sides} must be a range of sides no shorter than --crop {crop}")
@@ -146,7 +149,7 @@ def main(
             made_with = {
                 key: settings[key] for key in ("backbone", "L", "crop", "interpolation", "precision")
             }
-            source = stored_source(Path(precompute), made_with, *common, **draws)
+            source = stored_source(precompute, made_with, *common, **draws)
 
         bar = tqdm(
             total=iterations * batch_size,
@@ -309,9 +312,13 @@ def command_line(words: Sequence[str] | None = None) -> None:
         "--interpolation", choices=get_args(Interpolation), default=INTERPOLATION, help="of that resizing"
     )
     group.add_argument(
-        "--precompute", type=Path, help="train on centre crops, whose region features are kept in this file"
+        "--precompute",
+        type=arguments.path,
+        help="train on centre crops, whose region features are kept in this file",
     )
-    group.add_argument("--output", type=Path, default=WEIGHTS_DIR, help="folder of all that is written")
+    group.add_argument(
+        "--output", type=arguments.path, default=WEIGHTS_DIR, help="folder of all that is written"
+    )
     group.add_argument("--resume", action="store_true", help="go on with the training in --output")
     main(**vars(parser.parse_args(words)))
 

@@ -190,7 +190,9 @@ def command_line() -> None:
     parser = arguments.ArgumentParser(__doc__.splitlines()[0])
     add_size_options(parser)
     parser.add_argument("--rounds", type=arguments.at_least(1), default=3, help="times that each way runs")
-    parser.add_argument("--folder", type=Path, help="keeps the stores, 4 KB a descriptor, for the next time")
+    parser.add_argument(
+        "--folder", type=arguments.path, help="keeps the stores, 4 KB a descriptor, for the next time"
+    )
     parser.add_argument(
         "--approximate-up-to",
         type=arguments.at_least(0),

@@ -7,7 +7,6 @@ The query's own image is left out, wherever it ranks.
 """
 
 import sys
-from pathlib import Path
 
 from utils import arguments, report
 from utils.errors import UserError, run_command
@@ -28,9 +27,9 @@ def strip(data: RetrievalDataset, query: Query, ranking: list[str], count: int) 
 def command_line() -> None:
     """Reads the options and draws."""
     parser = arguments.ArgumentParser(__doc__.splitlines()[0])
-    parser.add_argument("dataset", type=Path, help="folder of the data set")
-    parser.add_argument("results", type=Path, help="--output of the evaluation")
-    parser.add_argument("picture", type=Path, help="file to write, .jpg, .png or .pdf")
+    parser.add_argument("dataset", type=arguments.path, help="folder of the data set")
+    parser.add_argument("results", type=arguments.path, help="--output of the evaluation")
+    parser.add_argument("picture", type=arguments.path, help="file to write, .jpg, .png or .pdf")
     parser.add_argument("--queries", nargs="+", help="names; the first three if not given")
     parser.add_argument("--count", type=arguments.at_least(1), default=6, help="images a query, at most ten")
     options = parser.parse_args()

@@ -13,6 +13,7 @@ from utils.descriptor_store import StorePrecision
 from utils.device import PRECISIONS
 from utils.errors import UserError
 from utils.file_names import DATASETS_DIR, WEIGHTS_DIR
+from utils.paths import user_path
 
 LONGER_SIDE = 1024
 """S of an evaluation: the longer side of the resized image, in pixels."""
@@ -99,6 +100,14 @@ def at_least(least: int) -> Callable[[str], int]:
     return whole_number
 
 
+def path(text: str) -> Path:
+    """An argument type: a path, see `user_path`."""
+    try:
+        return user_path(text, "the name")
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def positive(text: str) -> float:
     """An argument type: a finite number greater than 0."""
     number = not_negative(text)
@@ -123,7 +132,7 @@ def add_backbone_options(
 ) -> None:
     """Options of all jobs that look at regions through a backbone, with the defaults of L and of that."""
     group = parser.add_argument_group("network")
-    group.add_argument("--weights-dir", type=Path, default=WEIGHTS_DIR, help="folder of the weight files")
+    group.add_argument("--weights-dir", type=path, default=WEIGHTS_DIR, help="folder of the weight files")
     group.add_argument("--backbone", choices=CHOICES["backbone"], default=backbone, help="frozen network")
     group.add_argument("--L", type=at_least(LEAST["L"]), default=levels, help="number of R-MAC levels")
 
@@ -156,7 +165,7 @@ def add_picture_options(parser: argparse.ArgumentParser, longer_side: int = LONG
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Options that say where the data are and how to compute."""
-    parser.add_argument("--datasets-dir", type=Path, default=DATASETS_DIR, help="folder of the data sets")
+    parser.add_argument("--datasets-dir", type=path, default=DATASETS_DIR, help="folder of the data sets")
     parser.add_argument(
         "--seed", type=at_least(LEAST["seed"]), default=SEED, help="of whatever is drawn at random"
     )

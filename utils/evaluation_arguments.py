@@ -3,12 +3,11 @@
 import argparse
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from models.retrieval_network import Pooling
 from utils import diffusion
 from utils.approximate_search import SearchKind
-from utils.arguments import CHOICES, LEAST, at_least, check_options, not_negative, positive
+from utils.arguments import CHOICES, LEAST, at_least, check_options, not_negative, path, positive
 from utils.descriptor_store import StorePrecision
 from utils.errors import UserError
 
@@ -131,7 +130,7 @@ def add_store_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("descriptor store")
     group.add_argument(
         "--descriptors",
-        type=Path,
+        type=path,
         help="folder that keeps each descriptor, where a killed run goes on and the next one finds them",
     )
     group.add_argument(

@@ -12,6 +12,7 @@ from utils.errors import UserError
 from utils.file_names import IMAGES_FOLDER, LABELS_FOLDER, QUERY_SUFFIX
 from utils.image_files import FolderContents, images_in
 from utils.image_loading import Box, EmptyBoxError, Picture, UnreadableImageError, check_box
+from utils.paths import user_path
 from utils.text import UNSPEAKABLE, some_of
 
 log = logging.getLogger(__name__)
@@ -84,9 +85,10 @@ def find_dataset(dataset: str, datasets_dir: Path) -> Path:
     """The folder of a data set given by its name in the data sets' folder or by its own path.
 
     Raises:
-        UserError: there is no such folder.
+        UserError: there is no such folder, or the name is empty.
     """
-    for folder in (datasets_dir / dataset, Path(dataset)):
+    by_path = user_path(dataset, "the data set's name")
+    for folder in (datasets_dir / dataset, by_path):
         if os.path.isdir(folder):  # noqa: PTH112  pathlib's raises on a name too long to be one
             return folder
     raise UserError(

@@ -15,10 +15,12 @@ def user_path(text: str | Path, option: str = "a path") -> Path:
         option: what the user gave it as, for an error.
 
     Raises:
-        UserError: the text is empty, which would mean the current folder.
+        UserError: the text is empty, which would mean the current folder, or no name of a file.
     """
     if text == "":
         raise UserError(f"{option} is empty: name a file or a folder")
+    if "\0" in str(text):
+        raise UserError(f"{option} {str(text)!r} holds a null character: no file has such a name")
     path = Path(text)
     try:
         return path.expanduser()

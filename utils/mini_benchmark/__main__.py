@@ -5,7 +5,6 @@ python Measure_OxfordParis.py --dataset Mini10k ...
 """
 
 import sys
-from pathlib import Path
 
 from utils import arguments
 from utils.errors import UserError, run_command
@@ -17,7 +16,7 @@ def command_line() -> None:
     """Reads the options and draws."""
     default = MiniSettings()
     parser = arguments.ArgumentParser(__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, help="replaced if it was drawn before")
+    parser.add_argument("folder", type=arguments.path, help="replaced if it was drawn before")
     parser.add_argument(
         "--landmarks", type=arguments.at_least(1), default=default.landmarks, help="buildings"
     )
