@@ -156,7 +156,7 @@ def command_line(words: Sequence[str] | None = None) -> None:
     """Reads the options, of this process if none are given, and prepares or verifies."""
     parser = arguments.ArgumentParser(__doc__.splitlines()[0])
     parser.add_argument(
-        "names", nargs="+", help=f"{', '.join(NAMES)}; or {VERIFY} and data sets, by name or by folder"
+        "names", nargs="*", help=f"{', '.join(NAMES)}; or {VERIFY} and data sets, by name or by folder"
     )
     parser.add_argument(
         "--datasets-dir", type=arguments.path, default=DATASETS_DIR, help="folder of the data sets"
@@ -190,8 +190,14 @@ def command_line(words: Sequence[str] | None = None) -> None:
         "--max-bytes", type=at_least(1), default=Limits().bytes, help="an archive may unpack to so many"
     )
     parser.add_argument("--seed", type=at_least(0), default=arguments.SEED, help="of the pictures of Mini")
-    options = vars(parser.parse_args(words))
+    options = vars(parser.parse_intermixed_args(words))
     names = options.pop("names")
+    # An option that takes several values also takes the names behind them.
+    for option in ("archives", "insecure_hosts"):
+        names += [str(word) for word in options[option] if _is_name(word)]
+        options[option] = [word for word in options[option] if not _is_name(word)]
+    if not names:
+        parser.error("the following arguments are required: names")
     if names[0] == VERIFY:
         verify_all(names[1:], options["datasets_dir"])
         return
@@ -200,6 +206,11 @@ def command_line(words: Sequence[str] | None = None) -> None:
         raise UserError("--archive goes with one data set at a time")
     for name in names:
         main(name, **options)
+
+
+def _is_name(word: str | Path) -> bool:
+    """Return whether a word names something to prepare, and no file."""
+    return str(word) in NAMES and not Path(word).is_file()
 
 
 def check_names(names: Sequence[str]) -> None:

@@ -62,6 +62,23 @@ def checked_members(
                 yield path, data
 
 
+def checked_names(archive: Path, file: IO[bytes]) -> Iterator[str]:
+    """Yield the names of an archive's regular files; only in a compressed tar are their data read.
+
+    Raises:
+        UserError: as `checked_members` raises, except for damaged data that are skipped.
+    """
+    with told_of_damage(archive):
+        start = _first_bytes(file)
+        if start.startswith(ZIP_STARTS):
+            with zipfile.ZipFile(file) as zipped:
+                yield from (info.orig_filename for info in _zip_infos(archive, zipped))
+        elif any(re.match(magic, start) for magic, _ in DECOMPRESSORS):
+            yield from (str(name) for name, _ in checked_members(archive, file))
+        else:
+            yield from _tar_names(archive, file)
+
+
 def chunks(archive: Path, data: IO[bytes]) -> Iterator[bytes]:
     """A member's data, a little at a time.
 
@@ -86,10 +103,15 @@ def told_of_damage(archive: Path) -> Iterator[None]:
         raise BadFileError(f"{archive} is damaged or incomplete: download it again ({error})") from error
 
 
-def _outer_members(archive: Path, file: IO[bytes]) -> Iterator[tuple[str, IO[bytes]]]:
+def _first_bytes(file: IO[bytes]) -> bytes:
     file.seek(0)
     start = file.read(10)
     file.seek(0)
+    return start
+
+
+def _outer_members(archive: Path, file: IO[bytes]) -> Iterator[tuple[str, IO[bytes]]]:
+    start = _first_bytes(file)
     if start.startswith(ZIP_STARTS):
         yield from _zip_members(archive, file)
         return
@@ -111,18 +133,36 @@ def _inner_members(
 
 def _zip_members(archive: Path, file: IO[bytes]) -> Iterator[tuple[str, IO[bytes]]]:
     with zipfile.ZipFile(file) as zipped:
-        for info in zipped.infolist():
-            name = info.orig_filename  # the other one is cut off at a NUL
-            if name.endswith("/"):
-                continue
-            _check(archive, name, is_regular=stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG))
-            if info.flag_bits & ENCRYPTED:
-                raise BadFileError(f"{archive} cannot be unpacked: its member {name!a} is encrypted")
+        for info in _zip_infos(archive, zipped):
+            name = info.orig_filename
             with zipped.open(info) as data:
                 yield name, data
                 _exhaust(data)
                 if data.tell() != info.file_size:
                     raise zipfile.BadZipFile(f"{name!a} is shorter than said")
+
+
+def _zip_infos(archive: Path, zipped: zipfile.ZipFile) -> Iterator[zipfile.ZipInfo]:
+    for info in zipped.infolist():
+        name = info.orig_filename  # the other one is cut off at a NUL
+        if name.endswith("/"):
+            continue
+        _check(archive, name, is_regular=stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG))
+        if info.flag_bits & ENCRYPTED:
+            raise BadFileError(f"{archive} cannot be unpacked: its member {name!a} is encrypted")
+        yield info
+
+
+def _tar_names(archive: Path, file: IO[bytes]) -> Iterator[str]:
+    source = _SeekableSource(file)
+    with tarfile.open(fileobj=source, mode="r:", tarinfo=_StrictTarInfo) as tar:
+        while (info := tar.next()) is not None:
+            tar.members.clear()
+            tar.pax_headers.clear()
+            if not info.isdir():
+                _check(archive, info.name, info.isreg() and not info.issparse())
+                yield info.name
+            source.allowance = HEADER_BYTES
 
 
 def _tar_members(archive: Path, stream: IO[bytes], within: str = "") -> Iterator[tuple[str, IO[bytes]]]:
@@ -185,6 +225,22 @@ class _Source:
         if self.allowance < 0:
             raise tarfile.ReadError("a header does not end")
         return data
+
+
+class _SeekableSource(_Source):
+    """A source in which tarfile skips the members' data."""
+
+    def read(self, size: int) -> bytes:
+        """Read on; no more than the allowance is ever held in memory."""
+        return super().read(int(min(size, self.allowance + 1)))
+
+    def seek(self, position: int) -> int:
+        """Go to a byte, counted from the start."""
+        return self._stream.seek(position)
+
+    def tell(self) -> int:
+        """Return the position in bytes."""
+        return self._stream.tell()
 
 
 def _exhaust(stream: IO[bytes] | _Source) -> None:

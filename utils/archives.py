@@ -6,7 +6,7 @@ from typing import IO, NamedTuple
 
 from tqdm import tqdm
 
-from utils.archive_members import checked_members, chunks, is_safe, told_of_damage
+from utils.archive_members import checked_members, checked_names, chunks, is_safe, told_of_damage
 from utils.errors import UserError
 
 
@@ -18,7 +18,7 @@ class Limits(NamedTuple):
 
 
 def members(archive: Path) -> Iterator[str]:
-    """The names of an archive's regular files, each as soon as the archive has been read as far as it.
+    """Yield the names of an archive's regular files, each as soon as the archive has been read as far as it.
 
     Args:
         archive: a .tar, .tar.gz, .tar.bz2, .tar.xz or .zip, known by its contents.
@@ -27,8 +27,7 @@ def members(archive: Path) -> Iterator[str]:
         UserError: it is none of these, cannot be read, is damaged, or has a member that `unpack` refuses.
     """
     with _open(archive) as file:
-        for name, _ in checked_members(archive, file):
-            yield str(name)
+        yield from checked_names(archive, file)
 
 
 def unpack(

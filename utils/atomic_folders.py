@@ -30,9 +30,11 @@ def replace_folder(path: Path, keep: Callable[[], bool] = lambda: False) -> Iter
             another process may have put there what is wanted.
 
     Raises:
-        UserError: it cannot be written, or is a file or a link; `path` is then as it was.
+        UserError: it cannot be written, or is a file or a link; `path` is then as it was, and of the folders
+            above it none is left that was made for it.
     """
     temporary, old = _temporary(path), _temporary(path, ".old")
+    made = [folder for folder in path.parents if not folder.exists()]
     try:
         with told_of(path):
             _check_replaceable(path)
@@ -49,6 +51,9 @@ def replace_folder(path: Path, keep: Callable[[], bool] = lambda: False) -> Iter
                         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        with suppress(OSError):  # one that is not empty stays, and so do those above it
+            for folder in made:
+                folder.rmdir()
 
 
 def _check_replaceable(path: Path) -> None:

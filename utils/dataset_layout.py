@@ -5,7 +5,6 @@ import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 
 from utils.archives import Limits, members, unpack
@@ -22,30 +21,32 @@ from utils.text import some_of
 log = logging.getLogger(__name__)
 
 DOWNLOADS = "downloads"
-LOOK_AT = 2000
-"""Names in an archive that are looked at to tell what it is."""
 
 
 def sort_archives(archives: Sequence[Path], parts: Sequence[Part]) -> Mapping[Path, list[Path]]:
-    """Finds out, from their contents, which folder each archive fills.
+    """Find out, from the names of all their files, which folders each archive fills.
 
     Args:
         archives: files in any order.
         parts: what a data set consists of.
 
     Returns:
-        The archives of each part's folder.
+        The archives of each part's folder; one archive may fill several.
 
     Raises:
         UserError: an archive cannot be read, or is of none of the parts.
     """
     sorted_out: dict[Path, list[Path]] = {part.folder: [] for part in parts}
     for archive in archives:
-        names = islice(members(archive), LOOK_AT)
-        part = next((part for name in names for part in parts if part.recognises(name)), None)
-        if part is None:
+        folders: set[Path] = set()
+        for name in members(archive):
+            folders |= {part.folder for part in parts if part.recognises(name)}
+            if len(folders) == len(parts):
+                break
+        if not folders:
             raise UserError(f"{archive} is no archive of this data set: nothing in it is known by name")
-        sorted_out[part.folder].append(archive)
+        for folder in folders:
+            sorted_out[folder].append(archive)
     return sorted_out
 
 
@@ -73,10 +74,10 @@ def fill_part(
     target = folder / part.folder
     downloads = folder / DOWNLOADS
     if _is_filled(target):
-        there = sum(1 for path in target.iterdir())
-        if there < part.files:
+        there = part.count_needed(target)
+        if there < part.needed:
             raise UserError(
-                f"{target} has {there} of {part.files} files: move it away to have it filled anew"
+                f"{target} has {there} of {part.needed} files: move it away to have it filled anew"
             )
         if given:
             log.warning("note: %s is there already, and %s was not unpacked", target, _names(given))
@@ -92,10 +93,10 @@ def fill_part(
     with discarded_if_useless([] if given else archives), replace_folder(target) as draft:
         for archive in archives:
             unpack(archive, draft, part.placed, limits, nested=part.inner is not None)
-        found = sum(1 for path in draft.iterdir())
-        if found < max(part.files, 1):
+        found = part.count_needed(draft)
+        if found < max(part.needed, 1):
             raise UserError(
-                f"{_names(archives)} have {found} of the {part.files or 'many'} files that belong in "
+                f"{_names(archives)} have {found} of the {part.needed or 'many'} files that belong in "
                 f"{target}: name all of its archives at once"
             )
     if not given:

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from models.backbones import BACKBONES, DEFAULT_BACKBONE
 from utils.file_names import ATTENTION_WEIGHTS, IMAGES_FOLDER, LABELS_FOLDER, PCA_COMPONENTS, PCA_MEAN
+from utils.oxford_paris import CORRUPT_PARIS_IMAGES
 
 OXFORD = "www.robots.ox.ac.uk/~vgg/data/oxbuildings"
 PARIS = "www.robots.ox.ac.uk/~vgg/data/parisbuildings"
@@ -27,7 +28,7 @@ class Part:
     `wanted` matches, from its beginning, the path in an archive of each file that belongs here; `place` gives
     that file's path in the folder. `archives` are the mirrors of each archive to be downloaded, none where
     it cannot be, and then `ask` says where to ask for it. `files` is how many files there are, 0 if that
-    varies.
+    varies. `optional` are the names, without suffix, of those among them that no job reads.
     """
 
     folder: Path
@@ -38,6 +39,17 @@ class Part:
     place: Callable[[PurePosixPath], PurePosixPath] = lambda name: PurePosixPath(name.name)
     inner: re.Pattern[str] | None = None
     """Matches the archives inside the archive that the files lie in; None where they lie in it themselves."""
+
+    optional: frozenset[str] = frozenset()
+
+    @property
+    def needed(self) -> int:
+        """Number of files without which the folder is incomplete, 0 if that varies."""
+        return self.files - len(self.optional)
+
+    def count_needed(self, folder: Path) -> int:
+        """Return how many files of a folder, the optional ones left out, there are."""
+        return sum(1 for path in folder.iterdir() if path.stem not in self.optional)
 
     def recognises(self, name: str) -> bool:
         """Whether a file of this name says that its archive belongs to this part."""
@@ -83,6 +95,7 @@ _PARIS_IMAGES = Part(
         _mirrors(f"{PARIS}/paris_2-v1.tgz", f"{PARIS}/paris_2.tgz"),
     ),
     files=6412,
+    optional=CORRUPT_PARIS_IMAGES,
 )
 
 
