@@ -34,7 +34,7 @@ from utils.file_names import DATASETS_DIR, TRAINING_STATE, WEIGHTS_DIR
 from utils.imagenet import FOLDER, read_training_images, read_validation_images
 from utils.paths import user_path
 from utils.stop_signals import stop_wish
-from utils.text import log_to_stderr
+from utils.text import log_to_stderr, some_of
 from utils.training_batches import FeatureBatch, crop_source, extract_regions, stored_source
 from utils.training_crops import CropSettings, Interpolation
 from utils.training_state import Progress, load_state, save_state, save_weights
@@ -246,11 +246,19 @@ def report(
 ) -> None:
     """Validates the head, prints a report and writes it and the head's weights."""
     sums = torch.zeros(5, dtype=torch.float64, device=model.bias.device)
+    unreadable: list[str] = []
     for batch in validation:
+        unreadable += map(str, batch.corrupt)
         if batch.features is not None:
             classes = batch.classes.to(sums.device)
             learned, uniform = (judge(way(batch.features), classes) for way in (model, model.uniform))
             sums += sums.new_tensor([*learned, *uniform, len(classes)])
+    if unreadable:
+        log.warning(
+            "note: validated without %d images that cannot be decoded or are too thin to crop (%s)",
+            len(unreadable),
+            some_of(unreadable),
+        )
     *sums, images = ranks.add_up(sums).tolist()
     loss, accuracy, uniform_loss, uniform_accuracy = (total / max(images, 1) for total in sums)
     averages = progress.averages()

@@ -382,10 +382,21 @@ def test_what_cannot_be_downloaded_says_where_to_ask(prepare):
 
 
 def test_landmarks_come_from_any_archives(prepare, tmp_path):
-    (tmp_path / "a.tgz").write_bytes(archive({"one/x.jpg": picture(1), "two/x.jpg": picture(2)}))
+    (tmp_path / "a.tgz").write_bytes(
+        archive(
+            {
+                "one/x.jpg": picture(1),
+                "two/x.jpg": picture(2),
+                "two/y.JP2": picture(2),
+                "two/@eaDir/x.jpg/SYNOPHOTO_THUMB_M.jpg": picture(2),
+                "two/x_thumb.jpg": picture(2),
+                "two/.x.jpg": picture(2),
+            }
+        )
+    )
     assert prepare("Landmark", "--archive", tmp_path / "a.tgz")[0] == 0
     folder = tmp_path / "data" / "Landmark" / "train" / "data"
-    assert sorted(path.name for path in folder.iterdir()) == ["one_x.jpg", "two_x.jpg"]
+    assert sorted(path.name for path in folder.iterdir()) == ["one_x.jpg", "two_x.jpg", "two_y.JP2"]
 
 
 def weights_files(folder):

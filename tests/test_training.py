@@ -304,6 +304,33 @@ def test_too_many_corrupt_pictures_stop_the_training(data, tmp_path, train):
     assert "1 of 32 training images cannot be decoded, more than 1%" in err
 
 
+@pytest.fixture
+def with_pipes(data, monkeypatch):
+    """The data with a training and a validation image that are pipes; the two images."""
+    monkeypatch.setattr(Training_ImageNet, "MOST_CORRUPT", 0.1)
+    victims = [min((data / "ImageNet" / "train" / "data").glob("*/*")), data / "ImageNet/val/data/1.JPEG"]
+    contents = [path.read_bytes() for path in victims]
+    for path in victims:
+        path.unlink()
+        os.mkfifo(path)
+    yield victims
+    for path, content in zip(victims, contents, strict=True):
+        path.unlink()
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize("options", [[], ["--precompute"]])
+def test_pipes_among_the_images_are_named_and_left_out(with_pipes, tmp_path, train, caplog, options):
+    options = [*options, tmp_path / "features.npy"] if options else []
+    status, found, err = train(tmp_path / "out", "--iterations", "40", "--checkpoint-every", "40", *options)
+    assert status == 0, err
+    assert found[-1]["corrupt_images"] == 1
+    assert found[-1]["val_images"] == 5
+    assert f"left out {with_pipes[0]}, which cannot be decoded" in caplog.text
+    assert "validated without 1 images that cannot be decoded" in caplog.text
+    assert str(with_pipes[1]) in caplog.text
+
+
 def test_few_corrupt_pictures_are_counted_and_left_out(data, tmp_path, train, monkeypatch, caplog):
     monkeypatch.setattr(Training_ImageNet, "MOST_CORRUPT", 0.1)
     victim = next(iter(sorted((data / "ImageNet" / "train" / "data").glob("*/*"))))

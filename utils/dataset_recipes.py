@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from models.backbones import BACKBONES, DEFAULT_BACKBONE
 from utils.file_names import ATTENTION_WEIGHTS, IMAGES_FOLDER, LABELS_FOLDER, PCA_COMPONENTS, PCA_MEAN
+from utils.image_files import IMAGE_SUFFIXES, is_thumbnail
 from utils.oxford_paris import CORRUPT_PARIS_IMAGES
 
 OXFORD = "www.robots.ox.ac.uk/~vgg/data/oxbuildings"
@@ -36,7 +37,7 @@ class Part:
     archives: tuple[tuple[str, ...], ...] = ()
     files: int = 0
     ask: str = ""
-    place: Callable[[PurePosixPath], PurePosixPath] = lambda name: PurePosixPath(name.name)
+    place: Callable[[PurePosixPath], PurePosixPath | None] = lambda name: PurePosixPath(name.name)
     inner: re.Pattern[str] | None = None
     """Matches the archives inside the archive that the files lie in; None where they lie in it themselves."""
 
@@ -103,7 +104,9 @@ LONGEST_NAME = 120
 """Characters of a file name; file systems allow 255 bytes."""
 
 
-def _all_but_slashes(name: PurePosixPath) -> PurePosixPath:
+def _all_but_slashes(name: PurePosixPath) -> PurePosixPath | None:
+    if any(map(is_thumbnail, (*name.parent.parts, name.stem))):
+        return None
     return PurePosixPath("_".join(name.parts)[-LONGEST_NAME:])
 
 
@@ -146,7 +149,7 @@ RECIPES: dict[str, tuple[Part, ...]] = {
     "Landmark": (
         Part(
             Path("train", "data"),
-            re.compile(r"(?i)(.*/)?[^/.][^/]*\.(jpe?g|png|webp|tiff?|gif|bmp|ppm|pgm)$"),
+            re.compile(rf"(?i)(.*/)?[^/.][^/]*({'|'.join(map(re.escape, sorted(IMAGE_SUFFIXES)))})$"),
             ask=LANDMARK_PAGE,
             place=_all_but_slashes,
         ),

@@ -71,7 +71,7 @@ def images_in(folder: Path) -> FolderContents:
         path = folder / entry.name
         if _is_folder(entry):
             contents.folders.append(path)
-        elif is_image(path):
+        elif _is_image(path, entry.name):
             contents.images.append(path)
         else:
             contents.others.append(path)
@@ -100,7 +100,9 @@ def images_below(folder: Path) -> FolderContents:
             continue
         found.others.extend(contents.others)
         for path in contents.images:
-            (found.thumbnails if is_thumbnail(path.stem) else found.images).append(path)
+            (
+                found.thumbnails if is_thumbnail(path.name.rpartition(".")[0] or path.name) else found.images
+            ).append(path)
         for path in contents.folders:
             target = os.path.realpath(path)
             if is_thumbnail(path.name):
@@ -109,14 +111,8 @@ def images_below(folder: Path) -> FolderContents:
                 seen.add(target)
                 pending.append(path)
     for paths in found:
-        paths.sort(key=lambda path: path.parts)
+        paths.sort(key=lambda path: str(path).replace(os.sep, "\0"))  # folder by folder
     return found
-
-
-def is_image(path: Path) -> bool:
-    """Tell whether a file that is not hidden should be an image, by its suffix or its first bytes."""
-    suffix = os.path.splitext(path.name)[1]  # noqa: PTH122  millions of files
-    return suffix.lower() in IMAGE_SUFFIXES or (not suffix and _begins_as_image(path))
 
 
 def is_thumbnail(name: str) -> bool:
@@ -139,6 +135,11 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # links that lead to each other
         return False
+
+
+def _is_image(path: Path, name: str) -> bool:
+    _, dot, suffix = name.rpartition(".")
+    return f".{suffix.lower()}" in IMAGE_SUFFIXES if dot else _begins_as_image(path)
 
 
 def _begins_as_image(path: Path) -> bool:

@@ -132,8 +132,9 @@ def stored_source(
             yield batch_of(np.array([_epoch_place(to_learn, number, seed) for number in step]), corrupt)
 
     def validate() -> Iterator[FeatureBatch]:
+        corrupt = [place for place in store.corrupt if place >= len(training.paths)]
         for part in _parts(len(to_validate), batch_size):
-            yield batch_of(to_validate[part.start : part.stop], [])
+            yield batch_of(to_validate[part.start : part.stop], [] if part.start else corrupt)
 
     return BatchSource(train, validate)
 
