@@ -35,10 +35,12 @@ def test_a_folder_without_images_is_told(tmp_path):
         find_pictures(tmp_path / "nowhere", None, 0)
 
 
-def test_a_pipe_and_a_dangling_link_are_unreadable(folder):
+def test_a_pipe_and_a_dangling_link_are_unreadable(folder, caplog):
     os.mkfifo(folder / "pipe.jpg")
     (folder / "f" / "link.jpg").symlink_to("nowhere")
     found = large_enough(find_pictures(folder, None, 0), 64, 1)
     assert found.unreadable == [folder / "f" / "link.jpg", folder / "pipe.jpg"]
+    assert "left out 2 images that cannot be read" in caplog.text
+    assert str(folder / "pipe.jpg") in caplog.text
     assert len(found.paths) == 4
     assert found.sizes[0] == (48, 64)

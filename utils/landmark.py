@@ -1,5 +1,6 @@
 """Pictures without labels that the whitening is learned from: found, drawn, and those too small left out."""
 
+import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +12,9 @@ from tqdm import tqdm
 from utils.errors import UserError
 from utils.image_files import images_below, report_thumbnails
 from utils.image_loading import UnreadableImageError, picture_size, resized_size
+from utils.text import some_of
+
+log = logging.getLogger(__name__)
 
 FOLDER = Path("Landmark", "train", "data")
 THREADS = 16
@@ -51,7 +55,7 @@ def find_pictures(folder: Path, samples: int | None, seed: int) -> list[Path]:
 
 
 def large_enough(paths: Sequence[Path], longer_side: int, min_side: int) -> SizedPictures:
-    """Sorts pictures by what their headers say, which takes no decoding.
+    """Sort images by what their headers say, which takes no decoding; a note names the unreadable ones.
 
     Args:
         paths: the pictures.
@@ -79,6 +83,9 @@ def large_enough(paths: Sequence[Path], longer_side: int, min_side: int) -> Size
             else:
                 found.paths.append(path)
                 found.sizes.append(size)
+    if found.unreadable:
+        names = some_of(list(map(str, found.unreadable)))
+        log.warning("note: left out %d images that cannot be read (%s)", len(found.unreadable), names)
     if not found.paths:
         raise UserError(
             f"none of {len(paths)} pictures is large enough: with the longer side at {longer_side}, "
