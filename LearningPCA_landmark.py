@@ -24,6 +24,7 @@ from models.region_maxima import RegionMaxima
 from models.regions import rmac_regions
 from utils import arguments, pca_report
 from utils.atomic_files import check_writable, make_folder
+from utils.descriptor_settings import METHOD_VERSION
 from utils.device import PRECISIONS, choose_device, compiled, suitable_batch_size, suitable_workers
 from utils.distributed import Ranks, joined_ranks, launched_device, log_level
 from utils.errors import UserError, run_command
@@ -43,6 +44,7 @@ from utils.landmark import FOLDER, SizedPictures, find_pictures, large_enough
 from utils.paths import user_path
 from utils.pca import StreamingPCA
 from utils.pca_state import PCAProgress, load_state, picture_digest, save_state
+from utils.saved_settings import METHOD
 from utils.size_batches import BadPicture
 from utils.stop_signals import StopWish, stop_wish
 from utils.text import log_to_stderr
@@ -121,6 +123,7 @@ def main(
         check_unreadable(pictures.unreadable, len(paths))
         check_vectors(pictures, L, components)
         settings = {name: given[name] for name in SETTINGS} | {"pictures": picture_digest(pictures)}
+        settings[METHOD] = METHOD_VERSION
 
         network = load_folded_backbone(entry, weights_dir, PRECISIONS[precision]).to(torch_device)
         network = RegionMaxima(compiled(network) if compile else network, entry.stride, L)

@@ -31,12 +31,13 @@ class ContextAwareRegionalAttention(nn.Module):
         self.conv_att_2 = nn.Conv1d(HIDDEN_CHANNELS, 1, kernel_size=1)
         self.activation = {"tanh": torch.tanh, "softplus": F.softplus}[activation]
 
-    def forward(self, region_means: Tensor, context: Tensor) -> Tensor:
+    def forward(self, region_means: Tensor, context: Tensor, occupied: Tensor) -> Tensor:
         """Weighs the regions of each image.
 
         Args:
-            region_means: (N, R, C), the mean of the feature map over each region.
+            region_means: (N, R, C), the mean of the feature map over each region; zeros where it has no cell.
             context: (N, C), the mean over the whole map.
+            occupied: (R,) or (N, R) bool, false for a region without a cell: it sees zeros as context, too.
 
         Returns:
             (N, R) weights, greater than 0.
@@ -45,7 +46,8 @@ class ContextAwareRegionalAttention(nn.Module):
         # regions of an image, so it is computed once an image instead of once a region.
         weight = self.conv_att_1.weight.squeeze(2)
         channels = context.shape[1]
-        hidden = F.linear(region_means, weight[:, :channels])
-        hidden = hidden + F.linear(context, weight[:, channels:], self.conv_att_1.bias).unsqueeze(1)
+        own = F.linear(region_means, weight[:, :channels], self.conv_att_1.bias)
+        shared = F.linear(context, weight[:, channels:]).unsqueeze(1)
+        hidden = own + shared * occupied.to(shared.dtype).unsqueeze(-1)
         score = F.linear(self.activation(hidden), self.conv_att_2.weight.squeeze(2), self.conv_att_2.bias)
         return F.softplus(score).squeeze(2)

@@ -70,7 +70,10 @@ class AttentionClassifier(nn.Module):
 
     def forward(self, features: RegionFeatures) -> Tensor:
         """Scores (N, K): the classifier's of the mean of the regions' maxima times their weights."""
-        weights = self.attention(features.means, features.context)
+        # A region without a cell has no mean. Nor has one whose cells are all 0, as ReLU leaves some: its
+        # maximum is 0 then, so that its weight does not matter.
+        occupied = features.means.any(2)
+        weights = self.attention(features.means, features.context, occupied)
         pooled = (weights.unsqueeze(1) @ features.maxima).squeeze(1) / weights.shape[1]
         return F.linear(pooled, self.weight, self.bias)
 

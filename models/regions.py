@@ -15,6 +15,9 @@ OVERLAP = 0.4
 LARGEST_STEP = 7
 """At most this many regions are considered along the longer side at level 1."""
 
+LARGEST_FLOAT32_AREA = 65535
+"""Overlaps of squares of more pixels are computed in float64."""
+
 
 @dataclass(frozen=True)
 class RegionLevel:
@@ -79,12 +82,14 @@ def rmac_regions(height: int, width: int, levels: int) -> np.ndarray:
 
 def _extra_regions(shorter: int, longer: int) -> int:
     """How many regions more than on a square fit the longer side: their overlap comes closest to OVERLAP."""
-    # float32 throughout, as the original computes it: near a tie the wider type chooses another number.
+    # The number type decides ties. The original ran on NumPy 1, where an integer beside float32 arrays is
+    # float32 as long as it fits 16 bits, and makes the result float64 beyond.
     steps = np.arange(2, LARGEST_STEP + 1, dtype=np.float32)
     shift = np.float32(longer - shorter) / (steps - np.float32(1))
-    area = np.float32(shorter * shorter)
-    overlap = (area - np.float32(shorter) * shift) / area
-    return int(np.argmin(np.abs(overlap - np.float32(OVERLAP)))) + 1
+    area = shorter * shorter
+    number = np.float32 if area <= LARGEST_FLOAT32_AREA else np.float64
+    overlap = (number(area) - np.float32(shorter) * shift) / number(area)
+    return int(np.argmin(np.abs(overlap - number(OVERLAP)))) + 1
 
 
 def _starts(length: int, side: int, count: int) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.attention import ContextAwareRegionalAttention
-from models.region_pooling import CellGrid, cell_grid, region_max, region_mean
+from models.region_pooling import CellGrid, cell_grid, has_cells, region_max, region_mean
 from models.whitening import Whitening
 
 Pooling = Literal["ra", "rmac", "mac"]
@@ -110,6 +110,7 @@ class RetrievalNetwork(nn.Module):
             grid: the regions, of a map of h × w cells.
         """
         if self.pooling == "ra":
-            return self.attention(region_mean(features, grid), features.mean((2, 3)))
+            occupied = has_cells(grid, features.device)
+            return self.attention(region_mean(features, grid), features.mean((2, 3)), occupied)
         regions = sum(len(level.rows) * len(level.columns) for level in grid.levels)
         return features.new_ones(len(features), regions)

@@ -45,7 +45,7 @@ def test_scores_are_the_classifiers_of_the_weighted_mean():
     features = some_features()
     head = ContextAwareRegionalAttention(6)
     weight, bias = torch.randn(3, 6), torch.randn(3)
-    weights = head(features.means, features.context)
+    weights = head(features.means, features.context, torch.ones(4, dtype=torch.bool))
     expected = [
         weight @ sum(weights[n, r] * features.maxima[n, r] for r in range(4)) / 4 + bias for n in range(2)
     ]
@@ -54,9 +54,23 @@ def test_scores_are_the_classifiers_of_the_weighted_mean():
     )
 
 
+@needs_authors_head
+@torch.inference_mode()
+def test_a_region_without_a_cell_has_the_same_weight_in_training():
+    # On 34 x 34 pixels some regions begin behind the only cell. Their maxima are 0, so give them others.
+    maps = torch.from_numpy(golden_arrays("head_small")["34x34/features"]).float()[None]
+    features = region_features(lambda images: maps, torch.empty(1, 3, 34, 34), 5, 32, 1)
+    head = load_attention(authors_head_file(), 2048, "tanh")
+    empty = ~features.means[0].any(1)
+    assert empty.any()
+    model = AttentionClassifier(head, torch.ones(1, 2048) / 2048, torch.zeros(1))
+    ones = RegionFeatures(empty.float()[None, :, None].expand(1, -1, 2048), features.means, features.context)
+    assert model(ones).item() == pytest.approx(0.589 * empty.sum().item() / len(empty), abs=1e-3)
+
+
 def test_uniform_scores_are_those_of_weight_one():
     class One(ContextAwareRegionalAttention):
-        def forward(self, region_means, context):
+        def forward(self, region_means, context, occupied):
             return torch.ones(region_means.shape[:2])
 
     model = AttentionClassifier(One(6), torch.randn(3, 6), torch.randn(3))

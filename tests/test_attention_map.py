@@ -13,7 +13,7 @@ from models.retrieval_network import RetrievalNetwork
 class Fixed(ContextAwareRegionalAttention):
     """Weighs the regions of every image 1, 2, 3, ..."""
 
-    def forward(self, region_means, context):
+    def forward(self, region_means, context, occupied):
         return torch.arange(1.0, region_means.shape[1] + 1).expand(region_means.shape[:2])
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from utils.descriptor_settings import descriptor_settings, digest
+from utils.descriptor_store import open_store
 from utils.errors import UserError
 
 CHANNELS = 1280
@@ -144,6 +145,14 @@ def test_missing_files_are_told(tmp_path):
         settings(tmp_path, pooling="ra")
     with pytest.raises(UserError, match=f"no PCA file at .*{COMPONENTS}"):
         settings(tmp_path, whiten=True)
+
+
+def test_a_store_of_an_earlier_method_is_refused_by_name(tmp_path):
+    found = settings(tmp_path)
+    open_store(tmp_path / "store", found | {"method": 1})
+    with pytest.raises(UserError, match=r"another version .*\(method 1, now 2\): delete it") as error:
+        open_store(tmp_path / "store", found)
+    assert str(tmp_path / "store") in str(error.value)
 
 
 def test_all_of_it_goes_into_json(weights):

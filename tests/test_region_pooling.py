@@ -3,7 +3,7 @@ import pytest
 import torch
 from conftest import golden_arrays, golden_inputs
 
-from models.region_pooling import cell_grid, region_max, region_mean
+from models.region_pooling import cell_grid, has_cells, region_max, region_mean
 from models.regions import rmac_regions
 
 
@@ -42,9 +42,12 @@ def test_pools_as_one_region_after_the_other(image_size, map_size, memory_format
         np.testing.assert_allclose(means, pool_one_by_one(image, image_size, 5, np.mean), atol=1e-6)
 
 
-@pytest.mark.parametrize("size", golden_inputs("head", "features"))
-def test_maxima_are_the_originals(size):
-    arrays = golden_arrays("head")
+@pytest.mark.parametrize(
+    ("file", "size"),
+    [(file, size) for file in ("head", "head_small") for size in golden_inputs(file, "features")],
+)
+def test_maxima_are_the_originals(file, size):
+    arrays = golden_arrays(file)
     name = "x".join(map(str, size))
     features = torch.from_numpy(arrays[f"{name}/features"]).float().unsqueeze(0)
     maxima = region_max(features, cell_grid(size, tuple(features.shape[-2:]), 5, 32))[0, :, ::64]
@@ -69,3 +72,5 @@ def test_a_region_beyond_the_map_is_zero():
     assert pooled[:5].tolist() == [-3.0] * 5
     assert pooled[-1] == 0
     assert region_mean(features, grid)[0, -1, 0] == 0
+    occupied = has_cells(grid, features.device).tolist()
+    assert occupied == (pooled != 0).tolist()

@@ -7,6 +7,10 @@ from conftest import golden_arrays
 from models.regions import rmac_regions
 
 
+def test_all_golden_grids_are_there():
+    assert len(golden_arrays("regions")) == 92
+
+
 @pytest.mark.parametrize("key", golden_arrays("regions"))
 def test_regions_are_the_originals(key):
     height, width, levels = map(int, key.split("x"))
@@ -17,8 +21,8 @@ def extra_regions_by_the_text(shorter, longer, number):
     """n of the method's text, computed in one type of number."""
     best, least = 0, number(math.inf)
     for position, s in enumerate(range(2, 8), start=1):
-        shift = number(longer - shorter) / number(s - 1)
-        overlap = (number(shorter**2) - number(shorter) * shift) / number(shorter**2)
+        shift = np.float32(longer - shorter) / np.float32(s - 1)
+        overlap = (number(shorter**2) - number(np.float32(shorter) * shift)) / number(shorter**2)
         distance = abs(overlap - number(0.4))
         if distance < least:
             best, least = position, distance
@@ -43,11 +47,19 @@ def regions_by_the_text(height, width, levels, number=np.float32):
 
 
 # At all these the overlaps of two numbers of regions are equally far from 0.4, but for rounding.
-@pytest.mark.parametrize("size", [(5, 9), (25, 45), (40, 72), (72, 40), (576, 320), (25, 61), (55, 15)])
-def test_the_number_of_regions_is_chosen_in_float32(size):
+@pytest.mark.parametrize("size", [(5, 9), (25, 45), (40, 72), (72, 40), (225, 405), (25, 61), (55, 15)])
+def test_the_number_of_regions_is_chosen_in_float32_on_small_images(size):
     expected = regions_by_the_text(*size, 5)
     assert rmac_regions(*size, 5).tolist() == expected
     assert expected != regions_by_the_text(*size, 5, number=np.float64)
+
+
+@pytest.mark.parametrize(("size", "count"), [((250, 450), 70), ((500, 900), 85), ((900, 500), 85)])
+def test_the_number_of_regions_is_chosen_in_float64_where_a_square_has_more_than_65535_pixels(size, count):
+    number = np.float32 if min(size) ** 2 <= 65535 else np.float64
+    expected = regions_by_the_text(*size, 5, number=number)
+    assert rmac_regions(*size, 5).tolist() == expected
+    assert len(expected) == count
 
 
 def test_near_a_tie_the_first_number_of_regions_is_chosen_where_float32_is_nearer():

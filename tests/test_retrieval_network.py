@@ -100,7 +100,7 @@ def test_rmac_is_the_mean_of_whitened_unit_regions():
 @torch.inference_mode()
 def test_attention_weighs_the_regions():
     class First(ContextAwareRegionalAttention):
-        def forward(self, region_means, context):
+        def forward(self, region_means, context, occupied):
             return torch.eye(region_means.shape[1])[:1]
 
     features = torch.rand(1, 4, 2, 2)

@@ -9,13 +9,15 @@ from torch import Tensor
 
 from models.backbones import BACKBONES
 from utils.file_names import ATTENTION_WEIGHTS, PCA_COMPONENTS, PCA_MEAN, weights_folder
+from utils.saved_settings import METHOD
 from utils.weight_files import read_array, read_state_dict
 from utils.weights import read_backbone_weights
 
 SETTINGS = ("backbone", "pooling", "whiten", "S", "L", "activation", "scales", "precision")
 
-METHOD = 1
-"""Rises when the same options and weights come to give other descriptors."""
+METHOD_VERSION = 2
+"""Rises when the same options and weights come to give other descriptors: 2 resizes exactly as OpenCV does,
+counts the regions of images at exact ties in float64 and gives regions without a cell no context."""
 
 CHARACTERS = 16
 """Of a digest."""
@@ -35,7 +37,7 @@ def descriptor_settings(options: Mapping[str, object], weights_dir: Path) -> dic
     Raises:
         UserError: a file of weights is missing or damaged.
     """
-    settings = {"method": METHOD} | {name: options[name] for name in SETTINGS}
+    settings = {METHOD: METHOD_VERSION} | {name: options[name] for name in SETTINGS}
     backbone = str(options["backbone"])
     folder = weights_folder(weights_dir, backbone)
     state, _ = read_backbone_weights(BACKBONES[backbone], weights_dir)
