@@ -41,6 +41,7 @@ from utils.file_names import (
 )
 from utils.image_loading import Picture
 from utils.landmark import FOLDER, SizedPictures, find_pictures, large_enough
+from utils.option_ranges import RANGES
 from utils.paths import user_path
 from utils.pca import StreamingPCA
 from utils.pca_state import PCAProgress, load_state, picture_digest, save_state
@@ -236,7 +237,6 @@ def check_vectors(pictures: SizedPictures, levels: int, components: int) -> None
 
 def command_line(words: Sequence[str] | None = None) -> None:
     """Reads the options, of this process if none are given, and runs main with them."""
-    at_least, least = arguments.at_least, arguments.LEAST
     parser = arguments.ArgumentParser(__doc__.splitlines()[0])
     arguments.add_backbone_options(parser, levels=arguments.PCA_LEVELS)
     arguments.add_picture_options(parser, longer_side=arguments.PCA_LONGER_SIDE)
@@ -244,22 +244,22 @@ def command_line(words: Sequence[str] | None = None) -> None:
     group = parser.add_argument_group("learning")
     group.add_argument(
         "--min-side",
-        type=at_least(least["min_side"]),
+        type=RANGES["min_side"],
         default=MIN_SIDE,
         help="pictures with a resized side of fewer pixels are left out",
     )
     group.add_argument(
         "--components",
-        type=at_least(least["components"]),
+        type=RANGES["components"],
         help="dimensions to keep; all if not given",
     )
     group.add_argument(
         "--samples",
-        type=at_least(least["samples"]),
+        type=RANGES["samples"],
         help="pictures to draw; all if not given",
     )
     group.add_argument(
-        "--save-every", type=arguments.not_negative, default=SAVE_EVERY, help="seconds between saved states"
+        "--save-every", type=RANGES["save_every"], default=SAVE_EVERY, help="seconds between saved states"
     )
     group.add_argument(
         "--output", type=arguments.path, default=WEIGHTS_DIR, help="weights folder to write to"

@@ -23,7 +23,14 @@ from models.backbones import BACKBONES, DEFAULT_BACKBONE
 from models.compared_poolings import ComparedPoolings
 from models.retrieval_network import Pooling
 from utils import arguments, comparison, evaluation_arguments, report
-from utils.approximate_search import SearchKind, build_index, check_search, report_recall, similarities_by
+from utils.approximate_search import (
+    SearchKind,
+    build_index,
+    check_search,
+    report_left_out,
+    report_recall,
+    similarities_by,
+)
 from utils.atomic_files import check_writable
 from utils.compute_ap import check_program
 from utils.database_augmentation import augment_database
@@ -194,6 +201,8 @@ def main(
         scores[compared] = {}
         steps = searches(own_queries, database, similarities_to, **ways)
         for way, similar in timed_steps(seconds, steps):
+            if way == PLAIN and search != "exact":
+                report_left_out(similar)
             if way == PLAIN and place == 0:
                 plain = similar
                 if output is not None:

@@ -39,6 +39,7 @@ from utils.file_names import DATASETS_DIR, MINI, WEIGHTS_DIR
 from utils.imagenet import FOLDER as IMAGENET
 from utils.imagenet_labels import write_validation_list
 from utils.mini_benchmark import prepare_mini
+from utils.option_ranges import RANGES
 from utils.oxford_paris import find_dataset
 from utils.paths import user_path
 from utils.revisited_labels import as_json, read_pickled_labels
@@ -74,6 +75,7 @@ def main(
     """
     check_names([name])
     distractors = None if distractors is None else user_path(distractors, "distractors")
+    arguments.check_options({"max_files": max_files, "max_bytes": max_bytes, "seed": seed})
     if distractors is not None and name not in WITH_DISTRACTORS:
         raise UserError(f"--distractors come to {', '.join(WITH_DISTRACTORS)}, not to {name}")
     if distractors is not None and not distractors.is_dir():
@@ -182,14 +184,16 @@ def command_line(words: Sequence[str] | None = None) -> None:
         default=[],
         help="hosts whose invalid certificates are accepted",
     )
-    at_least = arguments.at_least
     parser.add_argument(
-        "--max-files", type=at_least(1), default=Limits().files, help="an archive may hold so many"
+        "--max-files", type=RANGES["max_files"], default=Limits().files, help="an archive may hold so many"
     )
     parser.add_argument(
-        "--max-bytes", type=at_least(1), default=Limits().bytes, help="an archive may unpack to so many"
+        "--max-bytes",
+        type=RANGES["max_bytes"],
+        default=Limits().bytes,
+        help="an archive may unpack to so many",
     )
-    parser.add_argument("--seed", type=at_least(0), default=arguments.SEED, help="of the pictures of Mini")
+    parser.add_argument("--seed", type=RANGES["seed"], default=arguments.SEED, help="of the pictures of Mini")
     options = vars(parser.parse_intermixed_args(words))
     names = options.pop("names")
     # An option that takes several values also takes the names behind them.

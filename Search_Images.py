@@ -9,7 +9,6 @@ goes to standard error.
 
 import json
 import logging
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +29,7 @@ from utils.file_names import CATALOGUE, INDEX_LOCK, INDEX_STORE, OWN_WEIGHTS_DIR
 from utils.folder_lock import only_writer
 from utils.image_files import images_below, report_thumbnails
 from utils.image_loading import Box, Picture, check_box
+from utils.option_ranges import RANGES
 from utils.paths import user_path
 from utils.picture_index import PictureIndex, check_same_folder, read_catalogue, read_index, write_index
 from utils.prepared_network import prepare
@@ -87,7 +87,6 @@ def describe(
         for picture in pictures
     ]
     arguments.check_options(options)
-    evaluation_arguments.check_scales(scales)
     options["weights_dir"] = user_path(weights_dir, "weights_dir")
     network, how = prepare(options, descriptor_settings(options, options["weights_dir"]))
     return describe_pictures(network, BACKBONES[backbone], chosen, title="pictures", **how).rows[:]
@@ -123,7 +122,6 @@ def index(
     """
     options = dict(locals())
     arguments.check_options(options)
-    evaluation_arguments.check_scales(scales)
     folder, index = user_path(folder, "folder"), user_path(index, "index")
     options["weights_dir"] = weights_dir = user_path(weights_dir, "weights_dir")
     if not folder.is_dir():
@@ -193,6 +191,7 @@ def search(
     Raises:
         UserError: there is no index, it was made with other weights, or the picture cannot be decoded.
     """
+    arguments.check_options({"box": box, "top": top})
     weights_dir = user_path(weights_dir, "weights_dir")
     if html is not None:
         html = user_path(html, "html")
@@ -200,11 +199,7 @@ def search(
     query = Picture(user_path(picture, "picture"), box)
     opened = index if isinstance(index, PictureIndex) else read_index(user_path(index, "index"))
     if box is not None:
-        if not all(math.isfinite(side) for side in box):
-            raise UserError("a box has four finite sides, x1 y1 x2 y2")
         check_box(query, opened.settings["S"])
-    if top < 1:
-        raise UserError(f"top {top} is not a number of pictures to find, 1 or more")
     # Of what a pooling does not depend on an index knows nothing.
     options = {"activation": arguments.ACTIVATION, "L": arguments.LEVELS, **opened.settings}
     options["device"] = device
@@ -290,9 +285,13 @@ def command_line(words: Sequence[str] | None = None) -> None:
     querying = commands.add_parser("query", help=told, description=told)
     querying.add_argument("picture", type=arguments.path, help="an image file, of the index or not")
     querying.add_argument(
-        "--box", type=float, nargs=4, metavar=("x1", "y1", "x2", "y2"), help="part of it, in its pixels"
+        "--box",
+        type=RANGES["box"],
+        nargs=4,
+        metavar=("x1", "y1", "x2", "y2"),
+        help="part of it, in its pixels",
     )
-    querying.add_argument("--top", type=arguments.at_least(1), default=TOP, help="how many to find")
+    querying.add_argument("--top", type=RANGES["top"], default=TOP, help="how many to find")
     querying.add_argument("--json", type=arguments.path, help="file to write the matches to")
     querying.add_argument(
         "--html", type=arguments.path, help="page to write, with pictures and what attention saw"

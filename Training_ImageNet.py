@@ -32,6 +32,7 @@ from utils.distributed import Ranks, joined_ranks, launched_device, log_level
 from utils.errors import UserError, run_command
 from utils.file_names import DATASETS_DIR, TRAINING_STATE, WEIGHTS_DIR
 from utils.imagenet import FOLDER, read_training_images, read_validation_images
+from utils.option_ranges import RANGES
 from utils.paths import user_path
 from utils.stop_signals import stop_wish
 from utils.text import log_to_stderr, some_of
@@ -292,26 +293,36 @@ def judge(scores: torch.Tensor, classes: torch.Tensor) -> tuple[float, int]:
 
 def command_line(words: Sequence[str] | None = None) -> None:
     """Reads the options, of this process if none are given, and runs main with them."""
-    at_least, positive = arguments.at_least, arguments.positive
     parser = arguments.ArgumentParser(__doc__.splitlines()[0])
     arguments.add_backbone_options(parser)
     arguments.add_attention_options(parser)
     arguments.add_run_options(parser)
     group = parser.add_argument_group("training")
-    group.add_argument("--iterations", type=at_least(1), default=ITERATIONS, help="steps of one mini-batch")
-    group.add_argument("--batch-size", type=at_least(1), default=BATCH_SIZE, help="images of a mini-batch")
-    group.add_argument("--accumulate", type=at_least(1), default=ACCUMULATE, help="mini-batches of an update")
-    group.add_argument("--lr", type=positive, default=LEARNING_RATE, help="learning rate")
-    group.add_argument("--momentum", type=arguments.not_negative, default=MOMENTUM, help="of SGD")
-    group.add_argument("--weight-decay", type=arguments.not_negative, default=WEIGHT_DECAY, help="of SGD")
     group.add_argument(
-        "--checkpoint-every", type=at_least(1), default=CHECKPOINT_EVERY, help="steps between reports"
+        "--iterations", type=RANGES["iterations"], default=ITERATIONS, help="steps of one mini-batch"
     )
-    group.add_argument("--val-images", type=at_least(1), default=VAL_IMAGES, help="drawn once")
-    group.add_argument("--crop", type=at_least(1), default=CROP, help="side of the square input, in pixels")
+    group.add_argument(
+        "--batch-size", type=RANGES["batch_size"], default=BATCH_SIZE, help="images of a mini-batch"
+    )
+    group.add_argument(
+        "--accumulate", type=RANGES["accumulate"], default=ACCUMULATE, help="mini-batches of an update"
+    )
+    group.add_argument("--lr", type=RANGES["lr"], default=LEARNING_RATE, help="learning rate")
+    group.add_argument("--momentum", type=RANGES["momentum"], default=MOMENTUM, help="of SGD")
+    group.add_argument("--weight-decay", type=RANGES["weight_decay"], default=WEIGHT_DECAY, help="of SGD")
+    group.add_argument(
+        "--checkpoint-every",
+        type=RANGES["checkpoint_every"],
+        default=CHECKPOINT_EVERY,
+        help="steps between reports",
+    )
+    group.add_argument("--val-images", type=RANGES["val_images"], default=VAL_IMAGES, help="drawn once")
+    group.add_argument(
+        "--crop", type=RANGES["crop"], default=CROP, help="side of the square input, in pixels"
+    )
     group.add_argument(
         "--resize",
-        type=at_least(1),
+        type=RANGES["resize"],
         nargs=2,
         default=RESIZE,
         help="range of the shorter side before the crop",

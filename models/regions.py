@@ -12,6 +12,10 @@ import numpy as np
 OVERLAP = 0.4
 """Overlap of neighbouring regions along the longer side that the number of extra regions aims at."""
 
+MOST_LEVELS = 30
+"""Largest number of levels. At level 30 a square image of 1024 pixels has regions of 66 pixels, two cells of
+a map of stride 32: finer levels would repeat the same cells, and the regions grow with the cube of L."""
+
 LARGEST_STEP = 7
 """At most this many regions are considered along the longer side at level 1."""
 
@@ -28,22 +32,33 @@ class RegionLevel:
     ys: tuple[int, ...]
 
 
+def check_levels(levels: int) -> None:
+    """Check a number of R-MAC levels.
+
+    Raises:
+        ValueError: it is not from 1 to MOST_LEVELS.
+    """
+    if not 1 <= levels <= MOST_LEVELS:
+        raise ValueError(f"the number of R-MAC levels must be from 1 to {MOST_LEVELS}")
+
+
 def rmac_levels(height: int, width: int, levels: int) -> list[RegionLevel]:
     """Lays out the R-MAC grid of an image, level by level.
 
     Args:
         height: image height H in pixels, at least 1.
         width: image width W in pixels, at least 1.
-        levels: number of levels L, at least 1; level l has l × l regions on a square image.
+        levels: number of levels L, 1 to MOST_LEVELS; level l has l × l regions on a square image.
 
     Returns:
         L levels, the coarsest first.
 
     Raises:
-        ValueError: a side or the number of levels is less than 1.
+        ValueError: a side is less than 1, or the number of levels is not from 1 to MOST_LEVELS.
     """
-    if min(height, width) < 1 or levels < 1:
-        raise ValueError(f"no regions for a {height} x {width} image and {levels} levels: each must be >= 1")
+    if min(height, width) < 1:
+        raise ValueError(f"no regions for a {height} x {width} image: each side must be >= 1")
+    check_levels(levels)
     shorter = min(height, width)
     extra = _extra_regions(shorter, max(height, width))
     extra_x = extra if width > height else 0
@@ -63,13 +78,13 @@ def rmac_regions(height: int, width: int, levels: int) -> np.ndarray:
     Args:
         height: image height H in pixels, at least 1.
         width: image width W in pixels, at least 1.
-        levels: number of levels L, at least 1.
+        levels: number of levels L, 1 to MOST_LEVELS.
 
     Returns:
         int64 array (R, 4) of x, y, w, h: levels in rising order, in each the rows outermost.
 
     Raises:
-        ValueError: a side or the number of levels is less than 1.
+        ValueError: a side is less than 1, or the number of levels is not from 1 to MOST_LEVELS.
     """
     boxes = [
         (x, y, level.side, level.side)

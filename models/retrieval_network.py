@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from models.attention import ContextAwareRegionalAttention
 from models.region_pooling import CellGrid, cell_grid, has_cells, region_max, region_mean
+from models.regions import check_levels
 from models.whitening import Whitening
 
 Pooling = Literal["ra", "rmac", "mac"]
@@ -41,7 +42,7 @@ class RetrievalNetwork(nn.Module):
         scales: factors that an image is resized by; its descriptors at all of them are averaged.
 
     Raises:
-        ValueError: `ra` without a head.
+        ValueError: `ra` without a head, or a number of levels that is not from 1 to 30.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class RetrievalNetwork(nn.Module):
         super().__init__()
         if pooling == "ra" and attention is None:
             raise ValueError("pooling 'ra' needs an attention head")
+        check_levels(levels)
         self.backbone = backbone
         self.stride = stride
         self.pooling = pooling

@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 
 from utils import descriptor_rows
-from utils.approximate_search import build_index, check_search, recall, report_recall, similarities_by
+from utils.approximate_search import (
+    build_index,
+    check_search,
+    recall,
+    report_left_out,
+    report_recall,
+    similarities_by,
+)
 from utils.descriptor_rows import StoredRows
 from utils.errors import UserError
 
@@ -128,3 +135,23 @@ def test_without_faiss_the_error_says_what_to_install(monkeypatch):
     ):
         with pytest.raises(UserError, match="FAISS is not installed: pip install faiss-cpu"):
             refuse()
+
+
+def test_every_image_of_a_large_database_is_ranked_as_by_exact_search(caplog):
+    pytest.importorskip("faiss")
+    rows, queries = directions(5063), directions(3, seed=2)
+    similar = similarities_by(build_index("faiss-flat", rows), queries, 5063)
+    expected = queries.astype(np.float64) @ rows.T
+    np.testing.assert_allclose(similar, expected, atol=1e-6)
+    # Ranks agree wherever the similarities differ by more than float32 tells apart.
+    for row, exact in zip(similar, expected, strict=True):
+        assert (np.diff(exact[np.argsort(-row, kind="stable")]) < 1e-6).all()
+    report_left_out(similar)
+    assert caplog.text == ""
+
+
+def test_a_note_says_how_many_images_an_index_leaves_out(caplog):
+    similar = np.zeros((2, 10), np.float32)
+    similar[0, :4] = similar[1, 3:5] = -np.inf
+    report_left_out(similar)
+    assert "note: of 10 images the index left out 3 per query" in caplog.text

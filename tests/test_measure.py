@@ -231,7 +231,7 @@ def test_a_query_on_an_undecodable_image_is_named_even_if_those_are_skipped(meas
 
 
 def test_bad_options_are_told(measure, tmp_path):
-    assert "--S: '0' is not a whole number from 1 up" in error_line(measure("--S", "0"))
+    assert "--S: '0' is not a whole number from 1 to 32768" in error_line(measure("--S", "0"))
     assert "unrecognized arguments: --pool" in error_line(measure("--pool", "rmac"))
     assert "invalid choice: 'gem'" in error_line(measure("--pooling", "gem"))
     assert "device 'gpu' cannot be used" in error_line(measure("--device", "gpu"))
@@ -290,12 +290,43 @@ def test_what_was_described_is_kept_when_a_program_cannot_score(measure, tmp_pat
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["descriptors.npz", "rankings"]
 
 
-def test_a_program_cannot_score_names_with_spaces(measure, dataset, tmp_path):
-    (dataset / "jpg" / "d.png").rename(dataset / "jpg" / "d e.png")
+STAND_IN = """#!{python}
+# Reads lists as VGG's program does: by getline, each line as it is, up to its line feed.
+import sys
+
+def read(path):
+    lines = open(path, "rb").read().split(b"\\n")
+    return lines if lines[-1] else lines[:-1]
+
+good, ok, junk = (set(read(sys.argv[1] + "_" + label + ".txt")) for label in ("good", "ok", "junk"))
+positives = good | ok
+area, old_recall, old_precision, found, place = 0.0, 0.0, 1.0, 0, 0
+for name in read(sys.argv[2]):
+    if name in junk:
+        continue
+    found += name in positives
+    recall, precision = found / len(positives), found / (place + 1)
+    area += (recall - old_recall) * (old_precision + precision) / 2
+    old_recall, old_precision, place = recall, precision, place + 1
+print("%.6g" % area)
+"""
+
+
+@pytest.mark.parametrize(("end", "blank"), [("\n", ""), ("\r\n", ""), (" \t\n", "\n  \n"), ("\r\n", "\r\n")])
+def test_a_program_scores_as_the_native_scorer_whatever_ends_the_labels_lines(
+    measure, dataset, tmp_path, end, blank
+):
+    (dataset / "jpg" / "b.png").rename(dataset / "jpg" / "b  of two.png")
+    for label, name in (("good", "b  of two"), ("ok", "c"), ("junk", "d")):
+        path = dataset / "lab" / f"q_1_{label}.txt"
+        path.write_bytes(f"{blank}{name}{end}{blank}".encode())
     program = tmp_path / "compute_ap"
-    program.write_text("#!/bin/sh\necho 1\n")
+    program.write_text(STAND_IN.format(python=sys.executable))
     program.chmod(0o755)
-    assert "names with spaces" in error_line(measure("--eval-binary", program))
+    status, out, err = measure("--eval-binary", program)
+    assert status == 0, err
+    assert out == measure()[1]
+    assert "q_1: 0.00" not in out
 
 
 def test_main_checks_its_arguments_as_the_command_line_does(dataset):
@@ -485,4 +516,4 @@ def test_scales_are_an_option(measure, tmp_path):
     assert status == 0, err
     one, three = (np.load(tmp_path / name / "descriptors.npz")["descriptors"] for name in ("one", "three"))
     assert 0.3 < (one * three).sum(axis=1).min() < 0.999
-    assert "'0' is not a number greater than 0" in error_line(measure("--scales", "1,0"))
+    assert "'0' is not a number greater than 0, 16 at most" in error_line(measure("--scales", "1,0"))

@@ -84,7 +84,7 @@ def test_every_region_lies_in_the_image(size):
     assert w.max() == min(size)
 
 
-@pytest.mark.parametrize("arguments", [(0, 5, 1), (5, 0, 1), (5, 5, 0)])
+@pytest.mark.parametrize("arguments", [(0, 5, 1), (5, 0, 1)])
 def test_nothing_has_no_regions(arguments):
     with pytest.raises(ValueError, match=">= 1"):
         rmac_regions(*arguments)

@@ -32,9 +32,6 @@ CENTROIDS = 256
 TRAINED_ON = 40
 """Vectors a list, and a centroid of a byte, that the quantisers are learned from; FAISS wants 39."""
 
-RETRIEVED = 1000
-"""Images that a query of an evaluation is given; the others rank behind them in the database's order."""
-
 RECALL_AT = (10, 100)
 
 
@@ -91,24 +88,41 @@ def similarities_by(
     index: Any,  # noqa: ANN401
     queries: np.ndarray,
     count: int,
-    retrieved: int = RETRIEVED,
+    retrieved: int | None = None,
 ) -> np.ndarray:
-    """What an index finds, in the form of similarities to the whole database.
+    """Return the similarities that an index finds, as those to all images of the database.
 
     Args:
-        index: of `build_index`.
+        index: an index of `build_index`.
         queries: (Q, D).
         count: N, the database's size.
-        retrieved: images that each query is given, at most.
+        retrieved: largest number of images per query; all that the index finds if None.
 
     Returns:
-        (Q, N) float32, minus infinity for what was not found.
+        (Q, N) float32, minus infinity for the images that were not found.
     """
-    found, places = index.search(np.ascontiguousarray(queries, np.float32), min(retrieved, count))
+    wanted = count if retrieved is None else min(retrieved, count)
+    found, places = index.search(np.ascontiguousarray(queries, np.float32), wanted)
     similar = np.full((len(queries), count), -np.inf, np.float32)
     row, column = np.nonzero(places >= 0)  # -1 where the lists held fewer
     similar[row, places[row, column]] = found[row, column]
     return similar
+
+
+def report_left_out(similar: np.ndarray) -> None:
+    """Log which part of the database an index left out of the rankings, if any.
+
+    Args:
+        similar: (Q, N) of `similarities_by`.
+    """
+    left_out = np.isneginf(similar).sum(axis=1)
+    if left_out.any():
+        log.warning(
+            "note: of %d images the index left out %.0f per query (mean), which rank last in the database's "
+            "order: exact search may score otherwise",
+            similar.shape[1],
+            left_out.mean(),
+        )
 
 
 def recall(places: np.ndarray, exact_places: np.ndarray) -> float:

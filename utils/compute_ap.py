@@ -77,6 +77,29 @@ def check_program(binary: Path) -> None:
         raise UserError(f"{binary} is no program that may be run: compile compute_ap.cpp, or chmod +x it")
 
 
+def write_label_files(
+    folder: Path, query: str, good: Iterable[str], ok: Iterable[str], junk: Iterable[str]
+) -> Path:
+    """Write a query's labels as VGG's program reads them: one image name per line, and nothing else.
+
+    The program takes each line as it is, with carriage returns and blanks.
+
+    Args:
+        folder: folder to write to.
+        query: name of the query.
+        good: names of the images labelled good.
+        ok: names of those labelled ok.
+        junk: names of those labelled junk.
+
+    Returns:
+        The path that the files have in common, up to `_good.txt`, `_ok.txt` and `_junk.txt`.
+    """
+    for label, names in (("good", good), ("ok", ok), ("junk", junk)):
+        text = "".join(f"{name}\n" for name in sorted(names))
+        (folder / f"{query}_{label}.txt").write_bytes(text.encode())
+    return folder / query
+
+
 def compute_ap_by_binary(binary: Path, query: Path, ranking_file: Path) -> float:
     """Average precision as a compiled `compute_ap` prints it.
 

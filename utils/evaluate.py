@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from utils import report
-from utils.compute_ap import compute_ap_by_binary
+from utils.compute_ap import compute_ap_by_binary, write_label_files
 from utils.descriptor_rows import Rows
 from utils.diffusion import diffuse, neighbour_graph, similarities_after
-from utils.errors import UserError
-from utils.file_names import LABELS_FOLDER, RANKINGS_FOLDER
+from utils.file_names import RANKINGS_FOLDER
 from utils.oxford_paris import RetrievalDataset
 from utils.query_expansion import expand_queries
 from utils.ranking import first_places, rank
@@ -76,21 +75,20 @@ def score(
     """Scores rankings by falling similarity, here or by a compiled copy of VGG's program.
 
     Raises:
-        UserError: the program cannot be run, or cannot read the images' names.
+        UserError: the program cannot be run, or fails.
     """
     if data.protocols:
         return score_protocols(data.protocols, names, similar)
     if eval_binary is None:
         return score_queries(data.queries, names, similar)
-    if spaced := [name for name in names if len(name.split()) > 1]:
-        raise UserError(f"VGG's program cannot read image names with spaces, such as {spaced[0]!r}")
-    with tempfile.TemporaryDirectory() as folder:
-        report.write_rankings(Path(folder), named_rankings(data, names, similar))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        report.write_rankings(folder, named_rankings(data, names, similar))
         return {
             query.name: compute_ap_by_binary(
                 eval_binary,
-                data.folder / LABELS_FOLDER / query.name,
-                report.ranking_file(Path(folder) / RANKINGS_FOLDER, query.name),
+                write_label_files(folder, query.name, query.good, query.ok, query.junk),
+                report.ranking_file(folder / RANKINGS_FOLDER, query.name),
             )
             for query in data.queries
         }

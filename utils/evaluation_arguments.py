@@ -1,15 +1,16 @@
 """The evaluation's own command-line options: how to describe, to keep and to search; with their defaults."""
 
 import argparse
-import math
 from collections.abc import Mapping, Sequence
 
 from models.retrieval_network import Pooling
 from utils import diffusion
 from utils.approximate_search import SearchKind
-from utils.arguments import CHOICES, LEAST, at_least, check_options, not_negative, path, positive
+from utils.arguments import CHOICES, check_options, path
 from utils.descriptor_store import StorePrecision
 from utils.errors import UserError
+from utils.option_ranges import RANGES
+from utils.text import brief
 
 POOLING: Pooling = "ra"
 SCALES = (1.0,)
@@ -33,22 +34,11 @@ def check_evaluation_options(options: Mapping[str, object]) -> None:
     """
     check_options(options)
     alpha, share_passed_on = options["alpha"], options["diffusion_alpha"]
-    compare, poolings = options["compare"], CHOICES["pooling"]
-    check_scales(options["scales"])
-    checks = {
-        "alpha": (_is_number(alpha) and alpha >= 0, "a number from 0 up"),
-        "diffusion_alpha": (
-            _is_number(share_passed_on) and 0 <= share_passed_on < 1,
-            "a number from 0 to less than 1",
-        ),
-        "compare": (
-            _is_list(compare) and (len(compare) == 0 or _are_different_poolings(compare)),
-            f"a list of two or more of {', '.join(poolings)}",
-        ),
-    }
-    for name, (fits, told) in checks.items():
-        if not fits:
-            raise UserError(f"{name} {options[name]!r} is not {told}")
+    compare = options["compare"]
+    if not (_is_list(compare) and (len(compare) == 0 or _are_different_poolings(compare))):
+        raise UserError(
+            f"compare {brief(compare)} is not a list of two or more of {', '.join(CHOICES['pooling'])}"
+        )
     if alpha != ALPHA and not options["qe"]:
         raise UserError(
             f"alpha {alpha} weighs the images of a query's expansion, and qe 0 is none: leave one out"
@@ -64,35 +54,19 @@ def check_evaluation_options(options: Mapping[str, object]) -> None:
         )
 
 
-def check_scales(scales: object) -> None:
-    """Checks the factors at which each image is described.
-
-    Raises:
-        UserError: they are no list of numbers greater than 0.
-    """
-    if not (_is_list(scales) and scales and all(_is_number(scale) and scale > 0 for scale in scales)):
-        raise UserError(f"scales {scales!r} is not a list of numbers greater than 0")
-
-
-def share(text: str) -> float:
-    """An argument type: a number from 0 to less than 1."""
-    number = not_negative(text)
-    if number >= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to less than 1")
-    return number
-
-
 def pooling_list(text: str) -> tuple[str, ...]:
     """An argument type: at least two different poolings, with commas between."""
     poolings = tuple(text.split(","))
     if not _are_different_poolings(poolings):
-        raise argparse.ArgumentTypeError(f"{text!r} is not two or more of {','.join(CHOICES['pooling'])}")
+        raise argparse.ArgumentTypeError(
+            f"{brief(text)} is not two or more of {','.join(CHOICES['pooling'])}"
+        )
     return poolings
 
 
 def scale_list(text: str) -> tuple[float, ...]:
     """An argument type: numbers greater than 0, with commas between."""
-    return tuple(positive(part) for part in text.split(","))
+    return tuple(RANGES["scales"](part) for part in text.split(","))
 
 
 def add_descriptor_options(parser: argparse.ArgumentParser) -> None:
@@ -149,38 +123,34 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--qe",
-        type=at_least(LEAST["qe"]),
+        type=RANGES["qe"],
         default=EXPANSION,
         help="images averaged with the query for its expansion; 0 for none",
     )
     group.add_argument(
         "--alpha",
-        type=not_negative,
+        type=RANGES["alpha"],
         default=ALPHA,
         help="these images count by their similarity to this power; 0 for all alike",
     )
     group.add_argument(
         "--dba",
-        type=at_least(LEAST["dba"]),
+        type=RANGES["dba"],
         default=AUGMENTATION,
         help="nearest neighbours that each image of the database is averaged with; 0 for none",
     )
     group.add_argument(
         "--diffusion",
-        type=at_least(LEAST["diffusion"]),
+        type=RANGES["diffusion"],
         default=DIFFUSION,
         help="neighbours of an image in the graph that similarities spread over at last; 0 for no diffusion",
     )
     group.add_argument(
         "--diffusion-alpha",
-        type=share,
+        type=RANGES["diffusion_alpha"],
         default=DIFFUSION_ALPHA,
         help="share that goes on from image to image; less for small databases",
     )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _is_list(value: object) -> bool:

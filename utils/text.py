@@ -16,6 +16,10 @@ DIRECTION_MARKS = frozenset("\u200e\u200f\u061c")
 """Invisible characters that move their neighbours."""
 
 
+LONGEST_VALUE = 80
+"""Characters of a value that a message repeats in full."""
+
+
 def shown(text: str) -> str:
     """Return text as one line to read, with backslash escapes for the characters that would mislead.
 
@@ -32,6 +36,15 @@ def some_of(names: Collection[str]) -> str:
     """Return the first three names in sorted order, for a note."""
     first = sorted(names)[:3]
     return ", ".join(first) + (", ..." if len(names) > len(first) else "")
+
+
+def brief(value: object) -> str:
+    """Return the repr of a value for a message, with its middle left out if it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes out no integer of more than 4,300 digits
+        return "an integer of thousands of digits"
+    return text if len(text) <= LONGEST_VALUE else f"{text[:30]}...{text[-10:]}"
 
 
 def digest_of_names(names: Iterable[str]) -> str:

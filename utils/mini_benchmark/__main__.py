@@ -10,6 +10,7 @@ from utils import arguments
 from utils.errors import UserError, run_command
 from utils.file_names import MINI_SETTINGS
 from utils.mini_benchmark import MiniSettings, draw_benchmark
+from utils.option_ranges import RANGES
 
 
 def command_line() -> None:
@@ -23,9 +24,7 @@ def command_line() -> None:
     parser.add_argument(
         "--distractors", type=arguments.at_least(0), default=default.distractors, help="other pictures"
     )
-    parser.add_argument(
-        "--seed", type=arguments.at_least(0), default=default.seed, help="of all that is drawn"
-    )
+    parser.add_argument("--seed", type=RANGES["seed"], default=default.seed, help="of all that is drawn")
     parser.add_argument("--workers", type=arguments.at_least(1), help="processes; one a core if not given")
     options = parser.parse_args()
     if options.folder.exists() and not (options.folder / MINI_SETTINGS).is_file():
