@@ -6,6 +6,7 @@ import torch
 
 from utils import exact_search as module
 from utils.descriptor_rows import StoredRows
+from utils.errors import UserError
 from utils.exact_search import exact_search
 
 
@@ -118,3 +119,24 @@ def test_images_opposite_to_the_query_are_found_when_there_are_no_others():
     )
     assert places.tolist() == [[1, 0]]
     assert similar.tolist() == [[0.0, -1.0]]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_value_that_is_not_finite_is_named_by_its_row(monkeypatch, value, stored):
+    monkeypatch.setattr("utils.descriptor_rows.BLOCK", 16)
+    rng = np.random.default_rng(0)
+    database, queries = unit(rng.standard_normal((50, 8))), unit(rng.standard_normal((4, 8)))
+    damaged, asked = database.copy(), queries.copy()
+    damaged[37, 2] = asked[2, 5] = value
+    rows = StoredRows([damaged[::-1].copy()], np.arange(50)[::-1].copy()) if stored else damaged
+    with pytest.raises(UserError, match="row 37 has a nan or an infinity"):
+        exact_search(queries, rows, 3)
+    with pytest.raises(UserError, match="query 2 has a nan or an infinity"):
+        exact_search(asked, database, 3)
+
+
+@pytest.mark.parametrize("database", [np.empty((0, 8), np.float32), StoredRows([], np.empty(0, np.int64))])
+def test_an_empty_database_has_no_neighbours(database):
+    places, similar = exact_search(unit(np.ones((3, 8))), database, 5)
+    assert places.shape == similar.shape == (3, 0)

@@ -366,6 +366,16 @@ def test_what_has_no_width_is_refused(shape):
             add(np.ones(shape))
 
 
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
+def test_complex_vectors_are_refused_and_not_added(dtype):
+    pca = StreamingPCA().fit(vectors(100))
+    before = pca.state_dict()
+    for add in (pca.partial_fit, pca.fit, pca.transform):
+        with pytest.raises(ValueError, match="real, not complex"):
+            add(vectors(5).astype(dtype))
+    assert_equal_states(pca.state_dict(), before)
+
+
 def test_estimators_of_other_widths_do_not_merge():
     pca = StreamingPCA().fit(vectors(100))
     before = pca.state_dict()

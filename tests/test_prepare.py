@@ -417,11 +417,11 @@ def test_weights_are_unpacked_and_reported(prepare, tmp_path):
     files = weights_files(tmp_path / "made")
     (tmp_path / "w.tar").write_bytes(archive({f"weights/{name}": files[name] for name in files}, "w"))
     (tmp_path / "weights").mkdir()
-    np.save(tmp_path / "weights" / "pca_mean.npy", np.ones(2048, np.float32))  # the user's own stays
+    np.save(tmp_path / "weights" / "pca_mean.npy", -np.ones(2048, np.float32))  # the user's own stays
     status, out, err = prepare("weights", "--archive", tmp_path / "w.tar")
     assert status == 0, err
     assert sorted(tree(tmp_path / "weights")) == sorted(files)
-    assert np.load(tmp_path / "weights" / "pca_mean.npy")[0] == 1
+    assert np.load(tmp_path / "weights" / "pca_mean.npy")[0] == -1
     assert "(3, 2048); sha256 " in out
     found = subprocess.run(
         ["sha256sum", tmp_path / "weights" / "pca_components.npy"], capture_output=True, text=True

@@ -17,10 +17,11 @@ from PIL import Image
 import Search_Images
 from models.attention import ContextAwareRegionalAttention
 from utils import descriptor_store, size_batches
+from utils.descriptor_rows import StoredRows
 from utils.errors import UserError, run_command
 from utils.folder_lock import only_writer
 from utils.image_loading import Picture
-from utils.picture_index import read_index
+from utils.picture_index import PictureIndex, read_index
 from utils.prepared_network import loaded_network
 
 ROOT = Path(__file__).parents[1]
@@ -386,6 +387,34 @@ def test_a_picture_comes_first_however_many_equals_sort_before_it(command, pictu
         found = [Path(line.split("\t")[2]).name for line in out.splitlines()]
         assert found[0] == "c.png"
         assert len(set(found)) == len(found)
+
+
+def index_of(rows):
+    names = [f"{place}.png" for place in range(len(rows))]
+    stored = StoredRows([rows], np.arange(len(rows)))
+    return PictureIndex(Path("pictures"), names, names, stored, {})
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize("scale", [1, np.float32(1 - 2**-23)])
+def test_an_image_of_the_index_finds_itself_before_equals_that_differ_by_rounding(count, scale):
+    row = np.float32([0.6, 0.8])
+    index = index_of(np.stack([row[::-1], row, row * scale, row]))
+    nearest = index.nearest(row * scale, count, itself=2)
+    assert len(nearest) == count
+    assert nearest[0][0] == 2
+    assert [similarity for _, similarity in nearest] == sorted((pair[1] for pair in nearest), reverse=True)
+    assert {place for place, _ in nearest} <= {0, 1, 2, 3}
+    if count == 4:
+        assert sorted(place for place, _ in nearest) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("itself", [None, 1])
+def test_similarities_of_float16_descriptors_are_1_at_most(itself):
+    row = np.full(9, 1 / 3).astype(np.float16) * np.float16(1.001)
+    assert float(row.astype(np.float64) @ row) > 1
+    index = index_of(np.stack([row, row]))
+    assert [pair[1] for pair in index.nearest(row.astype(np.float32), 2, itself)] == [1, 1]
 
 
 def test_weights_that_change_while_a_program_runs_are_read_anew(pictures, head_folder):

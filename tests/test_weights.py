@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import authors_head_file, needs_authors_head
+from sklearn.decomposition import PCA
 from torch import nn
 from torchvision.models import ResNet101_Weights
 
@@ -160,7 +161,7 @@ def test_attention_of_another_width_is_an_error(tmp_path):
 
 def test_whitening_is_components_times_vector_plus_negative_mean(tmp_path):
     rng = np.random.default_rng(0)
-    components, mean, vectors = rng.normal(size=(2, 3)), rng.normal(size=3), rng.normal(size=(4, 3))
+    components, mean, vectors = rng.normal(size=(2, 3)), -rng.random(3), rng.normal(size=(4, 3))
     save_pca(tmp_path, components, mean)
     whitened = load_whitening(tmp_path, 3)(torch.from_numpy(vectors).float())
     np.testing.assert_allclose(whitened, [components @ (vector + mean) for vector in vectors], rtol=1e-5)
@@ -180,6 +181,18 @@ def test_a_pca_that_does_not_fit_is_an_error(tmp_path, components, mean, said):
     save_pca(tmp_path, components, mean)
     with pytest.raises(UserError, match=said):
         load_whitening(tmp_path, 3)
+
+
+@pytest.mark.parametrize(("sign", "refused"), [(1, True), (-1, False), (0, False)])
+def test_a_positive_mean_is_refused_with_what_to_do(tmp_path, sign, refused):
+    # As scikit-learn learns it from region maxima, none of which is negative.
+    learned = PCA(2).fit(np.random.default_rng(0).random((20, 3)))
+    save_pca(tmp_path, learned.components_, sign * learned.mean_)
+    if refused:
+        with pytest.raises(UserError, match=r"pca_mean\.npy holds the mean, .* save -mean_"):
+            load_whitening(tmp_path, 3)
+    else:
+        np.testing.assert_allclose(load_whitening(tmp_path, 3).negative_mean, sign * learned.mean_, rtol=1e-6)
 
 
 def test_a_truncated_pca_is_named(tmp_path):

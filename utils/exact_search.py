@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from utils.descriptor_rows import Rows, row_blocks
+from utils.errors import UserError
 
 CACHED = 512
 """Rows that a CPU converts and multiplies at a time: 4 MB of 2048 dimensions stay in its caches."""
@@ -35,7 +36,11 @@ def exact_search(
 
     Returns:
         Places, (Q, min(count, N)) int64, and similarities, likewise float32.
+
+    Raises:
+        UserError: a query or a row of the database has a nan or an infinity.
     """
+    _check_finite(torch.from_numpy(queries.astype(np.float32)), "query")
     count = min(count, len(database))
     if count == 0 or len(queries) == 0:
         return np.empty((len(queries), count), np.int64), np.empty((len(queries), count), np.float32)
@@ -44,6 +49,7 @@ def exact_search(
     margin = np.float32(rounding(queries.shape[1]))
     pool = _Pool(len(queries), count, margin)
     for block_places, similar in _block_similarities(left, database):
+        _check_finite(similar.T, "row", block_places)
         if np.isinf(pool.bound).any() and len(block_places) >= count:
             # not yet so many found as wanted: the block's own say what is certainly not among the first
             least = similar.topk(count).values[:, -1].cpu().numpy()
@@ -70,6 +76,15 @@ def rounding(width: int) -> float:
     and half as much again, for vectors that float16 made longer than 1 and queries rounded to float32.
     """
     return 1.5 * (width + 8) / 2**24
+
+
+def _check_finite(rows: Tensor, name: str, numbers: np.ndarray | None = None) -> None:
+    """Raise a UserError that names the first of some rows, (n, m), with a value that is not finite."""
+    finite = torch.isfinite(rows)
+    if not finite.all():
+        first = int(finite.all(dim=1).logical_not().nonzero()[0])
+        number = first if numbers is None else numbers[first]
+        raise UserError(f"{name} {number} has a nan or an infinity, and so no similarity to the others")
 
 
 class _Pool:

@@ -27,7 +27,10 @@ class _Solution(NamedTuple):
 
 
 class StreamingPCA:
-    """Principal components of vectors that come a few at a time, under scikit-learn's names.
+    """Principal components of vectors that come a few at a time.
+
+    Results have the names that they have in scikit-learn, but this is none of its estimators: it can be
+    neither cloned nor put in a pipeline.
 
     Reading changes nothing, to the bit: what is learned does not depend on when it was looked at or saved.
     The components are computed when first asked for after new vectors; with fewer than 2 that is a UserError.
@@ -256,6 +259,8 @@ class StreamingPCA:
 
 def _checked(X: ArrayLike) -> np.ndarray:
     vectors = np.asarray(X)
+    if vectors.dtype.kind == "c":
+        raise ValueError("vectors must be real, not complex")
     if vectors.dtype.kind != "f":
         vectors = vectors.astype(np.float64)
     if vectors.ndim != 2 or not vectors.shape[1]:

@@ -76,19 +76,20 @@ class PictureIndex:
         Args:
             descriptor: (D,).
             count: how many; all where there are fewer.
-            itself: place of the picture that is searched for: it comes before others that are its equals.
+            itself: place of the picture that is searched for: it always comes first.
 
         Returns:
-            By falling similarity, ties in the order of the names.
+            By falling similarity, at most 1, ties in the order of the names.
         """
         places, similar = exact_search(descriptor[np.newaxis], self.rows, count)
-        found = list(zip(places[0].tolist(), similar[0].tolist(), strict=True))
-        if itself is not None and itself not in places:
-            # among so many equals that it is not of the first, it takes the last one's place
-            own = float(np.float32(self.rows[np.array([itself])][0].astype(np.float64) @ descriptor))
-            if found and own >= found[-1][1]:
-                found[-1] = (itself, own)
-        return sorted(found, key=lambda pair: (-pair[1], pair[0] != itself))
+        # Rounding, above all to float16, can give more than the 1 that vectors of length 1 allow.
+        found = list(zip(places[0].tolist(), similar[0].clip(max=1).tolist(), strict=True))
+        if itself is None or not found:
+            return found
+        # Equal images of different batches differ by rounding, and one may be nearer to it than it is itself.
+        own = float(np.float32(self.rows[np.array([itself])][0].astype(np.float64) @ descriptor))
+        first = (itself, max(min(own, 1.0), found[0][1]))
+        return [first, *(pair for pair in found if pair[0] != itself)][: len(found)]
 
 
 def read_index(folder: Path) -> PictureIndex:

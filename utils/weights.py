@@ -4,6 +4,7 @@ import importlib.resources
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum
@@ -224,4 +225,9 @@ def load_whitening(folder: Path, channels: int) -> Whitening:
                 raise UserError(f"{folder / name} has shape {found}; this backbone needs {wanted}")
         if not components.any(axis=1).all():
             raise UserError(f"{folder / PCA_COMPONENTS} is damaged: a component is all zeros")
+        if mean.sum(dtype=np.float64) > 0:  # the maxima of what comes from a ReLU are never negative
+            raise UserError(
+                f"{folder / PCA_MEAN} holds the mean, as scikit-learn's mean_, where minus the mean belongs: "
+                "save -mean_ in its place"
+            )
     return Whitening(torch.from_numpy(components), torch.from_numpy(mean))
