@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks import __main__ as report
-from benchmarks import evaluation, scoring, search, timing
+from benchmarks import evaluation, resize, scoring, search, timing
 from utils import descriptor_store
 
 ROOT = Path(__file__).parents[1]
@@ -50,6 +51,19 @@ def test_the_report_has_every_stage_with_its_rate_and_memory_and_every_size(monk
     on_disk, to_open, to_search = map(float, rows["300"].split("|")[8:11])
     assert on_disk == pytest.approx(300 * 2048 * 2 / 2**20, abs=0.6)
     assert to_search >= to_open > 50
+
+
+def test_the_resize_is_compared_with_opencvs_for_each_size(monkeypatch, capsys):
+    pytest.importorskip("cv2")
+    monkeypatch.setattr(resize, "SIZES", ((40, 30), (80, 60)))
+    threads = torch.get_num_threads()
+    try:
+        resize.report(1)
+    finally:
+        torch.set_num_threads(threads)
+    rows = table_rows(capsys.readouterr().out)
+    assert {"40 x 30", "80 x 60"} <= set(rows)
+    assert all(float(cell) > 0 for cell in rows["40 x 30"].split("|")[2:5:2])
 
 
 def test_a_dry_run_of_the_gpus_checks_passes_and_measures_every_case():
