@@ -121,3 +121,26 @@ def test_a_missing_listing_is_told(folder):
     (folder / "val" / "val.txt").unlink()
     with pytest.raises(UserError, match=r"val\.txt is missing"):
         read_validation_images(folder, 1000, 10, 0)
+
+
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [
+        ("v0.JPEG 0\n".encode("utf-16"), 1),
+        (b"v0.JPEG 0\n\xe9.JPEG 1\n", 2),
+        (b"v0.JPEG 0\n\x00\x01\x02", 2),
+        (b"v0.JPEG 0\nv1.JPEG " + b"1" * 5000, 2),
+        (b"v0.JPEG 0\nv0.JPEG 1\n", 2),
+        ("v0.JPEG ٣\n".encode(), 1),
+    ],
+)
+def test_a_listing_in_another_form_is_refused_with_the_line(folder, data, line):
+    (folder / "val" / "val.txt").write_bytes(data)
+    with pytest.raises(UserError, match=rf"val\.txt, line {line}:"):
+        read_validation_images(folder, 1000, 10, 0)
+
+
+def test_a_byte_order_mark_before_a_listing_is_accepted(folder):
+    listing = folder / "val" / "val.txt"
+    listing.write_bytes(b"\xef\xbb\xbf" + listing.read_bytes())
+    assert read_validation_images(folder, 1000, 10, 0).classes.tolist() == [0, 1, 2, 3, 4]

@@ -243,3 +243,17 @@ def test_a_component_of_zeros_is_damage(tmp_path):
     save_pca(tmp_path, np.array([[1.0, 0, 0], [0, 0, 0]]), np.zeros(3))
     with pytest.raises(UserError, match=r"pca_components\.npy is damaged: a component is all zeros"):
         load_whitening(tmp_path, 3)
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda s: {"state_dict": s}, lambda s: {f"module.{n}": t for n, t in s.items()}]
+)
+def test_wrapped_state_dicts_are_unwrapped(tmp_path, wrap):
+    torch.save(wrap({"weight": torch.arange(3.0)}), tmp_path / "w.pth")
+    assert read_state_dict(tmp_path / "w.pth")["weight"].tolist() == [0, 1, 2]
+
+
+def test_tensors_on_meta_are_refused(tmp_path):
+    torch.save({"weight": torch.empty(3, device="meta")}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match="meta"):
+        read_state_dict(tmp_path / "w.pth")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from utils.checked_files import parse_index, read_text
 from utils.errors import UserError
 from utils.image_files import images_below, images_in, is_thumbnail
 
@@ -83,14 +84,18 @@ def read_validation_images(folder: Path, classes: int, count: int, seed: int) ->
         missing = listing if data.is_dir() else data
         raise UserError(f"no validation images: {missing} is missing (see datasets/README.md)")
     labels: dict[str, int] = {}
-    for number, line in enumerate(listing.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text(listing).split("\n"), start=1):
         if not line.strip():
             continue
         name, _, label = line.strip().rpartition(" ")
-        if not name or not label.isdecimal() or int(label) >= classes:
+        name = name.strip()
+        try:
+            index = parse_index(label, classes if name else 0)
+        except ValueError as error:
             expected = f"'<file name> <class index 0..{classes - 1}>'"
-            raise UserError(f"{listing}, line {number}: expected {expected}, found {line!r}")
-        labels[name.strip()] = int(label)
+            raise UserError(f"{listing}, line {number}: expected {expected}, found {line[:80]!r}") from error
+        if labels.setdefault(name, index) != index:
+            raise UserError(f"{listing}, line {number}: {name} has label {labels[name]} on an earlier line")
     present = {path.name for path in images_in(data).images}
     if absent := sorted(labels.keys() - present):
         raise UserError(f"{listing} names {len(absent)} files that are not in {data}, {absent[0]} the first")

@@ -25,9 +25,13 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # a damaged file can make the zip reader and the unpickler raise anything
         reason = error.strerror if isinstance(error, OSError) else "is it whole?"
         raise UserError(f"{path} cannot be read as a state dict of tensors ({reason})") from error
+    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
+        state = state["state_dict"]
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path} is no state dict: expected parameter names with a tensor each")
-    return dict(state)
+    if any(value.is_meta for value in state.values()):
+        raise UserError(f"{path} holds tensors without values (on the device meta): save the weights again")
+    return {str(name).removeprefix("module."): value for name, value in state.items()}
 
 
 def fill(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
