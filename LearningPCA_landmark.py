@@ -8,6 +8,9 @@ one JSON line on standard output, and everything else goes to standard error.
     torchrun --nproc-per-node 4 LearningPCA_landmark.py --resume
 """
 
+if __name__ == "__main__":  # before the imports that take seconds
+    import utils.program_start  # noqa: F401
+
 import json
 import logging
 import sys

@@ -8,6 +8,9 @@ expansion. The scores go to standard output, everything else to standard error.
     torchrun --nproc-per-node 4 Measure_OxfordParis.py --dataset Oxford105k --descriptors descriptors
 """
 
+if __name__ == "__main__":  # before the imports that take seconds
+    import utils.program_start  # noqa: F401
+
 import logging
 import sys
 import time

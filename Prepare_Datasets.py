@@ -10,6 +10,9 @@ and a run that was killed is finished by the next one.
     python Prepare_Datasets.py verify Oxford
 """
 
+if __name__ == "__main__":  # before the imports that take seconds
+    import utils.program_start  # noqa: F401
+
 import logging
 import shutil
 import subprocess

@@ -7,6 +7,9 @@ goes to standard error.
     python Search_Images.py query holiday.jpg --box 120 80 640 560 --html results.html
 """
 
+if __name__ == "__main__":  # before the imports that take seconds
+    import utils.program_start  # noqa: F401
+
 import json
 import logging
 import sys

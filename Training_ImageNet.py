@@ -8,6 +8,9 @@ to --output, reports to standard output, one JSON line each, and everything else
     torchrun --nproc-per-node 4 Training_ImageNet.py --resume
 """
 
+if __name__ == "__main__":  # before the imports that take seconds
+    import utils.program_start  # noqa: F401
+
 import json
 import logging
 import math
@@ -135,9 +138,7 @@ def main(
         optimizer = torch.optim.SGD(head.parameters(), lr, momentum, weight_decay=weight_decay)
 
         make_folder(output)
-        progress = load_state(output, head, optimizer, settings) if resume else Progress()
-        if not ranks.leads:
-            progress.clear_sums()  # the saved ones are those of all processes together
+        progress = load_state(output, head, optimizer, settings, ranks) if resume else Progress()
 
         # Batches of region features: of crops as they are drawn, or of fixed crops described once.
         crops = CropSettings(crop, *resize, interpolation)
@@ -174,8 +175,7 @@ def main(
                 if report_is_due:
                     report(model, source.validation(), progress, ranks, output)
                     progress.clear_sums()
-                if ranks.leads:
-                    save_state(output, head, optimizer, progress, settings)
+                save_state(output, head, optimizer, progress, settings, ranks)
                 if stop:
                     log.warning("stopped after step %d; --resume goes on from there", progress.step)
                     raise SystemExit(wish.exit_status())

@@ -1,10 +1,14 @@
+import errno
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from utils import bug_report
 from utils.errors import UserError, run_command
 
 
@@ -25,9 +29,66 @@ def test_success_is_0_and_an_interruption_130(capsys):
     assert run_command(interrupt) == 130
 
 
-def test_a_mistake_of_the_program_keeps_its_traceback():
-    with pytest.raises(ZeroDivisionError):
-        run_command(lambda: 1 / 0)
+def test_a_bug_keeps_its_traceback_and_asks_for_a_report(capsys):
+    assert run_command(lambda: 1 / 0) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[-2] == "ZeroDivisionError: division by zero"
+    assert lines[-1].startswith("this is a bug of the program")
+    for version in ("regional-attention-retrieval 0.1.0", platform.python_version(), torch.__version__[:4]):
+        assert version in lines[-1]
+    assert bug_report.ISSUE_TRACKER in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (MemoryError(), "memory"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nstack"), "--batch-size"),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp:75] . DefaultCPUAllocator: can't allocate memory"),
+            "--S",
+        ),
+        (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be"), "memory"),
+        (RuntimeError("DataLoader worker (pid 77) is killed by signal: Killed. "), "--workers"),
+        (RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"), "--batch-size"),
+        (RuntimeError("unable to allocate shared memory(shm) for file </torch_1>"), "--shm-size"),
+        (RuntimeError("can't start new thread"), "threads"),
+        (OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
+        (OSError(errno.ENOSPC, "No space left on device", "/x/y"), "/x/y"),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"), "invalid start byte"),
+        (ModuleNotFoundError("No module named 'faiss'", name="faiss"), "pip install"),
+    ],
+)
+def test_an_error_from_outside_is_one_line(capsys, error, told):
+    def fail():
+        raise error
+
+    assert run_command(fail) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert told in err
+
+
+@pytest.mark.parametrize("text", ["shapes do not match", "CUDA error: device-side assert triggered"])
+def test_other_runtime_errors_are_bugs(capsys, text):
+    def fail():
+        raise RuntimeError(text)
+
+    assert run_command(fail) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_an_interrupt_that_became_another_error_is_one(capsys):
+    def fail():
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            raise ImportError("half imported")  # noqa: B904
+
+    assert run_command(fail) == 130
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 def test_an_error_of_the_system_is_one_line_and_status_2(capsys):

@@ -70,7 +70,7 @@ def test_nothing_has_no_batches():
 def test_a_worker_that_dies_is_told(tmp_path, monkeypatch):
     draw_picture(tmp_path / "a.png")
     monkeypatch.setattr(size_batches_module, "load_pixels", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
-    with pytest.raises(UserError, match="--workers 0"):
+    with pytest.raises(UserError, match=r"memory.*--workers.*--batch-size"):
         list(size_batches([Picture(tmp_path / "a.png")], 64, 1, 1))
 
 

@@ -374,3 +374,37 @@ def test_a_full_disk_is_one_line_that_names_the_file(data, tmp_path):
     assert error.startswith(f"error: cannot write {tmp_path}/ContextAwareRegionalAttention_weights_1_")
     assert error.endswith(".pth: the disk is full")
     assert done.stdout.splitlines()[1:] == []  # the report alone: nothing was left on the disk
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_several_processes_go_on_between_two_updates(data, tmp_path, processes):
+    """A training that ends after step 14 of updates every four steps and goes on is one that did not end."""
+
+    def run(output, *options):
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        launch += ["--nproc-per-node", str(processes)]
+        done = subprocess.run(
+            [*launch, *command(data, output, "--accumulate", "4", "--checkpoint-every", "100", *options)],
+            capture_output=True,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        assert done.returncode == 0, done.stderr
+
+    run(tmp_path / "whole", "--iterations", "20")
+    run(tmp_path / "parts", "--iterations", "14")
+    run(tmp_path / "parts", "--iterations", "20", "--resume")
+    for name, tensor in weights(tmp_path / "whole").items():
+        torch.testing.assert_close(tensor, weights(tmp_path / "parts")[name], rtol=0, atol=1e-7)
+
+
+def test_a_state_with_the_gradient_of_one_process_is_refused(undisturbed, tmp_path, train):
+    state = torch.load(undisturbed / "training_state.pth", weights_only=True)
+    del state["format"]
+    torch.save(state, tmp_path / "training_state.pth")
+    status, _, err = train(tmp_path, "--resume", "--iterations", "12")
+    assert status == 2
+    assert "another version of this program" in err
+    state["gradients"] = {}
+    torch.save(state, tmp_path / "training_state.pth")
+    assert train(tmp_path, "--resume", "--iterations", "12")[0] == 0

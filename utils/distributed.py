@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import NamedTuple, TypeVar
 
@@ -12,7 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from utils.errors import UserError
+from utils.errors import LostProcessError, UserError
+from utils.outside_errors import outside_error
 from utils.text import digest_of_names
 
 Item = TypeVar("Item")
@@ -40,7 +41,8 @@ class Ranks(NamedTuple):
     def add_up(self, tensor: Tensor) -> Tensor:
         """Replaces a tensor by its sum over all processes, in place."""
         if self.world > 1:
-            dist.all_reduce(tensor)
+            with others_present():
+                dist.all_reduce(tensor)
         return tensor
 
     def add_up_array(self, array: np.ndarray) -> np.ndarray:
@@ -63,7 +65,8 @@ class Ranks(NamedTuple):
         if self.world == 1:
             return items
         parts: list[list[Item]] = [[] for _ in range(self.world)]
-        dist.all_gather_object(parts, items)
+        with others_present():
+            dist.all_gather_object(parts, items)
         return [item for part in parts for item in part]
 
 
@@ -88,8 +91,27 @@ def joined_ranks(device: torch.device) -> Iterator[Ranks]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    with others_present():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield Ranks(dist.get_rank(), world, device)
     finally:
-        dist.destroy_process_group()
+        with suppress(RuntimeError):  # of connections that have gone
+            dist.destroy_process_group()
+
+
+@contextmanager
+def others_present() -> Iterator[None]:
+    """Turn the failure of a joint operation into a LostProcessError.
+
+    A process that fails ends its connections, and the others learn of it here.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if line := outside_error(error):
+            raise UserError(line) from error
+        reason = str(error).strip().splitlines()[0]
+        raise LostProcessError(
+            f"another process has ended or cannot be reached; its messages say why ({reason})"
+        ) from error

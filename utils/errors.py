@@ -3,14 +3,23 @@
 import io
 import os
 import sys
+import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from utils import interrupts
+from utils.bug_report import bug_line
+from utils.interrupts import EXIT_INTERRUPTED
+from utils.outside_errors import causes, outside_error
 from utils.text import shown
 
+EXIT_BUG = 1
 EXIT_USER_ERROR = 2
-EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
+
+GRACE = 5.0
+"""Seconds in which torchrun ends the other processes of one that failed."""
 
 
 class UserError(Exception):
@@ -24,6 +33,10 @@ class BadFileError(UserError):
     """A file is not what it should be: damaged, hostile, or something else altogether."""
 
 
+class LostProcessError(UserError):
+    """Another process of the same torchrun has ended, or its connection has."""
+
+
 @contextmanager
 def advising(advice: str) -> Iterator[None]:
     """Adds what to do next to the user errors of a block."""
@@ -34,17 +47,21 @@ def advising(advice: str) -> Iterator[None]:
 
 
 def run_command(command: Callable[[], object]) -> int:
-    """Runs a script's command; what the user can mend becomes one `error:` line on standard error.
+    """Run a script's command and show an error that ends it.
+
+    A cause outside the program, such as an unreadable file, a full disk or too little memory, becomes one
+    `error:` line on standard error. A bug of the program keeps its traceback, and a line asks for a report.
 
     Args:
         command: the script's work.
 
     Returns:
-        The exit status: 0, 2 after a UserError or one of the operating system (a full disk, a folder that may
-        not be read), 130 after Ctrl-C, 141 when the reader of standard output went away.
+        The exit status: 0, 2 after an error from outside, 1 after a bug, 130 after Ctrl-C, 141 when the
+        reader of standard output has gone.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that a terminal cannot show is no failure
+    interrupts.raise_interrupts()
     try:
         command()
         if sys.stdout is not None:
@@ -52,20 +69,41 @@ def run_command(command: Callable[[], object]) -> int:
     except BrokenPipeError:
         _give_up_standard_output()
         return EXIT_BROKEN_PIPE
-    except (UserError, OSError) as error:
-        print(f"error: {shown(str(error).strip())}", file=sys.stderr)
+    except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, LostProcessError):
+            time.sleep(GRACE)  # torchrun ends this process sooner where it knows of the other's end
+        status = show_failure(error)
         if isinstance(error, OSError):
             _give_up_standard_output()
-        return EXIT_USER_ERROR
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return status
+    finally:
+        interrupts.end_at_interrupts()
     return 0
+
+
+def show_failure(error: BaseException) -> int:
+    """Show the error that ends a program on standard error, and return the exit status."""
+    if any(isinstance(cause, KeyboardInterrupt) for cause in causes(error)):
+        _tell("interrupted")
+        return EXIT_INTERRUPTED
+    line = str(error).strip() if isinstance(error, UserError) else outside_error(error)
+    if line is not None:
+        _tell(f"error: {shown(line)}")
+        return EXIT_USER_ERROR
+    _tell("".join(traceback.format_exception(error)).rstrip("\n"))
+    _tell(bug_line())
+    return EXIT_BUG
+
+
+def _tell(text: str) -> None:
+    if sys.stderr is not None:  # print would use standard output instead
+        print(text, file=sys.stderr, flush=True)
 
 
 def _give_up_standard_output() -> None:
     """Lets what is still to be printed vanish: Python flushes once more at exit and would complain again."""
     try:
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from models.backbones import Backbone
 from utils.errors import UserError
 from utils.image_loading import Picture
+from utils.outside_errors import outside_error
 from utils.size_batches import BadPicture, size_batches
 
 COMPILER = ("torch._dynamo", "torch._inductor")
@@ -105,9 +106,9 @@ def told_of_failures() -> Iterator[None]:
     """Turns what torch raises where memory is short, or where it cannot compile, into a user error."""
     try:
         yield
-    except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-            raise UserError("the memory does not suffice: try a smaller --batch-size or --S") from error
+    except (RuntimeError, MemoryError) as error:
+        if line := outside_error(error):
+            raise UserError(line) from error
         if type(error).__module__.startswith(COMPILER):
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"torch cannot compile the backbone ({reason}): leave --compile out") from error

@@ -4,16 +4,20 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from utils.errors import UserError
 from utils.image_loading import Picture, UnreadableImageError, load_pixels
-from utils.stop_signals import ignore_interrupts
+from utils.worker_loader import worker_items
 
 HELD_BATCHES = 4
 """At most this many batches' worth of pictures wait for others of their size."""
+
+PREFETCH = 4
+"""Images that each worker decodes in advance."""
 
 
 class Batch(NamedTuple):
@@ -40,9 +44,11 @@ class PictureDataset(Dataset):
     def __len__(self) -> int:
         return len(self.pictures)
 
-    def __getitem__(self, index: int) -> tuple[int, Tensor | UserError]:
+    def __getitem__(self, index: int) -> tuple[int, np.ndarray | UserError]:
         try:
-            return index, load_pixels(self.pictures[index], self.longer_side)
+            return index, load_pixels(self.pictures[index], self.longer_side).numpy()
+        except UnreadableImageError as error:
+            return index, UnreadableImageError(error.path, error.reason)  # whose reason can be pickled
         except UserError as error:
             return index, error
 
@@ -69,16 +75,11 @@ def size_batches(
     Raises:
         UserError: a box is empty, the memory does not suffice, or a worker died.
     """
-    loader = DataLoader(
-        PictureDataset(pictures, longer_side),
-        batch_size=None,
-        num_workers=min(workers, len(pictures)),
-        prefetch_factor=4 if workers and pictures else None,
-        worker_init_fn=ignore_interrupts,
-    )
+    dataset = PictureDataset(pictures, longer_side)
+    items = worker_items(dataset, range(len(pictures)), None, min(workers, len(pictures)), PREFETCH)
     waiting: dict[torch.Size, list[tuple[int, Tensor]]] = defaultdict(list)
     held = 0
-    for index, item in survived(loader):
+    for index, item in items:
         if block and index % block == 0:
             for group in waiting.values():
                 yield _stack(group)
@@ -89,8 +90,7 @@ def size_batches(
             continue
         if isinstance(item, UserError):
             raise item
-        # What comes from a worker lies in shared memory, of which there is little and a file open for each.
-        pixels = item.clone() if workers else item
+        pixels = torch.from_numpy(item)
         group = waiting[pixels.shape]
         group.append((index, pixels))
         held += 1
@@ -101,22 +101,6 @@ def size_batches(
             yield _stack(waiting.pop(group[0][1].shape))
     for group in waiting.values():
         yield _stack(group)
-
-
-def survived(loader: DataLoader) -> Iterator:
-    """What a loader yields.
-
-    Raises:
-        UserError: one of its workers died, as the system kills them where memory is short.
-    """
-    try:
-        yield from loader
-    except RuntimeError as error:
-        if "DataLoader worker" in str(error) and "Traceback" not in str(error):
-            raise UserError(
-                "a process that decodes images died, perhaps for want of memory: try --workers 0"
-            ) from error
-        raise
 
 
 def _stack(group: list[tuple[int, Tensor]]) -> Batch:

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from utils.errors import LostProcessError
+
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -24,6 +26,19 @@ def ignore_interrupts(worker: int = 0) -> None:
 
 
 @contextmanager
+def interrupts_blocked() -> Iterator[None]:
+    """Start processes that Ctrl-C, which a terminal sends to all, does not reach even at their start.
+
+    The signal's mask is inherited. A Ctrl-C meanwhile reaches this process at the end of the block.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
 def stop_wish() -> Iterator[StopWish]:
     """Notes the signals that ask to stop, instead of dying of them, for as long as the block lasts."""
     wish = StopWish()
@@ -34,6 +49,10 @@ def stop_wish() -> Iterator[StopWish]:
     before = {number: signal.signal(number, note) for number in STOPPING}
     try:
         yield wish
+    except LostProcessError as error:
+        if wish.signal_number:  # torchrun ends all processes when one has failed
+            raise SystemExit(wish.exit_status()) from error
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

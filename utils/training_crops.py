@@ -8,17 +8,19 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from utils.image_loading import UnreadableImageError, read_image
 from utils.imagenet import LabelledImages
-from utils.size_batches import survived
-from utils.stop_signals import ignore_interrupts
+from utils.worker_loader import worker_items
 
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 
 DRAWS = 100
 """So many corrupt pictures in a row mean that there is no other."""
+
+PREFETCH = 2
+"""Batches that each worker cuts in advance."""
 
 
 class CropSettings(NamedTuple):
@@ -126,15 +128,9 @@ def crop_batches(dataset: Dataset, numbers: list[range], workers: int) -> Iterat
     Raises:
         UserError: a worker died.
     """
-    loader = DataLoader(
-        dataset,
-        batch_sampler=numbers,
-        num_workers=workers,
-        collate_fn=_collate,
-        prefetch_factor=2 if workers else None,
-        worker_init_fn=ignore_interrupts,
-    )
-    yield from survived(loader)
+    for crops in worker_items(dataset, numbers, _collate, workers, PREFETCH):
+        pixels, classes, corrupt = crops
+        yield CropBatch(torch.from_numpy(pixels), torch.from_numpy(classes), corrupt)
 
 
 def _resized(path: Path, side: int, interpolation: Interpolation) -> Image.Image:
@@ -149,10 +145,13 @@ def _resized(path: Path, side: int, interpolation: Interpolation) -> Image.Image
     return resize_shorter(image, side, interpolation)
 
 
-def _collate(items: list[tuple[np.ndarray, int, list[Path]]]) -> CropBatch:
+def _collate(
+    items: list[tuple[np.ndarray, int, list[Path]]],
+) -> tuple[np.ndarray, np.ndarray, list[Path]]:
+    """Return arrays, as tensors would need shared memory."""
     whole = [(pixels, label) for pixels, label, _ in items if pixels.size]
-    return CropBatch(
-        torch.from_numpy(np.stack([pixels for pixels, _ in whole])) if whole else torch.zeros(0, 0, 0, 3),
-        torch.tensor([label for _, label in whole], dtype=torch.long),
+    return (
+        np.stack([pixels for pixels, _ in whole]) if whole else np.zeros((0, 0, 0, 3), np.uint8),
+        np.array([label for _, label in whole], np.int64),
         [path for _, _, corrupt in items for path in corrupt],
     )

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from models.attention import ContextAwareRegionalAttention
@@ -14,6 +14,9 @@ from utils.distributed import Ranks
 from utils.errors import UserError
 from utils.file_names import TRAINING_STATE, trained_weights
 from utils.saved_settings import check_same_settings
+
+FORMAT = 2
+"""Of a state file; 2 has the gradient of all processes."""
 
 
 @dataclass
@@ -54,18 +57,26 @@ def save_weights(output: Path, head: ContextAwareRegionalAttention, number: int,
 
 
 def save_state(
-    output: Path, head: nn.Module, optimizer: Optimizer, progress: Progress, settings: Mapping[str, object]
+    output: Path,
+    head: nn.Module,
+    optimizer: Optimizer,
+    progress: Progress,
+    settings: Mapping[str, object],
+    ranks: Ranks,
 ) -> None:
-    """Writes all that a training needs to go on, gradients of a half-full batch included."""
+    """Write all that a training needs to go on; every process calls this, and the first one writes.
+
+    Between two updates each process has a gradient of its share of the images. Their sum is saved.
+    """
+    gradients = summed_gradients(head, ranks)
+    if not ranks.leads:
+        return
     with replace_file(output / TRAINING_STATE) as file:
         torch.save(
             {
+                "format": FORMAT,
                 "head": head.state_dict(),
-                "gradients": {
-                    name: parameter.grad
-                    for name, parameter in head.named_parameters()
-                    if parameter.grad is not None
-                },
+                "gradients": gradients,
                 "optimizer": optimizer.state_dict(),
                 "progress": asdict(progress),
                 "settings": dict(settings),
@@ -74,13 +85,25 @@ def save_state(
         )
 
 
+def summed_gradients(head: nn.Module, ranks: Ranks) -> dict[str, Tensor]:
+    """Return the sum of all processes' gradients, by parameter name; the gradients stay as they are."""
+    return {
+        name: ranks.add_up(torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone())
+        for name, parameter in head.named_parameters()
+    }
+
+
 def load_state(
-    output: Path, head: nn.Module, optimizer: Optimizer, settings: Mapping[str, object]
+    output: Path, head: nn.Module, optimizer: Optimizer, settings: Mapping[str, object], ranks: Ranks
 ) -> Progress:
-    """Puts a head and its optimizer back to where a training was saved.
+    """Put a head and its optimizer back to where a training was saved, in each process.
+
+    The first process gets the saved gradient and the saved sums, the others get zeros: the next update adds
+    them up.
 
     Raises:
-        UserError: there is no state, it is damaged, or it was saved with other settings.
+        UserError: there is no state, it is damaged, or it was saved with other settings or by a version that
+            saved the gradient of one process alone.
     """
     path = output / TRAINING_STATE
     if not path.is_file():
@@ -92,9 +115,17 @@ def load_state(
         progress = Progress(**state["progress"])
     except Exception as error:  # a damaged file can make the zip reader and the unpickler raise anything
         raise UserError(f"{path} cannot be read as a training state; is it whole?") from error
+    if state.get("format", 1) != FORMAT and state["gradients"]:
+        raise UserError(
+            f"{path} was saved between two updates by another version of this program, which kept the "
+            "gradient of one process alone: start anew with another --output, or go on with that version"
+        )
     check_same_settings(path, saved, settings)
     head.load_state_dict(state["head"])
     optimizer.load_state_dict(state["optimizer"])
-    for name, parameter in head.named_parameters():
-        parameter.grad = state["gradients"].get(name)
+    if ranks.leads:
+        for name, parameter in head.named_parameters():
+            parameter.grad = state["gradients"].get(name)
+    else:
+        progress.clear_sums()
     return progress

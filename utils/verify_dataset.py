@@ -17,7 +17,7 @@ from utils.imagenet import FOLDER as IMAGENET
 from utils.imagenet import read_training_images, read_validation_images, read_wnids
 from utils.oxford_paris import CORRUPT_PARIS_IMAGES, RetrievalDataset
 from utils.retrieval_dataset import labels_kind, open_dataset
-from utils.stop_signals import ignore_interrupts
+from utils.stop_signals import ignore_interrupts, interrupts_blocked
 
 CHUNK = 16
 """Images that a process gets at a time."""
@@ -103,7 +103,8 @@ def undecodable(images: Sequence[Path]) -> list[str]:
     """Decodes every image, in parallel, and names those that cannot be."""
     processes = min(os.cpu_count() or 1, max(len(images), 1))
     with ProcessPoolExecutor(processes, initializer=ignore_interrupts) as pool:
-        found = pool.map(_why_undecodable, images, chunksize=CHUNK)
+        with interrupts_blocked():
+            found = pool.map(_why_undecodable, images, chunksize=CHUNK)
         reasons = list(tqdm(found, "images", len(images), unit="image", disable=None))
     return [reason for reason in reasons if reason]
 
