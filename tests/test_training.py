@@ -376,7 +376,7 @@ def test_a_full_disk_is_one_line_that_names_the_file(data, tmp_path):
     assert done.stdout.splitlines()[1:] == []  # the report alone: nothing was left on the disk
 
 
-@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("processes", [2])
 def test_several_processes_go_on_between_two_updates(data, tmp_path, processes):
     """A training that ends after step 14 of updates every four steps and goes on is one that did not end."""
 

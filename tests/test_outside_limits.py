@@ -1,0 +1,72 @@
+"""Limits that a system sets: shared memory, open files, closed streams, interrupts."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT, draw_picture, evaluation
+
+SCRIPTS = sorted(path.name for path in ROOT.glob("*_*.py"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="only root may mount")
+def test_workers_need_no_shared_memory(tmp_path):
+    """One image of 1024 x 768 x 3 bytes is more than the shared memory there is."""
+    (tmp_path / "photos").mkdir()
+    for seed in range(6):
+        draw_picture(tmp_path / "photos" / f"{seed}.png", seed, (1024, 768))
+    index = [sys.executable, ROOT / "Search_Images.py", "index", tmp_path / "photos", "--device", "cpu"]
+    index += ["--index", tmp_path / "index", "--workers", "2", "--S", "1024"]
+    mount = 'mount -t tmpfs -o size=1m tmpfs /dev/shm || exit 77; exec "$@"'
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", mount, "sh", *index], capture_output=True, text=True, timeout=120
+    )
+    if done.returncode == 77:
+        pytest.skip("no file system can be mounted here")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("6 pictures of ")
+
+
+def test_standard_error_may_be_closed(dataset, tmp_path):
+    words = [sys.executable, *evaluation(dataset)]
+    open_streams = subprocess.run(words, capture_output=True, text=True)
+    closed = subprocess.run(["sh", "-c", 'exec "$@" 2>&-', "sh", *words], capture_output=True, text=True)
+    assert (closed.returncode, closed.stdout) == (0, open_streams.stdout)
+    assert "Mean" in closed.stdout
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("seconds", [0.1, 0.5, 1.5])
+def test_ctrl_c_while_modules_are_imported_is_quiet(script, seconds):
+    process = subprocess.Popen(
+        [sys.executable, ROOT / script, "--help"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) in ((130, "interrupted\n"), (0, ""))
+
+
+def test_one_unreadable_image_ends_all_processes_without_their_tracebacks(dataset):
+    from conftest import TWO_PROCESSES
+
+    (dataset / "jpg" / "c.png").write_bytes(b"")
+    done = subprocess.run(
+        [*TWO_PROCESSES, *evaluation(dataset)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("error: ") >= 1
+    assert f"error: {dataset / 'jpg' / 'c.png'} cannot be decoded" in done.stderr
+    assert done.stderr.count("Traceback (most recent call last)") == 1  # torchrun's own summary
+    assert "ChildFailedError" in done.stderr
