@@ -9,7 +9,7 @@ one JSON line on standard output, and everything else goes to standard error.
 """
 
 if __name__ == "__main__":  # before the imports that take seconds
-    import utils.program_start  # noqa: F401
+    import utils.program.start  # noqa: F401
 
 import json
 import logging
@@ -25,13 +25,11 @@ from tqdm import tqdm
 from models.backbones import BACKBONES, DEFAULT_BACKBONE
 from models.region_maxima import RegionMaxima
 from models.regions import rmac_regions
-from utils import arguments, pca_report
-from utils.atomic_files import check_writable, make_folder
-from utils.descriptor_settings import METHOD_VERSION
+from utils.data.landmark import FOLDER, SizedPictures, find_pictures, large_enough
+from utils.descriptors.extraction import network_outputs
+from utils.descriptors.settings import METHOD_VERSION
 from utils.device import PRECISIONS, choose_device, compiled, suitable_batch_size, suitable_workers
-from utils.distributed import Ranks, joined_ranks, launched_device, log_level
 from utils.errors import UserError, run_command
-from utils.extraction import network_outputs
 from utils.file_names import (
     DATASETS_DIR,
     PCA_COMPONENTS,
@@ -42,17 +40,20 @@ from utils.file_names import (
     WEIGHTS_DIR,
     weights_folder,
 )
-from utils.image_loading import Picture
-from utils.landmark import FOLDER, SizedPictures, find_pictures, large_enough
-from utils.option_ranges import RANGES
-from utils.paths import user_path
-from utils.pca import StreamingPCA
-from utils.pca_state import PCAProgress, load_state, picture_digest, save_state
+from utils.files.paths import user_path
+from utils.files.writing import check_writable, make_folder
+from utils.images.batches import BadPicture
+from utils.images.loading import Picture
+from utils.options import arguments
+from utils.options.ranges import RANGES
+from utils.processes import Ranks, joined_ranks, launched_device, log_level
+from utils.program.signals import StopWish, stop_wish
 from utils.saved_settings import METHOD
-from utils.size_batches import BadPicture
-from utils.stop_signals import StopWish, stop_wish
 from utils.text import log_to_stderr
-from utils.weights import load_folded_backbone
+from utils.weights.networks import load_folded_backbone
+from utils.whitening import report as pca_report
+from utils.whitening.pca import StreamingPCA
+from utils.whitening.state import PCAProgress, load_state, picture_digest, save_state
 
 log = logging.getLogger(__name__)
 

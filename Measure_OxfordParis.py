@@ -9,7 +9,7 @@ expansion. The scores go to standard output, everything else to standard error.
 """
 
 if __name__ == "__main__":  # before the imports that take seconds
-    import utils.program_start  # noqa: F401
+    import utils.program.start  # noqa: F401
 
 import logging
 import sys
@@ -25,26 +25,25 @@ from models.attention import Activation
 from models.backbones import BACKBONES, DEFAULT_BACKBONE
 from models.compared_poolings import ComparedPoolings
 from models.retrieval_network import Pooling
-from utils import arguments, comparison, evaluation_arguments, report
-from utils.approximate_search import (
-    SearchKind,
-    build_index,
-    check_search,
-    report_left_out,
-    report_recall,
-    similarities_by,
-)
-from utils.atomic_files import check_writable
-from utils.compute_ap import check_program
-from utils.database_augmentation import augment_database
-from utils.describe import describe
-from utils.descriptor_rows import columns
-from utils.descriptor_settings import descriptor_settings
-from utils.descriptor_store import DescriptorStore, StorePrecision, open_store
+from utils.data.mini import prepare_mini
+from utils.data.open_dataset import open_dataset
+from utils.data.oxford_paris import check_queries, find_dataset
+from utils.descriptors.describe import describe
+from utils.descriptors.rows import columns
+from utils.descriptors.settings import descriptor_settings
+from utils.descriptors.store import DescriptorStore, StorePrecision, open_store
 from utils.device import PRECISIONS, choose_device, compiled, suitable_batch_size, suitable_workers
-from utils.distributed import Ranks, joined_ranks, launched_device, log_level
 from utils.errors import UserError, run_command
-from utils.evaluate import (
+from utils.figures.evaluation import Curve, draw_figures, query_curves
+from utils.file_names import DATASETS_DIR, MINI, WEIGHTS_DIR
+from utils.files.paths import user_path
+from utils.files.writing import check_writable
+from utils.images.loading import Picture, UnreadableImageError
+from utils.options import arguments, evaluation_arguments
+from utils.processes import Ranks, joined_ranks, launched_device, log_level
+from utils.scoring import comparison, report
+from utils.scoring.compute_ap import check_program
+from utils.scoring.evaluate import (
     PLAIN,
     Scores,
     for_results,
@@ -54,16 +53,18 @@ from utils.evaluate import (
     searches,
     without_positives,
 )
-from utils.evaluation_figures import Curve, draw_figures, query_curves
-from utils.file_names import DATASETS_DIR, MINI, WEIGHTS_DIR
-from utils.image_loading import Picture, UnreadableImageError
-from utils.mini_benchmark import prepare_mini
-from utils.oxford_paris import check_queries, find_dataset
-from utils.paths import user_path
-from utils.ranking import similarities
-from utils.retrieval_dataset import open_dataset
+from utils.search.approximate import (
+    SearchKind,
+    build_index,
+    check_search,
+    report_left_out,
+    report_recall,
+    similarities_by,
+)
+from utils.search.database_augmentation import augment_database
+from utils.search.similarity import similarities
 from utils.text import log_to_stderr
-from utils.weights import load_network
+from utils.weights.networks import load_network
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ and a run that was killed is finished by the next one.
 """
 
 if __name__ == "__main__":  # before the imports that take seconds
-    import utils.program_start  # noqa: F401
+    import utils.program.start  # noqa: F401
 
 import logging
 import shutil
@@ -20,10 +20,19 @@ import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from utils import arguments
-from utils.archives import Limits
-from utils.atomic_files import check_writable, replace_file
-from utils.dataset_layout import (
+from utils.data.imagenet import FOLDER as IMAGENET
+from utils.data.mini import prepare_mini
+from utils.data.oxford_paris import find_dataset
+from utils.data.revisited_labels import as_json, read_pickled_labels
+from utils.errors import BadFileError, UserError, run_command
+from utils.file_names import DATASETS_DIR, MINI, WEIGHTS_DIR
+from utils.files.paths import user_path
+from utils.files.writing import check_writable, replace_file
+from utils.options import arguments
+from utils.options.ranges import RANGES
+from utils.prepare.archives import Limits
+from utils.prepare.imagenet_labels import write_validation_list
+from utils.prepare.layout import (
     add_distractors,
     discarded_if_useless,
     fetch_file,
@@ -31,24 +40,15 @@ from utils.dataset_layout import (
     fill_weights,
     sort_archives,
 )
-from utils.dataset_recipes import (
+from utils.prepare.recipes import (
     COMPUTE_AP,
     RECIPES,
     REVISITED_LABELS,
     WITH_DISTRACTORS,
 )
-from utils.errors import BadFileError, UserError, run_command
-from utils.file_names import DATASETS_DIR, MINI, WEIGHTS_DIR
-from utils.imagenet import FOLDER as IMAGENET
-from utils.imagenet_labels import write_validation_list
-from utils.mini_benchmark import prepare_mini
-from utils.option_ranges import RANGES
-from utils.oxford_paris import find_dataset
-from utils.paths import user_path
-from utils.revisited_labels import as_json, read_pickled_labels
+from utils.prepare.verify import verify
 from utils.text import log_to_stderr
-from utils.verify_dataset import verify
-from utils.weights_report import report_weights
+from utils.weights.report import report_weights
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ goes to standard error.
 """
 
 if __name__ == "__main__":  # before the imports that take seconds
-    import utils.program_start  # noqa: F401
+    import utils.program.start  # noqa: F401
 
 import json
 import logging
@@ -22,22 +22,22 @@ import numpy as np
 from models.attention import Activation
 from models.backbones import BACKBONES
 from models.retrieval_network import Pooling
-from utils import arguments, evaluation_arguments
-from utils.atomic_files import check_writable, make_folder, replace_file
-from utils.describe import describe as describe_pictures
-from utils.descriptor_settings import descriptor_settings
-from utils.descriptor_store import StorePrecision, open_store
+from utils.descriptors.describe import describe as describe_pictures
+from utils.descriptors.prepared_network import prepare
+from utils.descriptors.settings import descriptor_settings
+from utils.descriptors.store import StorePrecision, open_store
 from utils.errors import UserError, advising, run_command
+from utils.figures.search_page import write_search_page
 from utils.file_names import CATALOGUE, INDEX_LOCK, INDEX_STORE, OWN_WEIGHTS_DIR, SEARCH_INDEX
-from utils.folder_lock import only_writer
-from utils.image_files import images_below, report_thumbnails
-from utils.image_loading import Box, Picture, check_box
-from utils.option_ranges import RANGES
-from utils.paths import user_path
-from utils.picture_index import PictureIndex, check_same_folder, read_catalogue, read_index, write_index
-from utils.prepared_network import prepare
+from utils.files.lock import only_writer
+from utils.files.paths import user_path
+from utils.files.writing import check_writable, make_folder, replace_file
+from utils.images.listing import images_below, report_thumbnails
+from utils.images.loading import Box, Picture, check_box
+from utils.options import arguments, evaluation_arguments
+from utils.options.ranges import RANGES
 from utils.saved_settings import check_same_settings
-from utils.search_page import write_search_page
+from utils.search.image_index import PictureIndex, check_same_folder, read_catalogue, read_index, write_index
 from utils.text import log_to_stderr, shown, some_of
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ to --output, reports to standard output, one JSON line each, and everything else
 """
 
 if __name__ == "__main__":  # before the imports that take seconds
-    import utils.program_start  # noqa: F401
+    import utils.program.start  # noqa: F401
 
 import json
 import logging
@@ -28,21 +28,22 @@ from tqdm import tqdm
 from models.attention import Activation, ContextAwareRegionalAttention
 from models.attention_classifier import AttentionClassifier
 from models.backbones import BACKBONES, DEFAULT_BACKBONE
-from utils import arguments, training_report
-from utils.atomic_files import check_writable, make_folder
+from utils.data.imagenet import FOLDER, read_training_images, read_validation_images
 from utils.device import PRECISIONS, choose_device, compiled, suitable_workers
-from utils.distributed import Ranks, joined_ranks, launched_device, log_level
 from utils.errors import UserError, run_command
 from utils.file_names import DATASETS_DIR, TRAINING_STATE, WEIGHTS_DIR
-from utils.imagenet import FOLDER, read_training_images, read_validation_images
-from utils.option_ranges import RANGES
-from utils.paths import user_path
-from utils.stop_signals import stop_wish
+from utils.files.paths import user_path
+from utils.files.writing import check_writable, make_folder
+from utils.options import arguments
+from utils.options.ranges import RANGES
+from utils.processes import Ranks, joined_ranks, launched_device, log_level
+from utils.program.signals import stop_wish
 from utils.text import log_to_stderr, some_of
-from utils.training_batches import FeatureBatch, crop_source, extract_regions, stored_source
-from utils.training_crops import CropSettings, Interpolation
-from utils.training_state import Progress, load_state, save_state, save_weights
-from utils.weights import load_classifier, load_folded_backbone
+from utils.training import report as training_report
+from utils.training.batches import FeatureBatch, crop_source, extract_regions, stored_source
+from utils.training.crops import CropSettings, Interpolation
+from utils.training.state import Progress, load_state, save_state, save_weights
+from utils.weights.networks import load_classifier, load_folded_backbone
 
 log = logging.getLogger(__name__)
 

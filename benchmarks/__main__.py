@@ -8,8 +8,8 @@ import sys
 
 from benchmarks import evaluation, scoring, search
 from benchmarks.timing import machine
-from utils import arguments
 from utils.errors import run_command
+from utils.options import arguments
 
 
 def command_line() -> None:

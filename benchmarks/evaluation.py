@@ -20,14 +20,14 @@ from benchmarks.random_networks import folded_backbone, head, plain_backbone
 from benchmarks.timing import each_alone, machine, peak_memory, time_in_turn
 from models.backbones import BACKBONES
 from models.retrieval_network import RetrievalNetwork
-from utils import arguments
-from utils.describe import describe
+from utils.data.mini import MiniSettings, draw_benchmark
+from utils.descriptors.describe import describe
 from utils.device import CPU_BATCH_SIZE, suitable_workers
-from utils.distributed import Ranks
 from utils.errors import run_command
 from utils.file_names import IMAGES_FOLDER
-from utils.image_loading import Picture, load_pixels, picture_size, read_image, resize, resized_size
-from utils.mini_benchmark import MiniSettings, draw_benchmark
+from utils.images.loading import Picture, load_pixels, picture_size, read_image, resize, resized_size
+from utils.options import arguments
+from utils.processes import Ranks
 
 IMAGES, ROUNDS = 8, 3
 MEASURED = 2

@@ -25,16 +25,16 @@ from benchmarks.timing import machine, time_in_turn, timed
 from models.attention_classifier import AttentionClassifier, RegionFeatures
 from models.backbones import BACKBONES
 from models.retrieval_network import RetrievalNetwork
-from utils import arguments
-from utils.descriptor_rows import row_blocks
+from utils.data.mini import MiniSettings, draw_benchmark
+from utils.descriptors.extraction import network_outputs
+from utils.descriptors.rows import row_blocks
 from utils.device import PRECISIONS, choose_device, compiled, suitable_workers
 from utils.errors import UserError, run_command
-from utils.exact_search import exact_search
-from utils.extraction import network_outputs
 from utils.file_names import IMAGES_FOLDER
-from utils.image_loading import Picture, load_pixels
-from utils.mini_benchmark import MiniSettings, draw_benchmark
-from utils.size_batches import size_batches
+from utils.images.batches import size_batches
+from utils.images.loading import Picture, load_pixels
+from utils.options import arguments
+from utils.search.exact import exact_search
 
 LEAST_COSINE = {"float32": 0.99999, "bfloat16": 0.999, "float16": 0.999}
 """Of a descriptor and the CPU's in float32."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import Measure_OxfordParis
 from benchmarks.timing import alone, machine, peak_memory
-from utils.mini_benchmark import MiniSettings, draw_benchmark
+from utils.data.mini import MiniSettings, draw_benchmark
 
 SIZES = (100, 1000)
 

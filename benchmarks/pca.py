@@ -22,14 +22,14 @@ from models.batch_norm_folding import fold_batch_norms
 from models.region_maxima import RegionMaxima
 from models.retrieval_network import RetrievalNetwork
 from models.whitening import Whitening
-from utils import arguments
+from utils.data.mini import MiniSettings, draw_benchmark
+from utils.descriptors.extraction import network_outputs
 from utils.device import CPU_BATCH_SIZE
 from utils.errors import run_command
-from utils.extraction import network_outputs
 from utils.file_names import IMAGES_FOLDER
-from utils.image_loading import Picture
-from utils.mini_benchmark import MiniSettings, draw_benchmark
-from utils.pca import StreamingPCA
+from utils.images.loading import Picture
+from utils.options import arguments
+from utils.whitening.pca import StreamingPCA
 
 CHANNELS = 2048
 ROWS = 2000

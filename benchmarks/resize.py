@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from benchmarks.timing import machine, time_in_turn
-from utils.bilinear_resize import bilinear_resize
 from utils.errors import UserError, run_command
+from utils.images.resize import bilinear_resize
 
 SIZES = ((4000, 3000), (1600, 1200), (800, 600))
 """Width and height of the images."""

@@ -8,10 +8,10 @@ Similarities and labels are random. The original also writes each ranking to a f
 import numpy as np
 
 from benchmarks.timing import machine, time_in_turn
-from utils.compute_ap import compute_ap
-from utils.oxford_paris import Query
-from utils.ranking import rank
-from utils.scoring import score_queries
+from utils.data.oxford_paris import Query
+from utils.scoring.compute_ap import compute_ap
+from utils.scoring.queries import score_queries
+from utils.search.similarity import rank
 
 QUERIES, IMAGES, LABELLED = 55, 105_063, 300
 ROUNDS = 3

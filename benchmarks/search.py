@@ -18,12 +18,12 @@ import numpy as np
 import torch
 
 from benchmarks.timing import alone, anonymous_peak, machine, time_in_turn, timed
-from utils import arguments
-from utils.approximate_search import CENTROIDS, RECALL_AT, TRAINED_ON, SearchKind, build_index, recall
-from utils.descriptor_rows import StoredRows
-from utils.descriptor_store import SHARD_ROWS, open_store
+from utils.descriptors.rows import StoredRows
+from utils.descriptors.store import SHARD_ROWS, open_store
 from utils.errors import run_command
-from utils.exact_search import exact_search
+from utils.options import arguments
+from utils.search.approximate import CENTROIDS, RECALL_AT, TRAINED_ON, SearchKind, build_index, recall
+from utils.search.exact import exact_search
 
 WIDTH = 2048
 CENTRES = 1000

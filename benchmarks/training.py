@@ -19,9 +19,9 @@ from models.attention import ContextAwareRegionalAttention
 from models.attention_classifier import AttentionClassifier, RegionFeatures
 from models.backbones import BACKBONES
 from models.batch_norm_folding import fold_batch_norms
-from utils import arguments
 from utils.errors import run_command
-from utils.training_batches import extract_regions
+from utils.options import arguments
+from utils.training.batches import extract_regions
 
 CLASSES = 1000
 

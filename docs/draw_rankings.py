@@ -8,13 +8,14 @@ The query's own image is left out, wherever it ranks.
 
 import sys
 
-from utils import arguments, report
+from utils.data.oxford_paris import Query, RetrievalDataset, read_dataset
 from utils.errors import UserError, run_command
-from utils.evaluation_figures import kind_of
-from utils.figures import Result, Strip, draw_strips
+from utils.figures.drawing import Result, Strip, draw_strips
+from utils.figures.evaluation import kind_of
 from utils.file_names import RANKINGS_FOLDER
-from utils.image_loading import read_image
-from utils.oxford_paris import Query, RetrievalDataset, read_dataset
+from utils.images.loading import read_image
+from utils.options import arguments
+from utils.scoring import report
 
 
 def strip(data: RetrievalDataset, query: Query, ranking: list[str], count: int) -> Strip:

@@ -4,8 +4,10 @@ import sys
 import numpy as np
 import pytest
 
-from utils import descriptor_rows
-from utils.approximate_search import (
+from utils.descriptors import rows as descriptor_rows
+from utils.descriptors.rows import StoredRows
+from utils.errors import UserError
+from utils.search.approximate import (
     build_index,
     check_search,
     recall,
@@ -13,8 +15,6 @@ from utils.approximate_search import (
     report_recall,
     similarities_by,
 )
-from utils.descriptor_rows import StoredRows
-from utils.errors import UserError
 
 
 def directions(count, width=32, seed=0, groups=None):
@@ -85,7 +85,7 @@ def test_lists_with_fewer_images_than_wanted_leave_the_others_behind_all():
 
 def test_the_seed_chooses_what_is_learned_from(monkeypatch):
     pytest.importorskip("faiss")
-    monkeypatch.setattr("utils.approximate_search.TRAINED_ON", 1)
+    monkeypatch.setattr("utils.search.approximate.TRAINED_ON", 1)
     rows = directions(700)
     same, again, other = (
         similarities_by(build_index("faiss-ivfpq", rows, seed), rows[:20], 700) for seed in (3, 3, 4)

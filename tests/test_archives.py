@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from utils.archives import Limits, members, unpack
 from utils.errors import UserError
+from utils.prepare.archives import Limits, members, unpack
 
 FILES = {"jpg/a.jpg": b"first", "jpg/deep/b.jpg": bytes(range(256)) * 1000, "readme.txt": b""}
 DAMAGED = "damaged or incomplete: download it again"

@@ -3,8 +3,8 @@ import os
 
 import pytest
 
-from utils.atomic_files import check_writable, make_folder, new_file, replace_file
 from utils.errors import UserError
+from utils.files.writing import check_writable, make_folder, new_file, replace_file
 
 
 def names(folder):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from utils.atomic_folders import replace_folder
 from utils.errors import UserError
+from utils.files.folders import replace_folder
 
 
 def names(folder):

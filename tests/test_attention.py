@@ -6,7 +6,7 @@ from torch import nn
 
 from models.attention import ContextAwareRegionalAttention
 from models.region_pooling import cell_grid, has_cells, region_mean
-from utils.weights import load_attention
+from utils.weights.networks import load_attention
 
 
 def weights_of_map(head, features, size):

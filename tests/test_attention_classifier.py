@@ -7,7 +7,7 @@ from torch import nn
 
 from models.attention import ContextAwareRegionalAttention
 from models.attention_classifier import AttentionClassifier, RegionFeatures, region_features
-from utils.weights import load_attention
+from utils.weights.networks import load_attention
 
 
 @needs_authors_head

@@ -10,7 +10,7 @@ from PIL import Image
 
 from models.backbones import BACKBONES
 from models.batch_norm_folding import fold_batch_norms
-from utils.weights import load_backbone, read_backbone_weights
+from utils.weights.networks import load_backbone, read_backbone_weights
 
 
 @pytest.fixture(scope="module")

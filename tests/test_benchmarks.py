@@ -12,7 +12,7 @@ import torch
 
 from benchmarks import __main__ as report
 from benchmarks import evaluation, resize, scoring, search, timing
-from utils import descriptor_store
+from utils.descriptors import store as descriptor_store
 
 ROOT = Path(__file__).parents[1]
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from utils.bilinear_resize import bilinear_resize, taps
+from utils.images.resize import bilinear_resize, taps
 
 
 def random_resizes(count):

@@ -8,10 +8,10 @@ import pytest
 from conftest import ROOT, draw_picture, write_query
 
 from models.efficientnet_lite import EfficientNetLite0Features
-from utils.comparison import differences, for_json, format_comparison
-from utils.paired_bootstrap import paired_bootstrap
-from utils.report import write_results
-from utils.revisited_protocol import ProtocolScores
+from utils.scoring.bootstrap import paired_bootstrap
+from utils.scoring.comparison import differences, for_json, format_comparison
+from utils.scoring.report import write_results
+from utils.scoring.revisited_protocol import ProtocolScores
 
 NAN = float("nan")
 POOLINGS = ["ra", "rmac", "mac"]
@@ -188,7 +188,7 @@ def test_a_store_holds_all_that_are_compared(evaluate, tmp_path, monkeypatch, pr
     expected, out = evaluate(*options)
     options += ["--descriptors", tmp_path / "store", "--store-precision", precision]
     first, _ = evaluate(*options)
-    monkeypatch.setattr("utils.size_batches.load_pixels", lambda *_: pytest.fail("a picture is decoded"))
+    monkeypatch.setattr("utils.images.batches.load_pixels", lambda *_: pytest.fail("a picture is decoded"))
     again, out_again = evaluate(*options)
     assert again["compared"] == first["compared"]
     if precision == "float32":

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from conftest import golden_json
 
-from utils import compute_ap as compute_ap_module
-from utils.compute_ap import check_program, compute_ap, compute_ap_by_binary
 from utils.errors import UserError
+from utils.scoring import compute_ap as compute_ap_module
+from utils.scoring.compute_ap import check_program, compute_ap, compute_ap_by_binary
 
 
 @pytest.mark.parametrize("case", golden_json("average_precision"))

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from utils import database_augmentation
-from utils.database_augmentation import augment_database
+from utils.search import database_augmentation
+from utils.search.database_augmentation import augment_database
 
 
 def unit(rows):

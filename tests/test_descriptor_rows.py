@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from utils import descriptor_rows
-from utils.descriptor_rows import StoredRows, row_blocks
+from utils.descriptors import rows as descriptor_rows
+from utils.descriptors.rows import StoredRows, row_blocks
 
 
 def stored(numbers, lengths=(5, 3, 9), width=4, dtype=np.float32):

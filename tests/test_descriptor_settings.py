@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from utils.descriptor_settings import descriptor_settings, digest
-from utils.descriptor_store import open_store
+from utils.descriptors.settings import descriptor_settings, digest
+from utils.descriptors.store import open_store
 from utils.errors import UserError
 
 CHANNELS = 1280
@@ -134,7 +134,7 @@ def test_each_setting_that_changes_descriptors_counts(tmp_path, name, value):
 def test_the_backbones_weights_count_without_the_folding_of_batch_norms(weights, monkeypatch):
     found = settings(weights)
     state = {"weight": torch.ones(3)}
-    monkeypatch.setattr("utils.descriptor_settings.read_backbone_weights", lambda *_: (state, "somewhere"))
+    monkeypatch.setattr("utils.descriptors.settings.read_backbone_weights", lambda *_: (state, "somewhere"))
     other = settings(weights)
     assert differing(found, other) == {"backbone weights"}
     assert other["backbone weights"] == digest(state)

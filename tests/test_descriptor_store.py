@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from conftest import draw_picture
 
-from utils import descriptor_store
-from utils.descriptor_store import open_store, picture_key
+from utils.descriptors import store as descriptor_store
+from utils.descriptors.store import open_store, picture_key
 from utils.errors import UserError
-from utils.image_loading import Picture
+from utils.images.loading import Picture
 
 ROOT = Path(__file__).parents[1]
 
@@ -241,7 +241,7 @@ WRITE = """
 import sys
 import numpy as np
 from pathlib import Path
-from utils import descriptor_store
+from utils.descriptors import store as descriptor_store
 descriptor_store.SHARD_ROWS = 16
 store = descriptor_store.open_store(Path(sys.argv[1]), {})
 for number in range(len(store), 1_000_000):

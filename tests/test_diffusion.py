@@ -1,8 +1,15 @@
 import numpy as np
 import pytest
 
-from utils.diffusion import ALPHA, GAMMA, QUERY_NEIGHBOURS, diffuse, neighbour_graph, similarities_after
-from utils.ranking import rank, similarities
+from utils.search.diffusion import (
+    ALPHA,
+    GAMMA,
+    QUERY_NEIGHBOURS,
+    diffuse,
+    neighbour_graph,
+    similarities_after,
+)
+from utils.search.similarity import rank, similarities
 
 HALF = 0.5
 """Cosine of neighbours in the chain below: its cube, an affinity, is 1/8."""

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from utils import download as module
-from utils.download import download
 from utils.errors import UserError
+from utils.prepare import download as module
+from utils.prepare.download import download
 
 CONTENT = bytes(range(256)) * 400  # 102,400 bytes
 OTHER = CONTENT[::-1]
@@ -643,7 +643,7 @@ def test_ctrl_c_leaves_the_first_bytes_to_go_on_with(host, path, monkeypatch):
 
 
 def start_download(url, path):
-    code = "import sys, utils.download as m; m.download([sys.argv[1]], m.Path(sys.argv[2]))"
+    code = "import sys, utils.prepare.download as m; m.download([sys.argv[1]], m.Path(sys.argv[2]))"
     command = [sys.executable, "-c", code, url, str(path)]
     return subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL)
 

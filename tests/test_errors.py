@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from utils import bug_report
 from utils.errors import UserError, run_command
+from utils.program import bug_report
 
 
 def test_a_user_error_is_one_line_and_status_2(capsys):

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from utils.evaluate import (
+from utils.scoring.evaluate import (
     DIFFUSED,
     EXPANDED,
     PLAIN,
@@ -12,8 +12,8 @@ from utils.evaluate import (
     searches,
     without_positives,
 )
-from utils.ranking import rank, similarities
-from utils.revisited_protocol import ProtocolScores
+from utils.scoring.revisited_protocol import ProtocolScores
+from utils.search.similarity import rank, similarities
 
 NAN = float("nan")
 NOTHING_ELSE = {"qe": 0, "alpha": 0.0, "diffusion": 0, "diffusion_alpha": 0.9}

@@ -5,10 +5,10 @@ from PIL import Image
 from scipy.integrate import trapezoid
 
 import Measure_OxfordParis
+from utils.data.oxford_paris import Query, RetrievalDataset
 from utils.errors import run_command
-from utils.evaluation_figures import kind_of, query_curves
-from utils.oxford_paris import Query, RetrievalDataset
-from utils.scoring import score_queries
+from utils.figures.evaluation import kind_of, query_curves
+from utils.scoring.queries import score_queries
 
 RMAC = ["--pooling", "rmac", "--no-whiten"]
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from utils import exact_search as module
-from utils.descriptor_rows import StoredRows
+from utils.descriptors.rows import StoredRows
 from utils.errors import UserError
-from utils.exact_search import exact_search
+from utils.search import exact as module
+from utils.search.exact import exact_search
 
 
 def unit(rows):
@@ -25,7 +25,7 @@ def by_sorting(queries, database, count):
 @pytest.mark.parametrize("block", [16, 4096])
 def test_equals_a_sort_of_all_similarities(monkeypatch, count, block):
     monkeypatch.setattr(module, "CACHED", 5)
-    monkeypatch.setattr("utils.descriptor_rows.BLOCK", block)
+    monkeypatch.setattr("utils.descriptors.rows.BLOCK", block)
     rng = np.random.default_rng(count)
     database, queries = unit(rng.standard_normal((300, 32))), unit(rng.standard_normal((5, 32)))
     places, similar = exact_search(queries, database, count)
@@ -37,7 +37,7 @@ def test_equals_a_sort_of_all_similarities(monkeypatch, count, block):
 @pytest.mark.parametrize("pairs", [8, 1024])
 @pytest.mark.parametrize("distinct", [1, 3, 40])
 def test_equal_images_come_in_the_databases_order(monkeypatch, distinct, pairs):
-    monkeypatch.setattr("utils.descriptor_rows.BLOCK", 32)
+    monkeypatch.setattr("utils.descriptors.rows.BLOCK", 32)
     monkeypatch.setattr(module, "PAIRS", pairs)
     rng = np.random.default_rng(distinct)
     database = unit(rng.standard_normal((distinct, 64)))[rng.integers(0, distinct, 200)]
@@ -56,7 +56,7 @@ def test_similarities_closer_than_float32_rounding_are_told_apart_as_a_sort_does
 
 
 def test_many_that_are_all_but_equal_are_told_apart_block_by_block(monkeypatch):
-    monkeypatch.setattr("utils.descriptor_rows.BLOCK", 50)
+    monkeypatch.setattr("utils.descriptors.rows.BLOCK", 50)
     monkeypatch.setattr(module, "PAIRS", 16)
     rng = np.random.default_rng(3)
     base = unit(rng.standard_normal((4, 512)))
@@ -124,7 +124,7 @@ def test_images_opposite_to_the_query_are_found_when_there_are_no_others():
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("stored", [False, True])
 def test_a_value_that_is_not_finite_is_named_by_its_row(monkeypatch, value, stored):
-    monkeypatch.setattr("utils.descriptor_rows.BLOCK", 16)
+    monkeypatch.setattr("utils.descriptors.rows.BLOCK", 16)
     rng = np.random.default_rng(0)
     database, queries = unit(rng.standard_normal((50, 8))), unit(rng.standard_normal((4, 8)))
     damaged, asked = database.copy(), queries.copy()

@@ -5,10 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from utils import figures
-from utils.compute_ap import average_precision
 from utils.errors import UserError
-from utils.figures import (
+from utils.figures import drawing as figures
+from utils.figures.drawing import (
     Result,
     Strip,
     draw_attention,
@@ -17,6 +16,7 @@ from utils.figures import (
     draw_strips,
     precision_recall,
 )
+from utils.scoring.compute_ap import average_precision
 
 WHITE = np.full((90, 120, 3), 255, np.uint8)
 BLUE, GREEN, GREY, RED = (0x21, 0x58, 0xC4), (0x2E, 0x99, 0x40), (0x80, 0x80, 0x80), (0xC6, 0x2F, 0x26)

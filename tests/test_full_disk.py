@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from conftest import run_on_small_disk
 
-from utils.atomic_files import new_file, replace_file
-from utils.atomic_folders import replace_folder
-from utils.reserved_array import new_mapped_array
+from utils.files.folders import replace_folder
+from utils.files.reserved_array import new_mapped_array
+from utils.files.writing import new_file, replace_file
 
 ROOT = Path(__file__).parents[1]
 
@@ -21,7 +21,7 @@ import sys, io, resource, torch, numpy as np
 from pathlib import Path
 from matplotlib.figure import Figure
 from PIL import Image
-from utils.atomic_files import replace_file
+from utils.files.writing import replace_file
 from utils.errors import UserError
 
 path = Path(sys.argv[1]) / "file"
@@ -72,7 +72,7 @@ MAP = """
 import sys, numpy as np
 from pathlib import Path
 from utils.errors import run_command
-from utils.reserved_array import new_mapped_array
+from utils.files.reserved_array import new_mapped_array
 
 def make():
     new_mapped_array(Path(sys.argv[1]) / "map.npy", (1000, 1000), np.float16)[:] = 1
@@ -119,7 +119,7 @@ def test_devices_and_pipes_are_written_as_they_are(tmp_path):
 @pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
 def test_standard_output_is_written_in_order_though_it_is_a_file(tmp_path, name):
     code = (
-        "from pathlib import Path; from utils.atomic_files import replace_file\n"
+        "from pathlib import Path; from utils.files.writing import replace_file\n"
         f"print('first')\nwith replace_file(Path('{name}')) as file: file.write(b'second\\n')\nprint('third')"
     )
     with (tmp_path / "out").open("wb") as out:

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 import Prepare_Datasets
-from utils.dataset_recipes import RECIPES
+from utils.data.imagenet import read_training_images, read_validation_images, read_wnids
+from utils.data.oxford_paris import CORRUPT_PARIS_IMAGES
 from utils.errors import run_command
-from utils.imagenet import read_training_images, read_validation_images, read_wnids
-from utils.oxford_paris import CORRUPT_PARIS_IMAGES
+from utils.prepare.recipes import RECIPES
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from models.attention_map import attention_map
 from models.backbones import BACKBONES
 from models.retrieval_network import RetrievalNetwork
 from utils.errors import UserError
-from utils.heat_map import OPACITY, heat_map, picture_attention
-from utils.image_loading import Picture
+from utils.figures.heat_map import OPACITY, heat_map, picture_attention
+from utils.images.loading import Picture
 
 # The first and the last colour of matplotlib's published table of inferno.
 DARKEST = np.array([0.001462, 0.000466, 0.013866])

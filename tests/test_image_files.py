@@ -7,8 +7,8 @@ from conftest import draw_picture
 from PIL import Image
 
 from utils.errors import UserError
-from utils.image_files import images_below, images_in
-from utils.image_loading import UnreadableImageError, picture_size, read_image
+from utils.images.listing import images_below, images_in
+from utils.images.loading import UnreadableImageError, picture_size, read_image
 
 
 def names(paths, folder):

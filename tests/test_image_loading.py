@@ -11,7 +11,7 @@ from conftest import SHARED, draw_picture, golden_arrays, needs_photographs
 from PIL import Image, ImageOps
 
 from utils.errors import UserError
-from utils.image_loading import (
+from utils.images.loading import (
     EmptyBoxError,
     Picture,
     UnreadableImageError,

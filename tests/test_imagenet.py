@@ -3,9 +3,9 @@ import os
 import pytest
 from conftest import SHARED, draw_picture, needs_photographs
 
+from utils.data.imagenet import read_training_images, read_validation_images, read_wnids
 from utils.errors import UserError
-from utils.imagenet import read_training_images, read_validation_images, read_wnids
-from utils.training_crops import CentreCrops, CropSettings, crop_batches
+from utils.training.crops import CentreCrops, CropSettings, crop_batches
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@ import os
 import pytest
 from conftest import draw_picture
 
+from utils.data.landmark import find_pictures, large_enough
 from utils.errors import UserError
-from utils.landmark import find_pictures, large_enough
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ import LearningPCA_landmark
 from models.backbones import BACKBONES
 from models.regions import rmac_regions
 from utils.errors import run_command
-from utils.image_loading import Picture, load_pixels
-from utils.weights import load_backbone
+from utils.images.loading import Picture, load_pixels
+from utils.weights.networks import load_backbone
 
 ROOT = Path(__file__).parents[1]
 COMPONENTS = 10

@@ -32,9 +32,9 @@ from recipe import pca_arrays
 import Measure_OxfordParis
 from models.backbones import BACKBONES
 from models.retrieval_network import RetrievalNetwork
-from utils.compute_ap import compute_ap
+from utils.data.mini import MiniSettings, benchmark
 from utils.errors import UserError, run_command
-from utils.mini_benchmark import MiniSettings, benchmark
+from utils.scoring.compute_ap import compute_ap
 
 
 @pytest.fixture(scope="module")
@@ -435,7 +435,7 @@ import sys
 
 sys.path.insert(0, {root!r})
 import Measure_OxfordParis
-from utils import size_batches
+from utils.images import batches as size_batches
 
 load = size_batches.load_pixels
 

@@ -12,7 +12,7 @@ import Measure_OxfordParis
 from models.backbones import BACKBONES
 from models.efficientnet_lite import EfficientNetLite0Features
 from utils.errors import run_command
-from utils.weights import load_backbone
+from utils.weights.networks import load_backbone
 
 CHANNELS = 1280
 WHOLE = (slice(None), slice(None))
@@ -251,7 +251,7 @@ def test_expansion_searches_again_with_the_mean_of_the_query_and_so_many_images(
 def test_boxes_are_checked_before_any_image_is_decoded(command, dataset, tmp_path, monkeypatch, box, S):
     # The second box has a pixel in the image of 64 x 48 pixels, but none where S is 16.
     write_query(dataset, "q_2", f"b {box}", good="a")
-    for place in ("Measure_OxfordParis.describe", "utils.image_loading.read_image"):
+    for place in ("Measure_OxfordParis.describe", "utils.images.loading.read_image"):
         monkeypatch.setattr(place, lambda *arguments, **options: pytest.fail("an image is decoded"))
     status, err = command("--pooling", "mac", "--no-whiten", "--S", S)
     assert status == 2

@@ -157,7 +157,7 @@ def test_a_protocol_without_any_positive_is_nan_and_null(evaluate, revisited, tm
 
 
 def test_vggs_program_is_refused_before_any_work(measure, revisited, tmp_path, monkeypatch):
-    monkeypatch.setattr("utils.size_batches.load_pixels", lambda *_: pytest.fail("a picture is decoded"))
+    monkeypatch.setattr("utils.images.batches.load_pixels", lambda *_: pytest.fail("a picture is decoded"))
     program = tmp_path / "compute_ap"
     program.write_text("#!/bin/sh\necho 1\n")
     program.chmod(0o755)

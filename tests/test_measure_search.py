@@ -168,7 +168,7 @@ def test_each_compared_pooling_has_an_index_of_its_own(evaluate):
 
 
 def test_a_search_that_cannot_be_is_told_before_any_image_is_decoded(measure, monkeypatch):
-    monkeypatch.setattr("utils.size_batches.load_pixels", lambda *_: pytest.fail("a picture is decoded"))
+    monkeypatch.setattr("utils.images.batches.load_pixels", lambda *_: pytest.fail("a picture is decoded"))
     status, out, err = measure("--search", "faiss-ivfpq")
     told = "faiss-ivfpq needs 256 images, and there are 4"
     try:

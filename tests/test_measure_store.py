@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import ROOT, TWO_PROCESSES, draw_picture, evaluation, write_query
 
-from utils import size_batches
+from utils.images import batches as size_batches
 
 CHANNELS = 1280
 
@@ -231,7 +231,8 @@ import sys
 import time
 
 import Measure_OxfordParis
-from utils import descriptor_store, size_batches
+from utils.descriptors import store as descriptor_store
+from utils.images import batches as size_batches
 
 descriptor_store.SHARD_ROWS = 2
 load = size_batches.load_pixels

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from utils.data.mini import MiniSettings, benchmark, draw_benchmark, prepare_mini
+from utils.data.mini.benchmark import VIEWS
+from utils.data.mini.camera import Camera, warp
+from utils.data.mini.facades import draw_facade
+from utils.data.mini.scenes import draw_scene
+from utils.data.oxford_paris import check_queries, read_dataset
 from utils.errors import UserError
-from utils.mini_benchmark import MiniSettings, benchmark, draw_benchmark, prepare_mini
-from utils.mini_benchmark.benchmark import VIEWS
-from utils.mini_benchmark.camera import Camera, warp
-from utils.mini_benchmark.facades import draw_facade
-from utils.mini_benchmark.scenes import draw_scene
-from utils.oxford_paris import check_queries, read_dataset
 
 SMALL = MiniSettings(seed=5, landmarks=2, distractors=5)
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from utils import neighbours
-from utils.neighbours import nearest_neighbours
+from utils.search import neighbours
+from utils.search.neighbours import nearest_neighbours
 
 
 def naive(database, k):

@@ -13,7 +13,7 @@ import Training_ImageNet
 from models.regions import rmac_levels, rmac_regions
 from models.retrieval_network import RetrievalNetwork
 from utils.errors import UserError, run_command
-from utils.option_ranges import RANGES, Range, check_numbers
+from utils.options.ranges import RANGES, Range, check_numbers
 
 SCRIPTS = {
     "measure": (Measure_OxfordParis, []),

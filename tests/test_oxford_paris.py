@@ -3,9 +3,9 @@ import os
 import pytest
 from conftest import draw_picture, write_query
 
+from utils.data.oxford_paris import CORRUPT_PARIS_IMAGES, check_queries, find_dataset, read_dataset
 from utils.errors import UserError
-from utils.image_loading import Picture
-from utils.oxford_paris import CORRUPT_PARIS_IMAGES, check_queries, find_dataset, read_dataset
+from utils.images.loading import Picture
 
 
 def test_reads_images_queries_and_labels_in_the_order_of_their_files(dataset):

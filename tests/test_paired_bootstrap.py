@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from utils.paired_bootstrap import paired_bootstrap
+from utils.scoring.bootstrap import paired_bootstrap
 
 
 def test_interval_is_scipys_of_the_differences():

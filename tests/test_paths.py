@@ -8,7 +8,7 @@ import Prepare_Datasets
 import Search_Images
 import Training_ImageNet
 from utils.errors import UserError, run_command
-from utils.paths import user_path
+from utils.files.paths import user_path
 
 
 def test_a_tilde_stands_for_the_home_of_a_user_that_exists(monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 from sklearn.decomposition import PCA
 
 from utils.errors import UserError
-from utils.pca import BLOCK, StreamingPCA
+from utils.whitening.pca import BLOCK, StreamingPCA
 
 
 def vectors(n, channels=12, mean=0.0, seed=0):

@@ -9,7 +9,7 @@ from conftest import run_on_small_disk
 
 from models.attention_classifier import RegionFeatures
 from utils.errors import UserError
-from utils.precomputed_features import precompute
+from utils.training.precomputed_features import precompute
 
 
 def features_from(first):
@@ -67,7 +67,7 @@ import sys, torch
 from pathlib import Path
 from models.attention_classifier import RegionFeatures
 from utils.errors import run_command
-from utils.precomputed_features import precompute
+from utils.training.precomputed_features import precompute
 
 def features(first):
     for _ in range(first, 100):

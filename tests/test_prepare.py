@@ -21,10 +21,10 @@ from scipy.io import savemat
 import Prepare_Datasets
 from models.attention import ContextAwareRegionalAttention
 from models.backbones import BACKBONES
-from utils import dataset_recipes
+from utils.data.imagenet import read_training_images, read_validation_images, read_wnids
+from utils.data.oxford_paris import read_dataset
 from utils.errors import run_command
-from utils.imagenet import read_training_images, read_validation_images, read_wnids
-from utils.oxford_paris import read_dataset
+from utils.prepare import recipes as dataset_recipes
 
 ROOT = Path(__file__).parents[1]
 QUERY = "all_souls_000000 1 1 6 5"

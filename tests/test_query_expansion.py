@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from utils.query_expansion import expand_queries
-from utils.ranking import first_places, similarities
+from utils.search.query_expansion import expand_queries
+from utils.search.similarity import first_places, similarities
 
 
 def test_average_expansion_is_the_direction_of_the_mean_of_query_and_first_images():

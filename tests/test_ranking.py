@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from utils.descriptor_rows import BLOCK
-from utils.ranking import first_places, rank, similarities
+from utils.descriptors.rows import BLOCK
+from utils.search.similarity import first_places, rank, similarities
 
 
 def test_ranks_by_falling_dot_product():

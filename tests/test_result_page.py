@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from utils.errors import UserError
-from utils.heat_map import CAPTION
-from utils.result_page import Hit, thumbnail, write_page
+from utils.figures.heat_map import CAPTION
+from utils.figures.result_page import Hit, thumbnail, write_page
 from utils.text import shown
 
 HOSTILE = [

@@ -16,7 +16,7 @@ from models.backbones import BACKBONES
 from models.regions import rmac_regions
 from models.retrieval_network import RetrievalNetwork
 from models.whitening import Whitening
-from utils.weights import load_attention
+from utils.weights.networks import load_attention
 
 
 @needs_authors_head

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from conftest import draw_picture, write_query
 
-from utils.dataset_layout import add_distractors
+from utils.data.open_dataset import labels_kind, open_dataset
+from utils.data.oxford_paris import check_queries, read_dataset
+from utils.data.revisited import has_revisited_labels, read_distractors, read_revisited_dataset
 from utils.errors import UserError
-from utils.image_loading import Picture
-from utils.oxford_paris import check_queries, read_dataset
-from utils.retrieval_dataset import labels_kind, open_dataset
-from utils.revisited_dataset import has_revisited_labels, read_distractors, read_revisited_dataset
-from utils.verify_dataset import verify
+from utils.images.loading import Picture
+from utils.prepare.layout import add_distractors
+from utils.prepare.verify import verify
 
 LABELS = {
     "imlist": ["c", "a", "e", "b"],

@@ -13,8 +13,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from utils.data.revisited_labels import as_json, read_labels, read_pickled_labels
 from utils.errors import UserError
-from utils.revisited_labels import as_json, read_labels, read_pickled_labels
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 LABELS = {
@@ -194,7 +194,7 @@ def test_an_attack_is_refused_by_name_and_does_nothing(tmp_path, read, protocol,
         (b"cnumpy\nload\n(VTRACE\nNI01\ntR.", "numpy.load"),
         (b"cnumpy.core.multiarray\n_reconstruct.__globals__\n.", "_reconstruct.__globals__"),
         (b"\x80\x04\x8c\x05numpy\x8c\x0edtype.__init__\x93.", "numpy.dtype.__init__"),
-        (b"cutils.plain_pickle\nNAMED\n.", "utils.plain_pickle.NAMED"),
+        (b"cutils.plain_pickle\nNAMED\n.", "utils.data.plain_pickle.NAMED"),
         (b"c_codecs\nencode\n(V6364\nVhex\ntR.", "encoding 'hex'"),
         (b"cnumpy\ndtype\n}V__call__\nI1\nsb.", "a change to a function"),
         (b"cnumpy\ndtype\n(N}V_function\nI1\nstb.", "a change to a function"),

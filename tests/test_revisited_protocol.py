@@ -3,9 +3,9 @@ import math
 import numpy as np
 import pytest
 
-from utils.oxford_paris import Query
-from utils.report import write_results
-from utils.revisited_protocol import KAPPAS, for_json, format_protocols, score_protocols
+from utils.data.oxford_paris import Query
+from utils.scoring.report import write_results
+from utils.scoring.revisited_protocol import KAPPAS, for_json, format_protocols, score_protocols
 
 LEVELS = ("easy", "hard", "junk")
 

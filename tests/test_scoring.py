@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from conftest import golden_json
 
-from utils.compute_ap import compute_ap
-from utils.oxford_paris import Query
-from utils.scoring import score_queries
+from utils.data.oxford_paris import Query
+from utils.scoring.compute_ap import compute_ap
+from utils.scoring.queries import score_queries
 
 
 def query(name, good=(), ok=(), junk=()):

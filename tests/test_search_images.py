@@ -16,13 +16,14 @@ from PIL import Image
 
 import Search_Images
 from models.attention import ContextAwareRegionalAttention
-from utils import descriptor_store, size_batches
-from utils.descriptor_rows import StoredRows
+from utils.descriptors import store as descriptor_store
+from utils.descriptors.prepared_network import loaded_network
+from utils.descriptors.rows import StoredRows
 from utils.errors import UserError, run_command
-from utils.folder_lock import only_writer
-from utils.image_loading import Picture
-from utils.picture_index import PictureIndex, read_index
-from utils.prepared_network import loaded_network
+from utils.files.lock import only_writer
+from utils.images import batches as size_batches
+from utils.images.loading import Picture
+from utils.search.image_index import PictureIndex, read_index
 
 ROOT = Path(__file__).parents[1]
 FAST = ["--S", "64", "--pooling", "rmac", "--no-whiten", "--device", "cpu", "--workers", "0"]
@@ -442,7 +443,7 @@ def test_a_second_indexing_at_the_same_time_is_refused(command, indexed):
 INDEX = """
 import sys
 import Search_Images
-from utils import descriptor_store
+from utils.descriptors import store as descriptor_store
 descriptor_store.SHARD_ROWS = 2
 print("ready", flush=True)
 options = {"S": 64, "pooling": "rmac", "whiten": False, "device": "cpu", "workers": 0}

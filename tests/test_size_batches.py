@@ -5,10 +5,10 @@ import signal
 import pytest
 from conftest import draw_picture
 
-import utils.size_batches as size_batches_module
+import utils.images.batches as size_batches_module
 from utils.errors import UserError
-from utils.image_loading import EmptyBoxError, Picture, load_pixels
-from utils.size_batches import HELD_BATCHES, BadPicture, size_batches
+from utils.images.batches import HELD_BATCHES, BadPicture, size_batches
+from utils.images.loading import EmptyBoxError, Picture, load_pixels
 
 
 def batches_of(folder, sizes, batch_size, workers=0):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import draw_picture
 
-from utils.imagenet import read_wnids
+from utils.data.imagenet import read_wnids
 from utils.text import OneLineFormatter, digest_of_names, shown, some_of
 
 ROOT = Path(__file__).parents[1]

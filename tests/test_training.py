@@ -15,11 +15,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import Training_ImageNet
 from models.backbones import BACKBONES
 from models.region_pooling import cell_grid, region_max
-from utils import training_report
+from utils.data.imagenet import read_wnids
 from utils.errors import run_command
-from utils.imagenet import read_wnids
-from utils.training_crops import CropSettings, centre_crop
-from utils.weights import load_backbone, load_classifier
+from utils.training import report as training_report
+from utils.training.crops import CropSettings, centre_crop
+from utils.weights.networks import load_backbone, load_classifier
 
 ROOT = Path(__file__).parents[1]
 COMMON = [
@@ -255,7 +255,7 @@ def test_precomputed_features_are_made_once_and_resumed(data, tmp_path, train, m
 
 
 def test_an_epoch_has_each_picture_once(tmp_path):
-    from utils.training_batches import _epoch_place
+    from utils.training.batches import _epoch_place
 
     places = np.array([3, 5, 8, 9, 11])
     drawn = [_epoch_place(places, number, 0) for number in range(15)]

@@ -4,9 +4,9 @@ import torchvision.transforms
 from conftest import draw_picture
 from PIL import Image
 
-from utils.image_loading import UnreadableImageError
-from utils.imagenet import LabelledImages
-from utils.training_crops import (
+from utils.data.imagenet import LabelledImages
+from utils.images.loading import UnreadableImageError
+from utils.training.crops import (
     CentreCrops,
     CropSettings,
     RandomCrops,

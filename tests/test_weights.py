@@ -13,8 +13,7 @@ from torchvision.models import ResNet101_Weights
 from models.attention import ContextAwareRegionalAttention
 from models.backbones import BACKBONES
 from utils.errors import UserError
-from utils.weight_files import fill, read_state_dict
-from utils.weights import (
+from utils.weights.networks import (
     check_head_files,
     load_attention,
     load_backbone,
@@ -22,6 +21,7 @@ from utils.weights import (
     load_whitening,
     read_backbone_weights,
 )
+from utils.weights.state_dicts import fill, read_state_dict
 
 
 def save_pca(folder, components, mean):

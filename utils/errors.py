@@ -8,10 +8,10 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from utils import interrupts
-from utils.bug_report import bug_line
-from utils.interrupts import EXIT_INTERRUPTED
-from utils.outside_errors import causes, outside_error
+from utils.program import interrupts
+from utils.program.bug_report import bug_line
+from utils.program.interrupts import EXIT_INTERRUPTED
+from utils.program.outside_errors import causes, outside_error
 from utils.text import shown
 
 EXIT_BUG = 1

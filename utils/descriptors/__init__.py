@@ -1,0 +1,1 @@
+"""Descriptors of images: extraction and the store on disk."""

@@ -1,0 +1,160 @@
+"""Descriptors of pictures, one row each, in memory or in a store on disk."""
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from models.backbones import Backbone
+from models.retrieval_network import RetrievalNetwork
+from utils.descriptors.extraction import network_outputs
+from utils.descriptors.rows import Rows
+from utils.descriptors.store import DescriptorStore, picture_key
+from utils.errors import UserError
+from utils.images.batches import BadPicture
+from utils.images.loading import Picture, UnreadableImageError
+from utils.processes import Ranks
+
+log = logging.getLogger(__name__)
+
+
+DISK_SECONDS = 60.0
+"""How long a disk in the network may take to show one computer what another has written."""
+
+
+class Descriptors(NamedTuple):
+    """One row a picture that could be decoded, (N, D), in their order; why the others could not, by place."""
+
+    rows: Rows
+    bad: dict[int, UnreadableImageError]
+    keys: list[str]
+    """What the store calls each row's picture; its name where there is no store."""
+
+
+def describe(
+    network: RetrievalNetwork,
+    backbone: Backbone,
+    pictures: Sequence[Picture],
+    *,
+    longer_side: int,
+    batch_size: int,
+    workers: int,
+    ranks: Ranks,
+    skip_bad_images: bool = False,
+    title: str = "images",
+    store: DescriptorStore | None = None,
+    names: Sequence[str] | None = None,
+) -> Descriptors:
+    """Describes pictures by a network; each of several processes a part.
+
+    Args:
+        network: in evaluation mode, on its device.
+        backbone: the entry of its backbone, which says how pixels are prepared.
+        pictures: what to describe.
+        longer_side: S, the longer side of the resized images, in pixels.
+        batch_size: pictures of one size in a batch, at most.
+        workers: processes that decode, 0 for this one.
+        ranks: the processes that share the work.
+        skip_bad_images: go on after a picture that cannot be decoded.
+        title: what the progress bar calls the pictures.
+        store: where descriptors are kept and, of pictures described before, found; None to keep them in
+            memory.
+        names: what the store calls the pictures; their files' names if not given.
+
+    Returns:
+        The descriptors; only of use in the process that leads.
+
+    Raises:
+        UnreadableImageError: a picture cannot be decoded, unless those are skipped.
+        UserError: a descriptor is not finite, the memory or the disk does not suffice, a worker died, or the
+            processes do not share the store.
+    """
+    sizes = {"longer_side": longer_side, "batch_size": batch_size, "workers": workers}
+    names = [picture.path.name for picture in pictures] if names is None else names
+    keys, pending = list(names), list(range(len(pictures)))
+    if store is not None:
+        keys = [picture_key(picture, name) for picture, name in zip(pictures, names, strict=True)]
+        pending = [place for place in pending if keys[place] not in store]
+    if len(pending) < len(pictures):
+        log.info("%d of %d %s are in %s", len(pictures) - len(pending), len(pictures), title, store.folder)
+    # What the first process found holds: the store may have grown since, and copies of a file differ in time.
+    ranks.agree_on(names, title)
+    pending, keys = (ranks.gather(items if ranks.leads else []) for items in (pending, keys))
+    mine = [pending[place] for place in ranks.share(range(len(pending)))]
+    rows: np.ndarray | None = None
+    bad: dict[int, UnreadableImageError] = {}
+    empty: list[int] = []
+    start = time.perf_counter()
+    bar = tqdm(total=len(mine), desc=title, unit="image", disable=None if ranks.leads and mine else True)
+    with bar, _flushed(store):
+        for output in network_outputs(network, backbone, [pictures[place] for place in mine], **sizes):
+            if isinstance(output, BadPicture):
+                if not skip_bad_images:
+                    raise output.error
+                bad[mine[output.index]] = output.error
+                bar.update()
+                continue
+            places = [mine[index] for index in output.indices]
+            values = output.values.reshape(len(places), -1)
+            empty += [place for place, value in zip(places, values, strict=True) if not value.any()]
+            if store is not None:
+                store.add([keys[place] for place in places], values)
+            else:
+                if rows is None:
+                    rows = np.zeros((len(pictures), values.shape[1]), np.float32)
+                rows[places] = values
+            bar.update(len(places))
+
+    bad = dict(sorted(ranks.gather(list(bad.items()))))
+    if pending:
+        count, seconds = len(pending) - len(bad), time.perf_counter() - start
+        log.info("described %d %s in %.1f s (%.2f a second)", count, title, seconds, count / seconds)
+    empty = sorted(ranks.gather(empty))
+    if len(bad) == len(pictures):
+        why = f": {next(iter(bad.values()))}" if bad else ""
+        raise UserError(f"none of the {len(pictures)} {title} can be decoded{why}")
+    if empty and ranks.leads:
+        log.warning(
+            "note: the network sees nothing in %d %s (%s the first), whose descriptors are zero",
+            len(empty),
+            title,
+            pictures[empty[0]].path,
+        )
+    kept = [place for place in range(len(pictures)) if place not in bad]
+    kept_keys = [keys[place] for place in kept]
+    if store is not None:
+        rows = _stored(store, kept_keys, ranks) if ranks.leads else np.empty((0, 0), np.float32)
+        return Descriptors(rows, bad, kept_keys)
+    width = max(ranks.gather([0 if rows is None else rows.shape[1]]))
+    rows = ranks.add_up_array(np.zeros((len(pictures), width), np.float32) if rows is None else rows)
+    return Descriptors(rows[kept] if bad else rows, bad, kept_keys)
+
+
+@contextmanager
+def _flushed(store: DescriptorStore | None) -> Iterator[None]:
+    """Writes to the disk, at the end or after a failure, what a store has taken in."""
+    try:
+        yield
+    finally:
+        if store is not None:
+            store.flush()
+
+
+def _stored(store: DescriptorStore, keys: Sequence[str], ranks: Ranks) -> Rows:
+    store.read()
+    absent = [key for key in keys if key not in store]
+    patience = time.monotonic() + (DISK_SECONDS if ranks.world > 1 else 0)
+    while absent and time.monotonic() < patience:
+        time.sleep(1)
+        store.read()
+        absent = [key for key in absent if key not in store]
+    if absent:
+        raise UserError(
+            f"{len(absent)} descriptors are not in {store.folder}: it must be one folder for all processes, "
+            "on a file system that their computers share"
+        )
+    return store.rows(keys)

@@ -1,0 +1,115 @@
+"""What a network says of pictures: decoded, batched by size, computed and brought back to the CPU."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.backbones import Backbone
+from utils.errors import UserError
+from utils.images.batches import BadPicture, size_batches
+from utils.images.loading import Picture
+from utils.program.outside_errors import outside_error
+
+COMPILER = ("torch._dynamo", "torch._inductor")
+"""Where torch's compiler defines its errors, which are imported with it alone, as that takes seconds."""
+
+
+class Output(NamedTuple):
+    """Of pictures of one size their places in the list and the network's values, (N, ...) float32."""
+
+    indices: list[int]
+    values: np.ndarray
+
+
+def network_outputs(
+    network: nn.Module,
+    backbone: Backbone,
+    pictures: Sequence[Picture],
+    *,
+    longer_side: int,
+    batch_size: int,
+    workers: int,
+    block: int = 0,
+) -> Iterator[Output | BadPicture]:
+    """Runs a network over pictures, in an order that only depends on the arguments.
+
+    Args:
+        network: from (N, 3, H, W) images to (N, ...), on its device, with the backbone as `backbone`.
+        backbone: that backbone's entry, which says how pixels are prepared.
+        pictures: what to look at.
+        longer_side: S, the longer side of the resized images, in pixels.
+        batch_size: pictures of one size in a batch, at most.
+        workers: processes that decode, 0 for this one.
+        block: pictures that are all out before the next ones; 0 for no such blocks.
+
+    Yields:
+        Every picture once, in an output or as a bad picture.
+
+    Raises:
+        UserError: a value is not finite, the memory does not suffice, or a worker died.
+    """
+    weight = next(network.backbone.parameters())
+    on_gpu = weight.device.type == "cuda"
+    copies = torch.cuda.Stream(weight.device) if on_gpu else None
+    running: tuple[list[int], Tensor] | None = None
+    for batch in size_batches(pictures, longer_side, batch_size, workers, block):
+        if isinstance(batch, BadPicture):
+            if running is not None:
+                yield finished(pictures, *running)
+                running = None
+            yield batch
+            continue
+        with told_of_failures(), torch.inference_mode():
+            pixels = to_device(batch.pixels, weight.device, copies)
+            values = network(backbone.normalise(pixels).to(weight.dtype))
+        # A GPU is only told what to do. Meanwhile the batch before is waited for and the next decoded.
+        if running is not None:
+            yield finished(pictures, *running)
+        running = (batch.indices, values)
+    if running is not None:
+        yield finished(pictures, *running)
+
+
+def to_device(pixels: Tensor, device: torch.device, copies: torch.cuda.Stream | None) -> Tensor:
+    """Brings pixels to the device; to a GPU beside what it computes, in the stream `copies`."""
+    if copies is None:
+        return pixels.to(device)
+    with torch.cuda.stream(copies):
+        there = pixels.pin_memory().to(device, non_blocking=True)
+    computing = torch.cuda.current_stream(device)
+    computing.wait_stream(copies)
+    there.record_stream(computing)  # or its memory would be given away once Python forgets it
+    return there
+
+
+def finished(pictures: Sequence[Picture], indices: list[int], values: Tensor) -> Output:
+    """Waits for a batch's values and checks them.
+
+    Raises:
+        UserError: a value is not finite, or the memory did not suffice.
+    """
+    with told_of_failures():
+        array = values.cpu().numpy()
+    finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
+    if not finite.all():
+        first = pictures[indices[int(finite.argmin())]].path
+        raise UserError(f"what the network says of {first} is not finite: try --precision float32")
+    return Output(indices, array)
+
+
+@contextmanager
+def told_of_failures() -> Iterator[None]:
+    """Turns what torch raises where memory is short, or where it cannot compile, into a user error."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if line := outside_error(error):
+            raise UserError(line) from error
+        if type(error).__module__.startswith(COMPILER):
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"torch cannot compile the backbone ({reason}): leave --compile out") from error
+        raise

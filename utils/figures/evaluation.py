@@ -1,0 +1,99 @@
+"""Figures of an evaluation, a few for each query: what was found, how precise it was, where attention lay."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from models.backbones import Backbone
+from models.retrieval_network import RetrievalNetwork
+from utils.data.oxford_paris import Query, RetrievalDataset
+from utils.figures.drawing import (
+    RESULTS_SHOWN,
+    Kind,
+    Result,
+    draw_attention,
+    draw_precision_recall,
+    draw_strip,
+    precision_recall,
+)
+from utils.figures.heat_map import picture_attention
+from utils.file_names import ATTENTION_FIGURES, CURVE_FIGURES, FIGURE_SUFFIX, RESULT_FIGURES
+from utils.files.writing import make_folder
+from utils.images.loading import load_pixels, read_image
+from utils.scoring.queries import found_at, ranks_of_names
+from utils.search.similarity import first_places
+
+Curve = tuple[np.ndarray, np.ndarray]
+"""Recall and precision."""
+
+
+def query_curves(data: RetrievalDataset, names: Sequence[str], similar: np.ndarray) -> dict[str, Curve]:
+    """Precision over recall of each query that has positives, by its name.
+
+    Args:
+        data: with its queries; of a revisited set their labels are those of the Medium protocol.
+        names: the database's images, in the order of the columns.
+        similar: (Q, N) similarities.
+    """
+    place_of = {name: place for place, name in enumerate(names)}
+    curves = {}
+    for query, row in zip(data.queries, similar, strict=True):
+        if positives := query.good | query.ok:
+            ranks = ranks_of_names(place_of, positives | query.junk, row)
+            curves[query.name] = precision_recall(found_at(query, ranks).tolist(), len(positives))
+    return curves
+
+
+def draw_figures(
+    folder: Path,
+    data: RetrievalDataset,
+    names: Sequence[str],
+    similar: np.ndarray,
+    curves: Mapping[str, Mapping[str, Curve]],
+    network: RetrievalNetwork,
+    backbone: Backbone,
+    longer_side: int,
+) -> None:
+    """Draws for each query its first results, its curves and, where the network has any, its attention.
+
+    Args:
+        folder: for the figures, made where it is missing.
+        data: with its queries.
+        names: the database's images, in the order of the columns.
+        similar: (Q, N) similarities, by which the results rank.
+        curves: by title, then by query.
+        network: that described the queries.
+        backbone: its backbone's entry.
+        longer_side: S, in pixels.
+
+    Raises:
+        UserError: an image cannot be decoded any more, or a figure cannot be written.
+    """
+    has_attention = network.pooling == "ra"
+    for name in (RESULT_FIGURES, CURVE_FIGURES, *([ATTENTION_FIGURES] if has_attention else [])):
+        make_folder(folder / name)
+    places = first_places(similar, RESULTS_SHOWN)
+    bar = tqdm(data.queries, "figures", unit="query", disable=None)
+    for query, picture, row, first in zip(bar, data.query_pictures(), similar, places, strict=True):
+        file_name = query.name + FIGURE_SUFFIX
+        results = [
+            Result(read_image(data.images[names[place]]), kind_of(names[place], query), float(row[place]))
+            for place in first
+        ]
+        draw_strip(folder / RESULT_FIGURES / file_name, read_image(picture.path), query.box, results)
+        of_query = {
+            title: by_query[query.name] for title, by_query in curves.items() if query.name in by_query
+        }
+        if of_query:
+            draw_precision_recall(folder / CURVE_FIGURES / file_name, of_query)
+        if has_attention:
+            heat = picture_attention(network, backbone, picture, longer_side)
+            pixels = load_pixels(picture, longer_side).numpy()
+            draw_attention(folder / ATTENTION_FIGURES / file_name, pixels, heat)
+
+
+def kind_of(name: str, query: Query) -> Kind:
+    """What an image is to a query: junk, if it is in both lists."""
+    return "junk" if name in query.junk else "positive" if name in query.good | query.ok else "wrong"

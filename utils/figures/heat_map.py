@@ -1,0 +1,90 @@
+"""Attention as a picture: a map of weights, in colours of rising lightness, laid over what was looked at."""
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from PIL import Image
+
+from models.attention_map import attention_map
+from models.backbones import Backbone
+from models.retrieval_network import RetrievalNetwork
+from utils.images.loading import Picture, load_pixels
+
+COLORS = "inferno"
+"""matplotlib's name of the colours: their lightness rises evenly, so grey print keeps their order."""
+
+OPACITY = 0.7
+"""Share of the colours in a heat map; the rest is the picture."""
+
+CAPTION = "from the least (dark) to the greatest weight (bright) of each picture"
+"""The scale of a heat map, for people."""
+
+
+def picture_attention(
+    network: RetrievalNetwork, backbone: Backbone, picture: Picture, longer_side: int
+) -> np.ndarray:
+    """Where a network's attention lies in a picture, or in the part of it inside its box.
+
+    Args:
+        network: in evaluation mode, on its device.
+        backbone: the entry of its backbone, which says how pixels are prepared.
+        picture: what to look at.
+        longer_side: S, the longer side of the resized whole picture, in pixels.
+
+    Returns:
+        (h, w) float32 weights, one a cell of the backbone's map, as `attention_map` says.
+
+    Raises:
+        UnreadableImageError: the picture cannot be decoded.
+        EmptyBoxError: the box has no pixel inside the picture.
+        UserError: the memory does not suffice for the resized picture.
+    """
+    weight = next(network.backbone.parameters())
+    pixels = load_pixels(picture, longer_side).unsqueeze(0)
+    with torch.inference_mode():
+        images = backbone.normalise(pixels.to(weight.device)).to(weight.dtype)
+        return attention_map(network, images)[0].cpu().numpy()
+
+
+def heat_map(heat: np.ndarray, pixels: np.ndarray) -> Image.Image:
+    """Draws a map over its picture, whose colours give way to those of the map.
+
+    Each map is scaled from its own least to its own greatest value, so that colours of two pictures cannot be
+    compared: say so where it is shown (CAPTION). One with the same value everywhere is drawn in the middle
+    colour.
+
+    Args:
+        heat: (h, w) finite values.
+        pixels: (H, W, 3) uint8, RGB.
+
+    Returns:
+        An RGB image of the picture's size.
+
+    Raises:
+        ValueError: a value of the map is not finite.
+    """
+    low, high = heat_range(heat)
+    scaled = ((heat - low) / (high - low)).astype(np.float32)
+    picture = Image.fromarray(pixels)
+    # enlarged by Pillow, bilinear with half-pixel centres
+    fine = np.asarray(Image.fromarray(scaled).resize(picture.size, Image.Resampling.BILINEAR))
+    colors = blended_colors(np.asarray(picture.convert("L"), np.float64) / 255, fine)
+    return Image.fromarray(np.rint(255 * colors).astype(np.uint8))
+
+
+def blended_colors(grey: np.ndarray, scaled: np.ndarray) -> np.ndarray:
+    """Colours (..., 3) of places of some lightness (...) and scaled heat (...), all from 0 to 1."""
+    # on the picture's lightness alone: its own colours would be taken for heat
+    return OPACITY * colormaps[COLORS](scaled)[..., :3] + (1 - OPACITY) * np.asarray(grey)[..., None]
+
+
+def heat_range(heat: np.ndarray) -> tuple[float, float]:
+    """The values that have the darkest and the lightest colour.
+
+    Raises:
+        ValueError: a value is not finite.
+    """
+    low, high = float(heat.min()), float(heat.max())
+    if not np.isfinite([low, high]).all():
+        raise ValueError("a heat map needs finite values")
+    return (low, high) if low < high else (low - 0.5, high + 0.5)

@@ -1,0 +1,70 @@
+"""The page of a search: thumbnails of the query and its matches, and where the attention lay in each."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from PIL import Image
+from tqdm import tqdm
+
+from models.backbones import BACKBONES
+from models.retrieval_network import RetrievalNetwork
+from utils.errors import UserError
+from utils.figures.heat_map import heat_map, picture_attention
+from utils.figures.result_page import Hit, thumbnail, write_page
+from utils.images.loading import Picture, load_pixels, read_image
+from utils.search.image_index import PictureIndex
+
+
+class Match(Protocol):
+    """What a search found: rank, similarity and file."""
+
+    rank: int
+    similarity: float
+    path: Path
+
+
+def write_search_page(
+    path: Path,
+    query: Picture,
+    matches: Sequence[Match],
+    network: RetrievalNetwork,
+    index: PictureIndex,
+) -> None:
+    """Writes the page; a match whose file has gone or been damaged since it was indexed has no pictures.
+
+    Args:
+        path: the file to write.
+        query: what was searched for.
+        matches: what was found, in the order to show.
+        network: that described them; its attention is drawn, if it has any.
+        index: what was searched.
+
+    Raises:
+        UserError: the query cannot be decoded, or the page cannot be written.
+    """
+    backbone, longer_side = BACKBONES[str(index.settings["backbone"])], int(index.settings["S"])
+
+    def attention(picture: Picture) -> Image.Image | None:
+        if network.pooling != "ra":
+            return None
+        heat = picture_attention(network, backbone, picture, longer_side)
+        return heat_map(heat, load_pixels(picture, longer_side).numpy())
+
+    shown_query = Hit(
+        None, str(query.path), None, thumbnail(read_image(query.path), query.box), attention(query)
+    )
+    hits = []
+    for match in tqdm(matches, "page", unit="picture", disable=None):
+        try:
+            pictures = (thumbnail(read_image(match.path)), attention(Picture(match.path)))
+        except UserError:
+            pictures = (None, None)
+        name = str(match.path.relative_to(index.folder))
+        hits.append(Hit(match.rank, name, match.similarity, *pictures))
+    settings = index.settings
+    note = (
+        f"{len(index.names)} pictures of {index.folder}, described by {settings['backbone']}, "
+        f"pooling {settings['pooling']}, {'' if settings['whiten'] else 'not '}whitened, S {longer_side}"
+    )
+    write_page(path, shown_query, hits, f"Pictures like {query.path.name}", note)

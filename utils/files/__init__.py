@@ -1,0 +1,1 @@
+"""Files: paths, checked reading, writing that replaces a file only when it is complete, locks."""

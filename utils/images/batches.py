@@ -1,0 +1,108 @@
+"""Batches of pictures of one size, decoded and resized by worker processes while the network computes."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from utils.errors import UserError
+from utils.images.loading import Picture, UnreadableImageError, load_pixels
+from utils.images.workers import worker_items
+
+HELD_BATCHES = 4
+"""At most this many batches' worth of pictures wait for others of their size."""
+
+PREFETCH = 4
+"""Images that each worker decodes in advance."""
+
+
+class Batch(NamedTuple):
+    """Pictures of one size: their places in the list and (N, H, W, 3) uint8 RGB pixels."""
+
+    indices: list[int]
+    pixels: Tensor
+
+
+class BadPicture(NamedTuple):
+    """A picture that cannot be decoded: its place in the list and why."""
+
+    index: int
+    error: UnreadableImageError
+
+
+class PictureDataset(Dataset):
+    """Decoded pictures by their place in a list; a failure is an item too, for the loop to judge."""
+
+    def __init__(self, pictures: Sequence[Picture], longer_side: int) -> None:
+        self.pictures = pictures
+        self.longer_side = longer_side
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> tuple[int, np.ndarray | UserError]:
+        try:
+            return index, load_pixels(self.pictures[index], self.longer_side).numpy()
+        except UnreadableImageError as error:
+            return index, UnreadableImageError(error.path, error.reason)  # whose reason can be pickled
+        except UserError as error:
+            return index, error
+
+
+def size_batches(
+    pictures: Sequence[Picture], longer_side: int, batch_size: int, workers: int, block: int = 0
+) -> Iterator[Batch | BadPicture]:
+    """Decodes pictures and groups those of one size, in an order that only depends on the arguments.
+
+    Memory does not grow with the number of pictures: where their sizes differ so much that too many wait for
+    a batch of their own, the fullest group goes out as it is.
+
+    Args:
+        pictures: the pictures.
+        longer_side: S, the longer side of the resized image, in pixels.
+        batch_size: pictures in a batch, at most.
+        workers: worker processes; 0 decodes in this one.
+        block: pictures after which nothing waits any more, so that they are all out before the next ones; 0
+            for no such blocks.
+
+    Yields:
+        Every picture once, in a batch or as a bad picture.
+
+    Raises:
+        UserError: a box is empty, the memory does not suffice, or a worker died.
+    """
+    dataset = PictureDataset(pictures, longer_side)
+    items = worker_items(dataset, range(len(pictures)), None, min(workers, len(pictures)), PREFETCH)
+    waiting: dict[torch.Size, list[tuple[int, Tensor]]] = defaultdict(list)
+    held = 0
+    for index, item in items:
+        if block and index % block == 0:
+            for group in waiting.values():
+                yield _stack(group)
+            waiting.clear()
+            held = 0
+        if isinstance(item, UnreadableImageError):
+            yield BadPicture(index, item)
+            continue
+        if isinstance(item, UserError):
+            raise item
+        pixels = torch.from_numpy(item)
+        group = waiting[pixels.shape]
+        group.append((index, pixels))
+        held += 1
+        if held > HELD_BATCHES * batch_size:
+            group = max(waiting.values(), key=len)
+        if len(group) >= batch_size or held > HELD_BATCHES * batch_size:
+            held -= len(group)
+            yield _stack(waiting.pop(group[0][1].shape))
+    for group in waiting.values():
+        yield _stack(group)
+
+
+def _stack(group: list[tuple[int, Tensor]]) -> Batch:
+    indices, pixels = zip(*group, strict=True)
+    return Batch(list(indices), torch.stack(pixels))

@@ -1,0 +1,1 @@
+"""Preparation of data sets: download, unpack, lay out, verify."""

@@ -1,0 +1,82 @@
+"""ImageNet's validation labels: from the forms that they are handed out in to the one list that is read."""
+
+import re
+import shutil
+from pathlib import Path
+
+from scipy.io import loadmat
+
+from utils.data.imagenet import VALIDATION_LIST, VALIDATION_PICTURES, read_wnids
+from utils.errors import UserError
+from utils.files.writing import replace_file
+from utils.prepare.recipes import CAFFE_LABELS, DEVKIT_CLASSES, DEVKIT_LABELS, VALIDATION_LABELS
+
+
+def write_validation_list(folder: Path) -> None:
+    """Writes val/val.txt, `<file name> <class index>` a line, from what came in the archives.
+
+    Args:
+        folder: ImageNet's.
+
+    Raises:
+        UserError: the labels are incomplete or malformed.
+    """
+    listing, labels = folder / VALIDATION_LIST, folder / VALIDATION_LABELS
+    if listing.exists():
+        return
+    try:
+        if (labels / CAFFE_LABELS).exists():
+            text = (labels / CAFFE_LABELS).read_text(encoding="utf-8", errors="replace")
+        else:
+            text = from_devkit(labels / DEVKIT_LABELS, labels / DEVKIT_CLASSES)
+        check(text, folder / VALIDATION_PICTURES)
+    except UserError:
+        shutil.rmtree(labels)  # or the next run would take them for done
+        raise
+    with replace_file(listing) as file:
+        file.write(text.encode())
+
+
+def check(text: str, pictures: Path) -> None:
+    """Checks that each line labels a picture, and that each picture has its line.
+
+    Raises:
+        UserError: one does not, or has none.
+    """
+    labelled = set()
+    for line in text.splitlines():
+        if not re.fullmatch(r"ILSVRC2012_val_\d{8}\.JPEG \d{1,3}", line):
+            raise UserError(f"the labels of ImageNet's validation pictures are malformed: {line!r}")
+        labelled.add(line.split()[0])
+    there = {path.name for path in pictures.iterdir()}
+    if labelled != there:
+        raise UserError(
+            f"there are {len(labelled)} labels for {len(there)} pictures in {pictures}, "
+            f"and {len(labelled ^ there)} of either without the other"
+        )
+
+
+def from_devkit(labels: Path, classes: Path) -> str:
+    """The list from the development kit's files.
+
+    The kit numbers classes in an order of its own; an index here is the place of the class's wnid among the
+    sorted ones.
+
+    Args:
+        labels: a number of a class for each validation picture, in their order.
+        classes: the kit's meta.mat, which has the wnid of each number.
+
+    Raises:
+        UserError: a file is missing or malformed.
+    """
+    for path in (labels, classes):
+        if not path.is_file():
+            raise UserError(f"{path.name} is missing: the archive of the labels is another one")
+    try:
+        synsets = loadmat(classes, squeeze_me=True)["synsets"]
+        wnids = {int(synset["ILSVRC2012_ID"]): str(synset["WNID"]) for synset in synsets}
+        places = {wnid: place for place, wnid in enumerate(read_wnids())}
+        indices = [places[wnids[int(line)]] for line in labels.read_text().split()]
+    except Exception as error:  # a damaged .mat file makes its parser raise anything
+        raise UserError(f"{classes} and {labels} are not those of ILSVRC 2012") from error
+    return "".join(f"ILSVRC2012_val_{number:08d}.JPEG {index}\n" for number, index in enumerate(indices, 1))

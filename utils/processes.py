@@ -1,0 +1,117 @@
+"""Several processes that work together, as torchrun starts them; one process is the case of one rank."""
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from utils.errors import LostProcessError, UserError
+from utils.program.outside_errors import outside_error
+from utils.text import digest_of_names
+
+Item = TypeVar("Item")
+
+PATIENCE = timedelta(days=2)
+"""How long a process waits for the others, whose parts may take longer; torchrun ends it when one dies."""
+
+
+class Ranks(NamedTuple):
+    """This process's place among all."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that writes files and prints."""
+        return self.rank == 0
+
+    def share(self, items: range) -> range:
+        """The part of some numbered items that is this process's: every world-th."""
+        return items[self.rank :: self.world]
+
+    def add_up(self, tensor: Tensor) -> Tensor:
+        """Replaces a tensor by its sum over all processes, in place."""
+        if self.world > 1:
+            with others_present():
+                dist.all_reduce(tensor)
+        return tensor
+
+    def add_up_array(self, array: np.ndarray) -> np.ndarray:
+        """The sum of an array over all processes."""
+        if self.world == 1:
+            return array
+        return self.add_up(torch.from_numpy(array).to(self.device)).cpu().numpy()
+
+    def agree_on(self, names: Sequence[str], what: str) -> None:
+        """Checks that all processes have the same names in the same order: they share them by place.
+
+        Raises:
+            UserError: they do not.
+        """
+        if len(set(self.gather([digest_of_names(names)]))) > 1:
+            raise UserError(f"the processes do not see the same {what}: their computers' folders differ")
+
+    def gather(self, items: list[Item]) -> list[Item]:
+        """All processes' items, those of the first process first."""
+        if self.world == 1:
+            return items
+        parts: list[list[Item]] = [[] for _ in range(self.world)]
+        with others_present():
+            dist.all_gather_object(parts, items)
+        return [item for part in parts for item in part]
+
+
+def launched_device(name: str) -> str:
+    """The device of this process: under torchrun, each has a GPU of its own where GPUs are used."""
+    if "LOCAL_RANK" in os.environ and (name == "cuda" or (name == "auto" and torch.cuda.is_available())):
+        return f"cuda:{os.environ['LOCAL_RANK']}"
+    return name
+
+
+def log_level() -> int:
+    """What this process logs: notes and progress if it is the first of those that torchrun started."""
+    return logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR
+
+
+@contextmanager
+def joined_ranks(device: torch.device) -> Iterator[Ranks]:
+    """Joins the processes that torchrun started, over nccl on GPUs and gloo on CPUs; parts at the end."""
+    world = int(os.environ["WORLD_SIZE"]) if dist.is_torchelastic_launched() else 1
+    if world == 1:
+        yield Ranks(0, 1, device)
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    with others_present():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    try:
+        yield Ranks(dist.get_rank(), world, device)
+    finally:
+        with suppress(RuntimeError):  # of connections that have gone
+            dist.destroy_process_group()
+
+
+@contextmanager
+def others_present() -> Iterator[None]:
+    """Turn the failure of a joint operation into a LostProcessError.
+
+    A process that fails ends its connections, and the others learn of it here.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if line := outside_error(error):
+            raise UserError(line) from error
+        reason = str(error).strip().splitlines()[0]
+        raise LostProcessError(
+            f"another process has ended or cannot be reached; its messages say why ({reason})"
+        ) from error

@@ -1,0 +1,1 @@
+"""The life of a program: its start, signals, failures and their messages."""

@@ -1,0 +1,1 @@
+"""Scores of rankings and the report of an evaluation."""

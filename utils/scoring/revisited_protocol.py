@@ -1,0 +1,135 @@
+"""Scores of the revisited Oxford and Paris protocols: mAP and mP@k for easy, medium and hard.
+
+Radenović et al., "Revisiting Oxford and Paris: Large-Scale Image Retrieval Benchmarking", CVPR 2018, section
+3.3, and the evaluation published with it. Its average precision is Oxford's, in float64.
+"""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from utils.data.oxford_paris import Query
+from utils.scoring.queries import found_at, ranks_of_names
+from utils.scoring.report import mean_average_precision
+
+KAPPAS = (1, 5, 10)
+"""The k of mean precision at k."""
+
+
+@dataclass(frozen=True)
+class ProtocolScores:
+    """What one protocol says of a search, in fractions; NaN for a query without positives."""
+
+    average_precisions: dict[str, float]
+    """By query name."""
+    precisions: dict[int, dict[str, float]]
+    """By each k of KAPPAS, then by query name."""
+
+    def means(self) -> dict[str, float]:
+        """`mAP` and `mP@k`, queries without positives left out; NaN if that leaves none."""
+        precisions = {f"mP@{k}": mean_average_precision(by_query) for k, by_query in self.precisions.items()}
+        return {"mAP": mean_average_precision(self.average_precisions), **precisions}
+
+
+def score_protocols(
+    protocols: Mapping[str, Sequence[Query]], names: Sequence[str], similarities: np.ndarray
+) -> dict[str, ProtocolScores]:
+    """Scores the rankings by falling similarity, ties in the database's order, under several protocols.
+
+    An image that is a positive and junk counts as junk but still as to be found, as in Oxford's evaluation;
+    the published labels have none.
+
+    Args:
+        protocols: by name the queries, with that protocol's labels, in the order of the rows.
+        names: the database's images, in the order of the columns.
+        similarities: (Q, N).
+
+    Returns:
+        By protocol name.
+    """
+    place_of = {name: place for place, name in enumerate(names)}
+    by_query = list(zip(*protocols.values(), strict=True))
+    with ThreadPoolExecutor() as pool:  # as in score_queries
+        scored = list(pool.map(partial(_score_query, place_of), by_query, similarities))
+    scores = {}
+    for place, (protocol, queries) in enumerate(protocols.items()):
+        figures = {query.name: found[place] for query, found in zip(queries, scored, strict=True)}
+        scores[protocol] = ProtocolScores(
+            {name: average for name, (average, _) in figures.items()},
+            {k: {name: at[k] for name, (_, at) in figures.items()} for k in KAPPAS},
+        )
+    return scores
+
+
+def average_precision(places: np.ndarray, positives: int) -> float:
+    """Area under the precision-recall curve, by trapezoids from recall 0, precision 1.
+
+    Args:
+        places: (K,) places of the positives in the ranking without junk, counted from 0, rising.
+        positives: how many there are to find.
+
+    Returns:
+        0..1; NaN if there is nothing to find.
+    """
+    if positives == 0:
+        return float("nan")
+    found = np.arange(len(places))
+    before = np.divide(found, places, out=np.ones(len(places)), where=places > 0)
+    return float(np.sum(before + (found + 1) / (places + 1)) / (2 * positives))
+
+
+def precision_at(k: int, places: np.ndarray, positives: int) -> float:
+    """The part of the first k images that are positives.
+
+    Where all positives are among them, only the images up to the last positive count: a query with fewer than
+    k positives can reach 1.
+
+    Args:
+        k: how many images are looked at.
+        places: (K,) places of the positives in the ranking without junk, counted from 0, rising.
+        positives: how many there are to find.
+
+    Returns:
+        0..1; NaN if there is nothing to find.
+    """
+    if positives == 0:
+        return float("nan")
+    if len(places) == 0:
+        return 0.0
+    k = min(k, int(places[-1]) + 1)
+    return float(np.searchsorted(places, k)) / k
+
+
+def format_protocols(scores: Mapping[str, ProtocolScores]) -> str:
+    """A table of the means in percent, a line for each protocol, by its first letter: E, M, H."""
+    rows = {protocol[0].upper(): protocol_scores.means() for protocol, protocol_scores in scores.items()}
+    titles = ["mAP", *(f"mP@{k}" for k in KAPPAS)]
+    lines = [" ".join(["  ", *(f"{title:>6}" for title in titles)])]
+    for letter, means in rows.items():
+        lines.append(" ".join([f"{letter:<2}", *(f"{100 * means[title]:>6.1f}" for title in titles)]))
+    return "\n".join(lines)
+
+
+def for_json(scores: Mapping[str, ProtocolScores]) -> dict[str, dict[str, object]]:
+    """What results.json holds of the scores, by protocol: the means, and `AP` by query, as fractions."""
+    return {
+        protocol: {**protocol_scores.means(), "AP": dict(protocol_scores.average_precisions)}
+        for protocol, protocol_scores in scores.items()
+    }
+
+
+def _score_query(
+    place_of: Mapping[str, int], protocols: Sequence[Query], similarities: np.ndarray
+) -> list[tuple[float, dict[int, float]]]:
+    """Average precision and precision at each k of one query, for each of its labels of several protocols."""
+    labelled = frozenset[str]().union(*(query.good | query.ok | query.junk for query in protocols))
+    ranks = ranks_of_names(place_of, labelled, similarities)  # once, since it is most of the work
+    figures = []
+    for query in protocols:
+        places, positives = found_at(query, ranks), len(query.good | query.ok)
+        at = {k: precision_at(k, places, positives) for k in KAPPAS}
+        figures.append((average_precision(places, positives), at))
+    return figures

@@ -1,0 +1,1 @@
+"""Search: similarities, exact and approximate search, query expansion, augmentation, diffusion."""

@@ -1,0 +1,192 @@
+"""An index of a folder of pictures: a store of their descriptors, and a catalogue of which of them count.
+
+The catalogue is written last and appears whole: whenever an indexing is killed, the index is the one that was
+there before, and what was described meanwhile is found in the store by the next one.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from utils.descriptors.rows import StoredRows
+from utils.descriptors.store import DescriptorStore, StorePrecision, open_store, picture_key
+from utils.errors import UserError
+from utils.file_names import CATALOGUE, INDEX_STORE
+from utils.files.writing import replace_file
+from utils.images.loading import Picture
+from utils.search.exact import exact_search
+
+HOW_TO_MAKE = "python Search_Images.py index FOLDER makes one"
+
+WASTE = 2
+"""The store is written anew when it holds so many times as many descriptors as count."""
+
+
+class Catalogue(NamedTuple):
+    """What an index is of: a folder, its pictures' keys, the descriptors' settings and their number type."""
+
+    folder: Path
+    keys: list[str]
+    settings: dict[str, object]
+    precision: StorePrecision
+
+
+@dataclass(frozen=True)
+class PictureIndex:
+    """Pictures of a folder and their descriptors."""
+
+    folder: Path
+    """What was indexed."""
+    names: list[str]
+    """Each picture's path in the folder."""
+    keys: list[str]
+    """What the store calls them, which changes when they do."""
+    rows: StoredRows
+    """(N, D)."""
+    settings: dict[str, object]
+    """What the descriptors were made with: options by name, and digests of weights."""
+
+    def path(self, place: int) -> Path:
+        """The file of a picture."""
+        return self.folder / self.names[place]
+
+    def place_of(self, picture: Picture) -> int | None:
+        """The place of a picture that the index holds as it is now, or None."""
+        try:
+            name = str(picture.path.resolve().relative_to(self.folder.resolve()))
+        except (ValueError, OSError, RuntimeError):  # the last of links that lead to each other
+            return None
+        key = picture_key(picture, name)
+        return self.keys.index(key) if key in self.keys else None
+
+    def changed(self, places: Sequence[int]) -> int:
+        """How many of these pictures have gone or changed since they were indexed."""
+        now = [picture_key(Picture(self.path(place)), self.names[place]) for place in places]
+        return sum(key != self.keys[place] for key, place in zip(now, places, strict=True))
+
+    def nearest(
+        self, descriptor: np.ndarray, count: int, itself: int | None = None
+    ) -> list[tuple[int, float]]:
+        """Places and similarities of the most similar pictures.
+
+        Args:
+            descriptor: (D,).
+            count: how many; all where there are fewer.
+            itself: place of the picture that is searched for: it always comes first.
+
+        Returns:
+            By falling similarity, at most 1, ties in the order of the names.
+        """
+        places, similar = exact_search(descriptor[np.newaxis], self.rows, count)
+        # Rounding, above all to float16, can give more than the 1 that vectors of length 1 allow.
+        found = list(zip(places[0].tolist(), similar[0].clip(max=1).tolist(), strict=True))
+        if itself is None or not found:
+            return found
+        # Equal images of different batches differ by rounding, and one may be nearer to it than it is itself.
+        own = float(np.float32(self.rows[np.array([itself])][0].astype(np.float64) @ descriptor))
+        first = (itself, max(min(own, 1.0), found[0][1]))
+        return [first, *(pair for pair in found if pair[0] != itself)][: len(found)]
+
+
+def read_index(folder: Path) -> PictureIndex:
+    """Reads an index; while it is being written anew, the one before or the new one.
+
+    Args:
+        folder: the index's own.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    try:
+        return _read_index(folder)
+    except UserError:
+        return _read_index(folder)  # its catalogue and its store may have been replaced between our looks
+
+
+def _read_index(folder: Path) -> PictureIndex:
+    catalogue = read_catalogue(folder)
+    store = open_store(folder / INDEX_STORE, catalogue.settings, precision=catalogue.precision)
+    if any(key not in store for key in catalogue.keys):
+        raise _damaged(folder)
+    names = [key.split("\0")[0] for key in catalogue.keys]
+    rows = store.rows(catalogue.keys)
+    return PictureIndex(catalogue.folder, names, catalogue.keys, rows, catalogue.settings)
+
+
+def read_catalogue(folder: Path) -> Catalogue:
+    """Reads which pictures an index is of, without their descriptors.
+
+    Args:
+        folder: the index's own.
+
+    Raises:
+        UserError: there is no index, or its catalogue is damaged.
+    """
+    path = folder / CATALOGUE
+    try:
+        told = json.loads(path.read_bytes())
+        catalogue = Catalogue(
+            Path(told["folder"]), list(told["keys"]), dict(told["settings"]), told["precision"]
+        )
+    except FileNotFoundError as error:
+        raise UserError(f"no index at {folder}: {HOW_TO_MAKE}") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(folder) from error
+    if not all(isinstance(key, str) for key in catalogue.keys):
+        raise _damaged(folder)
+    return catalogue
+
+
+def _damaged(folder: Path) -> UserError:
+    return UserError(f"{folder / CATALOGUE} is damaged: index the pictures again, which is quick")
+
+
+def write_index(
+    folder: Path,
+    pictures: Path,
+    keys: Sequence[str],
+    settings: Mapping[str, object],
+    store: DescriptorStore,
+) -> None:
+    """Makes these pictures the index, and tidies the store where most of it no longer counts.
+
+    Args:
+        folder: the index's own.
+        pictures: the folder that was indexed.
+        keys: of its pictures, in the order of their names, all of them in the store.
+        settings: what the descriptors were made with.
+        store: where they are.
+
+    Raises:
+        UserError: the index cannot be written.
+    """
+    told = {
+        "folder": str(pictures.resolve()),
+        "settings": settings,
+        "precision": store.precision,
+        "keys": keys,
+    }
+    with replace_file(folder / CATALOGUE) as file:
+        file.write(json.dumps(told).encode())
+    if store.stored > WASTE * len(keys):
+        store.compact(keys)
+
+
+def check_same_folder(folder: Path, pictures: Path) -> None:
+    """Checks that an index, if there is one, is of these pictures, or of a folder that has gone or moved.
+
+    Raises:
+        UserError: it is of another folder.
+    """
+    try:
+        indexed = read_catalogue(folder).folder
+    except UserError:
+        return  # there is none, or one that is written anew
+    if indexed != pictures.resolve() and indexed.exists():
+        raise UserError(f"{folder} is the index of {indexed}: name another --index for {pictures}")

@@ -1,0 +1,173 @@
+"""The batches a training sees: region features of random crops, or of fixed ones that were precomputed."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.attention_classifier import RegionFeatures, region_features
+from models.backbones import Backbone
+from utils.data.imagenet import LabelledImages
+from utils.device import suitable_batch_size
+from utils.errors import UserError
+from utils.processes import Ranks
+from utils.training.crops import CentreCrops, CropBatch, CropSettings, RandomCrops, crop_batches
+from utils.training.precomputed_features import precompute
+
+Extract = Callable[[Tensor], RegionFeatures]
+"""From (N, S, S, 3) uint8 pixels to the features of their regions."""
+
+
+class FeatureBatch(NamedTuple):
+    """Features and classes (N,) of a batch, no features where N is 0, and the corrupt pictures met."""
+
+    features: RegionFeatures | None
+    classes: Tensor
+    corrupt: list[Path]
+
+
+class BatchSource(NamedTuple):
+    """Where batches come from.
+
+    `training(first, end)` has one batch for each step from `first` up to `end`, the same wherever it began;
+    `validation()` has all validation pictures once.
+    """
+
+    training: Callable[[int, int], Iterator[FeatureBatch]]
+    validation: Callable[[], Iterator[FeatureBatch]]
+
+
+def crop_source(
+    training: LabelledImages,
+    validation: LabelledImages,
+    crops: CropSettings,
+    extract: Extract,
+    ranks: Ranks,
+    *,
+    batch_size: int,
+    workers: int,
+    seed: int,
+) -> BatchSource:
+    """Random crops of the training pictures and the middles of the others, described as they are needed.
+
+    Args:
+        training: pictures to learn from.
+        validation: pictures to validate with.
+        crops: how they are cut.
+        extract: the frozen part, `extract_regions` for some network.
+        ranks: each process gets its share of every batch.
+        batch_size: pictures of a batch, over all processes.
+        workers: processes that cut.
+        seed: of the draws.
+    """
+
+    def train(first: int, end: int) -> Iterator[FeatureBatch]:
+        numbers = (ranks.share(batch) for batch in _steps(first, end, batch_size))
+        return _featured(crop_batches(RandomCrops(training, crops, seed), numbers, workers), extract)
+
+    def validate() -> Iterator[FeatureBatch]:
+        numbers = (ranks.share(batch) for batch in _parts(len(validation.paths), batch_size))
+        return _featured(crop_batches(CentreCrops(validation, crops), numbers, workers), extract)
+
+    return BatchSource(train, validate)
+
+
+def stored_source(
+    path: Path,
+    made_with: Mapping[str, object],
+    training: LabelledImages,
+    validation: LabelledImages,
+    crops: CropSettings,
+    extract: Extract,
+    ranks: Ranks,
+    *,
+    batch_size: int,
+    workers: int,
+    seed: int,
+) -> BatchSource:
+    """The middles of all pictures, described once into a file; training goes through them epoch by epoch.
+
+    Args:
+        path: the file.
+        made_with: settings that its features depend on.
+        training: pictures to learn from.
+        validation: pictures to validate with.
+        crops: how they are cut.
+        extract: the frozen part, `extract_regions` for some network.
+        ranks: one process alone.
+        batch_size: pictures of a batch.
+        workers: processes that cut.
+        seed: of the orders.
+
+    Raises:
+        UserError: the file was made with other settings or cannot be written, or there are several processes.
+    """
+    if ranks.world > 1:
+        raise UserError("--precompute works in one process: start it without torchrun")
+    paths = training.paths + validation.paths
+    classes = np.concatenate([training.classes, validation.classes])
+
+    def extract_from(first: int) -> Iterator[RegionFeatures | None]:
+        numbers = ([place] for place in range(first, len(paths)))
+        dataset = CentreCrops(LabelledImages(paths, classes), crops)
+        return (batch.features for batch in _featured(crop_batches(dataset, numbers, workers), extract))
+
+    store = precompute(path, paths, extract_from, made_with)
+    whole = np.setdiff1d(np.arange(len(paths)), store.corrupt)
+    to_learn, to_validate = whole[whole < len(training.paths)], whole[whole >= len(training.paths)]
+    if len(to_learn) == 0:
+        raise UserError(f"none of the {len(training.paths)} training images can be decoded")
+
+    def batch_of(places: np.ndarray, corrupt: Sequence[int]) -> FeatureBatch:
+        features = RegionFeatures(*(tensor.to(ranks.device) for tensor in store.read(places)))
+        return FeatureBatch(features, torch.from_numpy(classes[places]), [paths[place] for place in corrupt])
+
+    def train(first: int, end: int) -> Iterator[FeatureBatch]:
+        corrupt = [place for place in store.corrupt if place < len(training.paths)]
+        for step in _steps(first, end, batch_size):
+            yield batch_of(np.array([_epoch_place(to_learn, number, seed) for number in step]), corrupt)
+
+    def validate() -> Iterator[FeatureBatch]:
+        corrupt = [place for place in store.corrupt if place >= len(training.paths)]
+        for part in _parts(len(to_validate), batch_size):
+            yield batch_of(to_validate[part.start : part.stop], [] if part.start else corrupt)
+
+    return BatchSource(train, validate)
+
+
+def extract_regions(network: nn.Module, entry: Backbone, levels: int, pixels: Tensor) -> RegionFeatures:
+    """Region features of (N, S, S, 3) uint8 pixels by a frozen network, fit to be differentiated."""
+    weight = next(network.parameters())
+    images = entry.normalise(pixels.to(weight.device)).to(weight.dtype)
+    features = region_features(network, images, levels, entry.stride, suitable_batch_size(weight.device))
+    return RegionFeatures(*(tensor.clone() for tensor in features))  # inference mode's own tensors are not
+
+
+def _featured(batches: Iterable[CropBatch], extract: Extract) -> Iterator[FeatureBatch]:
+    for batch in batches:
+        features = extract(batch.pixels) if len(batch.classes) else None
+        yield FeatureBatch(features, batch.classes, batch.corrupt)
+
+
+def _steps(first: int, end: int, batch_size: int) -> Iterator[range]:
+    """The numbers of each step's crops: step s has those from s times the batch size."""
+    return (range(step * batch_size, (step + 1) * batch_size) for step in range(first, end))
+
+
+def _parts(count: int, size: int) -> Iterator[range]:
+    return (range(start, min(start + size, count)) for start in range(0, count, size))
+
+
+def _epoch_place(places: np.ndarray, number: int, seed: int) -> int:
+    """The number-th of the places, gone through again and again, each time in another order."""
+    epoch, position = divmod(number, len(places))
+    return int(places[_order(len(places), epoch, seed)[position]])
+
+
+@lru_cache(maxsize=2)  # a batch may span two epochs
+def _order(count: int, epoch: int, seed: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(count)

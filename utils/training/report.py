@@ -1,0 +1,53 @@
+"""What a training tells: a JSON line a report, TensorBoard where it is installed, a picture of the curves."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from utils.file_names import TENSORBOARD_FOLDER, TRAINING_CURVES, TRAINING_LOG
+from utils.files.writing import replace_file, told_of
+
+STYLES = {
+    "k-o": "training, since the last report",
+    "C0-s": "validation",
+    "C1--": "validation, all regions alike",
+}
+
+
+def write_log(output: Path, reports: Sequence[Mapping[str, float]]) -> None:
+    """Writes training.jsonl, one JSON object a report."""
+    with replace_file(output / TRAINING_LOG) as file:
+        file.write("".join(json.dumps(report) + "\n" for report in reports).encode())
+
+
+def write_tensorboard(output: Path, report: Mapping[str, float]) -> None:
+    """Adds a report to TensorBoard's log, if TensorBoard is installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return
+    folder = output / TENSORBOARD_FOLDER
+    with told_of(folder), SummaryWriter(str(folder)) as writer:
+        for name, value in report.items():
+            writer.add_scalar(name, value, int(report["step"]))
+
+
+def draw_curves(output: Path, reports: Sequence[Mapping[str, float]]) -> None:
+    """Draws loss and accuracies over the steps into training.png."""
+    steps = [report["step"] for report in reports]
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    loss, accuracy = figure.subplots(1, 2)
+    for axes, factor, names in (
+        (loss, 1, ("loss", "val_loss", "val_loss_uniform")),
+        (accuracy, 100, ("train_accuracy", "val_accuracy", "val_accuracy_uniform")),
+    ):
+        for name, (style, label) in zip(names, STYLES.items(), strict=True):
+            axes.plot(steps, [factor * report[name] for report in reports], style, markersize=3, label=label)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    loss.set(xlabel="step", ylabel="loss")
+    accuracy.set(xlabel="step", ylabel="accuracy, %")
+    with replace_file(output / TRAINING_CURVES) as file:
+        figure.savefig(file, format="png", dpi=120)

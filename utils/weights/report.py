@@ -1,0 +1,35 @@
+"""What lies in a weights folder: each of the authors' files with its shapes and checksum, checked to fit."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from models.backbones import BACKBONES, DEFAULT_BACKBONE
+from utils.file_names import ATTENTION_WEIGHTS, PCA_COMPONENTS, PCA_MEAN
+from utils.weights.networks import load_attention, load_backbone, load_whitening
+
+
+def report_weights(folder: Path) -> Iterator[str]:
+    """Checks the authors' four files against the modules that they are for, and tells of each.
+
+    Raises:
+        UserError: one is missing, damaged or does not fit.
+    """
+    entry = BACKBONES[DEFAULT_BACKBONE]
+    backbone = load_backbone(entry, folder)
+    parameters = sum(parameter.numel() for parameter in backbone.parameters())
+    yield _line(folder / entry.weights.file_name, f"{parameters:,} parameters of the backbone")
+    head = load_attention(folder / ATTENTION_WEIGHTS, entry.channels, "tanh")
+    yield _line(
+        folder / ATTENTION_WEIGHTS,
+        ", ".join(f"{name} {tuple(value.shape)}" for name, value in head.state_dict().items()),
+    )
+    whitening = load_whitening(folder, entry.channels)
+    yield _line(folder / PCA_COMPONENTS, str(tuple(whitening.components.shape)))
+    yield _line(folder / PCA_MEAN, str(tuple(whitening.negative_mean.shape)))
+
+
+def _line(path: Path, what: str) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return f"{path.name}: {what}; sha256 {digest}"
