@@ -43,7 +43,11 @@ def test_labels_of_unknown_images_are_counted_once_and_kept(dataset, caplog):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a", "a 1 2 3", "a 1 2 x 4", "a 0 0 nan 10", "a 0 0 10 inf", "a, 1, 2, 3, 4"]
+    "text",
+    [
+        *("", "a", "a 1 2 3", "a 1 2 x 4", "a 0 0 nan 10", "a 0 0 10 inf", "a, 1, 2, 3, 4", "a 0 0 1_0 10"),
+        *("a 0 0 \u0661\u0660 10", "a 0 0 1e999 10", "a 0 0 0x10 10", f"a 0 0 {'1' * 200_000}x 10"),
+    ],
 )
 def test_a_malformed_query_file_is_named(dataset, text):
     write_query(dataset, "q_2", text)
@@ -53,8 +57,20 @@ def test_a_malformed_query_file_is_named(dataset, text):
 
 def test_a_query_file_that_is_no_text_is_named(dataset):
     (dataset / "lab" / "q_1_query.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match=r"q_1_query\.txt cannot be read as text"):
+    with pytest.raises(UserError, match=r"q_1_query\.txt, line 1: cannot be read as text"):
         read_dataset(dataset)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "latin-1"])
+def test_label_files_in_another_encoding_are_named_with_the_line(dataset, encoding):
+    (dataset / "lab" / "q_1_good.txt").write_bytes(b"b\n" + "é\n".encode(encoding))
+    with pytest.raises(UserError, match=r"q_1_good\.txt, line 2: cannot be read as text: save it as UTF-8"):
+        read_dataset(dataset)
+
+
+def test_sides_of_a_box_are_decimal_numbers(dataset):
+    write_query(dataset, "q_2", "a -1.5 .25 +4e1 40.")
+    assert read_dataset(dataset).queries[1].box == (-1.5, 0.25, 40.0, 40.0)
 
 
 def test_a_query_of_an_absent_image_is_named(dataset):

@@ -1,7 +1,6 @@
 """Data sets in the layout of Oxford5k and Paris6k: pictures in jpg/, queries and labels as text in lab/."""
 
 import logging
-import math
 import os
 import unicodedata
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from utils.errors import UserError
 from utils.file_names import IMAGES_FOLDER, LABELS_FOLDER, QUERY_SUFFIX
 from utils.files.paths import user_path
+from utils.files.reading import parse_number, read_text
 from utils.images.listing import FolderContents, images_in
 from utils.images.loading import Box, EmptyBoxError, Picture, UnreadableImageError, check_box
 from utils.text import UNSPEAKABLE, some_of
@@ -153,20 +153,6 @@ def read_images(folder: Path) -> dict[str, Path]:
     return images
 
 
-def read_text(path: Path) -> str:
-    """The text in a file.
-
-    Raises:
-        UserError: it is not there, or is no text.
-    """
-    try:
-        return path.read_text(encoding="utf-8-sig")  # Windows' editors put a mark before the text
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as text: {error}") from error
-
-
 def check_queries(dataset: RetrievalDataset, longer_side: int) -> None:
     """Checks every query's box against its image, which takes no decoding.
 
@@ -215,11 +201,9 @@ def _read_query(path: Path, images: dict[str, Path]) -> Query:
     fields = read_text(path).strip().rsplit(maxsplit=4)
     try:
         image, *sides = fields
-        x1, y1, x2, y2 = box = tuple(float(side) for side in sides)
+        x1, y1, x2, y2 = (parse_number(side) for side in sides)
     except ValueError as error:
-        raise UserError(f"{path} is malformed: expected '<image name> x1 y1 x2 y2'") from error
-    if not all(math.isfinite(side) for side in box):
-        raise UserError(f"{path} is malformed: its box has a side that is no finite number")
+        raise UserError(f"{path} is malformed: expected '<image name> x1 y1 x2 y2' ({error})") from error
     image = image.removeprefix(QUERY_PREFIX)
     if image not in images:
         raise UserError(f"query {name}: its image {image} is not among the images of the data set")

@@ -14,11 +14,11 @@ from utils.data.oxford_paris import (
     Query,
     RetrievalDataset,
     read_images,
-    read_text,
 )
 from utils.data.revisited_labels import Labels, read_labels, read_pickled_labels
 from utils.errors import UserError
 from utils.file_names import DISTRACTORS_LIST, IMAGES_FOLDER
+from utils.files.reading import read_text
 from utils.prepare.recipes import REVISITED_LABELS
 from utils.text import some_of
 

@@ -8,6 +8,8 @@ from typing import Any, TypedDict
 
 from utils.data.plain_pickle import RefusedError, load_plain
 from utils.errors import BadFileError
+from utils.files.reading import read_bytes, read_text
+from utils.text import brief
 
 UNSAFE_NAME = re.compile(r"[/\\\x00-\x1f\x7f-\x9f\ud800-\udfff]|^\.{,2}\Z")
 
@@ -39,7 +41,9 @@ def read_pickled_labels(path: Path) -> Labels:
         UserError: it cannot be read, is damaged, asks for more than plain values, or does not hold labels.
     """
     try:
-        labels = load_plain(_read(path))
+        labels = load_plain(read_bytes(path))
+    except FileNotFoundError as error:
+        raise BadFileError(f"{path} is missing") from error
     except RefusedError as error:
         raise BadFileError(f"{path} is refused: labels are plain values, and it asks for {error}") from error
     except ValueError as error:
@@ -54,7 +58,7 @@ def read_labels(path: Path) -> Labels:
         UserError: the file cannot be read, is no JSON, or does not hold labels.
     """
     try:
-        labels = json.loads(_read(path))
+        labels = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
         raise BadFileError(f"{path} is no JSON: {error}") from error
     return _checked(path, labels)
@@ -63,13 +67,6 @@ def read_labels(path: Path) -> Labels:
 def as_json(labels: Labels) -> bytes:
     """The labels as a file's contents: equal for equal labels."""
     return json.dumps(labels, sort_keys=True, allow_nan=False).encode() + b"\n"
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BadFileError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _checked(path: Path, labels: object) -> Labels:
@@ -107,12 +104,17 @@ def _items(value: object) -> list[Any]:
 def _names(value: object) -> list[str]:
     for name in (names := _items(value)):
         if not isinstance(name, str) or UNSAFE_NAME.search(name):
-            raise ValueError(f"{name!a} where an image's name should be")
+            raise ValueError(f"{_told(name)} where an image's name should be")
     return names
 
 
 def _places(value: object, images: int) -> list[int]:
     for place in (places := _items(value)):
         if type(place) is not int or not 0 <= place < images:
-            raise ValueError(f"{place!a} where one of {images} images' places should be")
+            raise ValueError(f"{_told(place)} where one of {images} images' places should be")
     return places
+
+
+def _told(value: object) -> str:
+    """Return a value for a message; of lists, which can hold each other many times, only the type."""
+    return brief(value) if isinstance(value, str | int | float) else type(value).__name__

@@ -63,7 +63,7 @@ def _check_replaceable(path: Path) -> None:
 
 def _remove_leftovers(path: Path, trash: Path) -> None:
     """Removes the temporary folders for `path` of processes that are no more, by way of the name `trash`."""
-    name = re.compile(rf"\.{re.escape(short_name(path))}(\.old)?\.(\d{{1,9}})\.tmp")
+    name = re.compile(rf"\.{re.escape(short_name(path))}(\.old)?\.([0-9]{{1,9}})\.tmp")
     shutil.rmtree(trash, ignore_errors=True)
     for folder in path.parent.glob(".*.tmp"):
         match = name.fullmatch(folder.name)

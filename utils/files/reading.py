@@ -1,5 +1,8 @@
 """Checked reading of text files that a user or a killed run can have left in any state."""
 
+import math
+import os
+import re
 from pathlib import Path
 
 from utils.errors import BadFileError
@@ -7,6 +10,9 @@ from utils.files.regular import open_regular
 
 LARGEST_TEXT = 1 << 30
 """Bytes above which a file is not read as text."""
+
+DECIMAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
+"""A number as it is typed: the digits 0 to 9, without underscores, and no nan or inf."""
 
 
 def read_bytes(path: Path) -> bytes:
@@ -18,12 +24,13 @@ def read_bytes(path: Path) -> bytes:
     """
     try:
         with open_regular(path) as file:
-            data = file.read(LARGEST_TEXT + 1)
+            # A read of so many bytes would reserve their memory, however short the file is.
+            data = file.read() if os.fstat(file.fileno()).st_size <= LARGEST_TEXT else None
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:
         raise BadFileError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-    if len(data) > LARGEST_TEXT:
+    if data is None:
         raise BadFileError(f"{path} is larger than {LARGEST_TEXT} bytes")
     return data
 
@@ -59,3 +66,15 @@ def parse_index(text: str, count: int) -> int:
     if not (text.isascii() and text.isdecimal()) or len(digits) > len(str(count)) or int(digits) >= count:
         raise ValueError(f"{text[:40]!a} is no index in 0..{count - 1}")
     return int(digits)
+
+
+def parse_number(text: str) -> float:
+    """Return the number that a user wrote in ASCII digits, such as `-12`, `.5` or `1e3`.
+
+    Raises:
+        ValueError: it is anything else, such as `1_0`, `nan` or a number that float64 cannot hold.
+    """
+    number = float(text) if DECIMAL.fullmatch(text) else math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:40]!a} is no number")
+    return number

@@ -27,7 +27,7 @@ REASONS = {
 }
 """Errors for which there is no space, in words."""
 
-DESCRIPTORS = re.compile(r"/dev/fd/(\d+)|/proc/self/fd/(\d+)|/dev/(stdout|stderr)")
+DESCRIPTORS = re.compile(r"/dev/fd/([0-9]{1,9})|/proc/self/fd/([0-9]{1,9})|/dev/(stdout|stderr)")
 
 
 def check_writable(folder: Path) -> None:

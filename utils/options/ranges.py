@@ -3,15 +3,16 @@
 import argparse
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from models.regions import MOST_LEVELS
 from utils.errors import UserError
+from utils.files.reading import parse_number
 from utils.text import brief
 
 WHOLE = re.compile(r"[+-]?[0-9]+")
-DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-"""Numbers as they are typed: the digits 0 to 9, without underscores, and no nan or inf."""
+"""A whole number as it is typed: the digits 0 to 9, without underscores."""
 
 MOST_DIGITS = 30
 """Digits of a whole number, leading zeros left out, beyond which it is out of every range."""
@@ -59,8 +60,9 @@ class Range:
         number: float | None = None
         if self.whole and WHOLE.fullmatch(word) and len(word.lstrip("+-0")) <= MOST_DIGITS:
             number = int(word[0].strip("0123456789") + (word.lstrip("+-0") or "0"))
-        elif not self.whole and DECIMAL.fullmatch(word):
-            number = float(word)
+        elif not self.whole:
+            with suppress(ValueError):
+                number = parse_number(word)
         if not self.holds(number):
             raise argparse.ArgumentTypeError(f"{brief(text)} is not {self.expected()}")
         return number

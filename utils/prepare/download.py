@@ -17,7 +17,8 @@ from urllib.request import HTTPSHandler, Request, build_opener
 
 from tqdm import tqdm
 
-from utils.errors import UserError
+from utils.errors import BadFileError, UserError
+from utils.files.reading import read_text
 from utils.files.writing import make_folder, unwritable
 
 HEADERS = {"User-Agent": "regional-attention-retrieval"}
@@ -202,9 +203,9 @@ class _Download:
 
     def _kept(self, url: str) -> tuple[dict, str | None]:
         """What was told of the first bytes, and what If-Range takes; nothing if they are another mirror's."""
-        with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
-            told = json.loads(self.told.read_text())
-            if told["url"] == url:
+        with suppress(FileNotFoundError, BadFileError, ValueError, RecursionError):
+            told = json.loads(read_text(self.told))
+            if _is_told(told) and told["url"] == url:
                 strong = (told["ETag"] or "").startswith('"')
                 return told, told["ETag"] if strong else told["Last-Modified"]
         return {}, None
@@ -216,10 +217,20 @@ class _Download:
 
 def _told(url: str, response: HTTPResponse) -> dict:
     """What a server says of its file, by which the first bytes of another file are known."""
-    whole = re.fullmatch(r"bytes .*/(\d+)", response.headers["Content-Range"] or "")
+    whole = re.fullmatch(r"bytes .*/([0-9]{1,18})", response.headers["Content-Range"] or "")
     length = response.length if response.status == 200 else whole and int(whole[1])
     etag, modified = response.headers["ETag"], response.headers["Last-Modified"]
     return {"url": url, "length": length, "ETag": etag, "Last-Modified": modified}
+
+
+def _is_told(value: object) -> bool:
+    """Return whether a value read from a file has the form that `_told` gives."""
+    if not isinstance(value, dict) or not value.keys() >= {"url", "length", "ETag", "Last-Modified"}:
+        return False
+    texts = [value["ETag"], value["Last-Modified"]]
+    return isinstance(value["length"], int | None) and all(
+        text is None or (isinstance(text, str) and text.isascii() and text.isprintable()) for text in texts
+    )
 
 
 @contextmanager

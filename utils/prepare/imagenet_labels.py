@@ -8,6 +8,7 @@ from scipy.io import loadmat
 
 from utils.data.imagenet import VALIDATION_LIST, VALIDATION_PICTURES, read_wnids
 from utils.errors import UserError
+from utils.files.reading import parse_index, read_text
 from utils.files.writing import replace_file
 from utils.prepare.recipes import CAFFE_LABELS, DEVKIT_CLASSES, DEVKIT_LABELS, VALIDATION_LABELS
 
@@ -45,7 +46,7 @@ def check(text: str, pictures: Path) -> None:
     """
     labelled = set()
     for line in text.splitlines():
-        if not re.fullmatch(r"ILSVRC2012_val_\d{8}\.JPEG \d{1,3}", line):
+        if not re.fullmatch(r"ILSVRC2012_val_[0-9]{8}\.JPEG [0-9]{1,3}", line):
             raise UserError(f"the labels of ImageNet's validation pictures are malformed: {line!r}")
         labelled.add(line.split()[0])
     there = {path.name for path in pictures.iterdir()}
@@ -76,7 +77,7 @@ def from_devkit(labels: Path, classes: Path) -> str:
         synsets = loadmat(classes, squeeze_me=True)["synsets"]
         wnids = {int(synset["ILSVRC2012_ID"]): str(synset["WNID"]) for synset in synsets}
         places = {wnid: place for place, wnid in enumerate(read_wnids())}
-        indices = [places[wnids[int(line)]] for line in labels.read_text().split()]
+        indices = [places[wnids[parse_index(line, 10_000)]] for line in read_text(labels).split()]
     except Exception as error:  # a damaged .mat file makes its parser raise anything
         raise UserError(f"{classes} and {labels} are not those of ILSVRC 2012") from error
     return "".join(f"ILSVRC2012_val_{number:08d}.JPEG {index}\n" for number, index in enumerate(indices, 1))

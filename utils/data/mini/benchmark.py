@@ -18,9 +18,10 @@ import numpy as np
 
 from utils.data.mini.facades import Facade, draw_facade
 from utils.data.mini.scenes import Framing, Scene, draw_scene
-from utils.errors import UserError
+from utils.errors import BadFileError, UserError
 from utils.file_names import IMAGES_FOLDER, LABELS_FOLDER, MINI_SETTINGS, QUERY_SUFFIX, mini_folder
 from utils.files.folders import replace_folder
+from utils.files.reading import read_bytes
 from utils.images.loading import Box
 
 log = logging.getLogger(__name__)
@@ -154,8 +155,8 @@ def _record(settings: MiniSettings) -> bytes:
 def _read_record(folder: Path) -> bytes | None:
     """What a folder tells of its settings, if it does."""
     try:
-        return (folder / MINI_SETTINGS).read_bytes()
-    except OSError:
+        return read_bytes(folder / MINI_SETTINGS)
+    except (OSError, BadFileError):
         return None
 
 
