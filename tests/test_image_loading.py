@@ -207,7 +207,8 @@ def test_adobes_inverted_cmyk_becomes_colour(tmp_path, suffix):
 def test_other_colour_spaces_become_rgb(tmp_path, mode, color, expected):
     path = tmp_path / "picture.tif"
     Image.new(mode, (16, 16), color).save(path)
-    assert Image.open(path).mode in (mode, "RGB")  # earlier versions of Pillow convert YCbCr by themselves
+    if Image.open(path).mode != mode:
+        pytest.skip("this Pillow cannot read uncompressed YCbCr")
     assert np.abs(read_image(path)[8, 8].astype(int) - expected).max() <= 2
 
 
