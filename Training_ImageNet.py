@@ -152,7 +152,7 @@ def main(
             made_with = {
                 key: settings[key] for key in ("backbone", "L", "crop", "interpolation", "precision")
             }
-            source = stored_source(precompute, made_with, *common, **draws)
+            source = stored_source(precompute, made_with, *common, channels=entry.channels, **draws)
 
         bar = tqdm(
             total=iterations * batch_size,

@@ -24,12 +24,12 @@ def paths(tmp_path):
 
 
 def test_features_are_kept_with_their_record(tmp_path):
-    store = precompute(tmp_path / "f.npy", paths(tmp_path), features_from, {"L": 5})
+    store = precompute(tmp_path / "f.npy", paths(tmp_path), features_from, {"L": 5}, channels=3)
     np.testing.assert_array_equal(np.load(tmp_path / "f.npy")[:, :, 0], [[0] * 3, [1] * 3, [2] * 3])
     record = json.loads((tmp_path / "f.npy.json").read_text())
     assert (record["done"], record["corrupt"], record["settings"]["L"]) == (3, [], 5)
     assert store.corrupt == []
-    precompute(tmp_path / "f.npy", paths(tmp_path), lambda first: features_from(first), {"L": 5})
+    precompute(tmp_path / "f.npy", paths(tmp_path), lambda first: features_from(first), {"L": 5}, channels=3)
 
 
 @pytest.mark.parametrize("name", ["f.npy", "f.npy.part", "f.npy.json"])
@@ -37,7 +37,7 @@ def test_features_are_kept_with_their_record(tmp_path):
 def test_a_users_own_file_is_refused_and_kept(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=f"{name} .*name another file"):
-        precompute(tmp_path / "f.npy", paths(tmp_path), features_from, {})
+        precompute(tmp_path / "f.npy", paths(tmp_path), features_from, {}, channels=3)
     assert (tmp_path / name).read_bytes() == content
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
@@ -47,7 +47,7 @@ def test_a_users_own_file_is_refused_and_kept(tmp_path, name, content):
 def test_what_is_no_file_is_refused(tmp_path, name, make):
     make(tmp_path / name)
     with pytest.raises(UserError, match=f"{name} is not a regular file"):
-        precompute(tmp_path / "f.npy", paths(tmp_path), features_from, {})
+        precompute(tmp_path / "f.npy", paths(tmp_path), features_from, {}, channels=3)
 
 
 def test_a_run_killed_before_the_first_record_is_started_anew(tmp_path):
@@ -56,9 +56,9 @@ def test_a_run_killed_before_the_first_record_is_started_anew(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        precompute(tmp_path / "f.npy", paths(tmp_path), killed, {})
+        precompute(tmp_path / "f.npy", paths(tmp_path), killed, {}, channels=3)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["f.npy.json", "f.npy.part"]
-    precompute(tmp_path / "f.npy", paths(tmp_path), features_from, {})
+    precompute(tmp_path / "f.npy", paths(tmp_path), features_from, {}, channels=3)
     assert np.load(tmp_path / "f.npy")[2, 0, 0] == 2
 
 
@@ -74,7 +74,8 @@ def features(first):
         yield RegionFeatures(torch.ones(1, 5, 2048), torch.ones(1, 5, 2048), torch.ones(1, 2048))
 
 path = Path(sys.argv[1])
-sys.exit(run_command(lambda: precompute(path / "f.npy", [path / str(n) for n in range(100)], features, {})))
+names = [path / str(number) for number in range(100)]
+sys.exit(run_command(lambda: precompute(path / "f.npy", names, features, {}, channels=2048)))
 """
 
 
@@ -83,3 +84,93 @@ def test_a_full_disk_is_one_line(tmp_path):
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == f"error: cannot write {tmp_path / 'f.npy.part'}: the disk is full"
     assert done.stdout == "f.npy.json\n"
+
+
+def changed(**values):
+    """Return a change of the record: these values, a key left out where the value is `del`."""
+
+    def change(path):
+        record = path.with_name("f.npy.json")
+        state = json.loads(record.read_text()) | values
+        record.write_text(json.dumps({key: value for key, value in state.items() if value != "del"}))
+
+    return change
+
+
+def replaced(array):
+    return lambda path: np.save(path, array)
+
+
+def content(name, data):
+    return lambda path: path.with_name(name).write_bytes(data)
+
+
+DAMAGES = {
+    "features truncated": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "features empty": content("f.npy", b""),
+    "features HTML": content("f.npy", b"<html>404</html>"),
+    "features of fewer images": replaced(np.ones((2, 3, 3), np.float16)),
+    "features of two dimensions": replaced(np.ones((3, 9), np.float16)),
+    "features of an even number of rows": replaced(np.ones((3, 2, 3), np.float16)),
+    "features of other channels": replaced(np.ones((3, 3, 4), np.float16)),
+    "features of float32": replaced(np.ones((3, 3, 3), np.float32)),
+    "features of the other byte order": replaced(np.ones((3, 3, 3), np.dtype(np.float16).newbyteorder())),
+    "features in Fortran order": replaced(np.asfortranarray(np.ones((3, 3, 3), np.float16))),
+    "features as objects": replaced(np.array([{}], object)),
+    "record truncated": content("f.npy.json", b'{"settings": {'),
+    "record empty": content("f.npy.json", b""),
+    "record HTML": content("f.npy.json", b"<html>404</html>"),
+    "record nested": content("f.npy.json", b"[" * 100_000),
+    "record with a NUL": content("f.npy.json", b"\0"),
+    "record without done": changed(done="del"),
+    "record without corrupt": changed(corrupt="del"),
+    "settings as list": changed(settings=[]),
+    "done as text": changed(done="3"),
+    "done negative": changed(done=-1),
+    "done too large": changed(done=4),
+    "done too small": changed(done=2),
+    "corrupt as number": changed(corrupt=0),
+    "corrupt as text": changed(corrupt=["0"]),
+    "corrupt too large": changed(corrupt=[3]),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+def test_damaged_features_are_named_with_what_to_do(tmp_path, damage):
+    precompute(tmp_path / "f.npy", paths(tmp_path), features_from, {"L": 5}, channels=3)
+    damage(tmp_path / "f.npy")
+    with pytest.raises(
+        UserError, match=r"^\S*f\.npy\S* [^\n]*(remove it|move it away)[^\n]*name another"
+    ) as caught:
+        precompute(tmp_path / "f.npy", paths(tmp_path), features_from, {"L": 5}, channels=3)
+    assert "\n" not in str(caught.value)
+
+
+def test_features_of_zeros_are_never_trained_on(tmp_path):
+    precompute(tmp_path / "f.npy", paths(tmp_path), features_from, {}, channels=3)
+    store = precompute(tmp_path / "f.npy", paths(tmp_path), features_from, {}, channels=3)
+    assert store.read(np.array([2, 1])).maxima[:, 0, 0].tolist() == [2, 1]
+    with pytest.raises(UserError, match=r"f\.npy is damaged: row 0 is all zeros"):
+        store.read(np.array([1, 0]))
+
+
+def test_features_that_float16_cannot_hold_are_told(tmp_path):
+    def features(first):
+        yield RegionFeatures(torch.full((1, 1, 3), 1e5), torch.ones(1, 1, 3), torch.ones(1, 3))
+
+    with pytest.raises(UserError, match=r"0\.jpg are not finite in float16"):
+        precompute(tmp_path / "f.npy", paths(tmp_path), features, {}, channels=3)
+
+
+def test_an_unreadable_image_before_the_first_record_is_counted_once(tmp_path):
+    def features(first, killed=True):
+        yield from [None, *features_from(1)][first : 2 if killed else 3]
+        if killed:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        precompute(tmp_path / "f.npy", paths(tmp_path), features, {}, channels=3)
+    store = precompute(
+        tmp_path / "f.npy", paths(tmp_path), lambda first: features(first, killed=False), {}, channels=3
+    )
+    assert store.corrupt == [0]

@@ -1,3 +1,4 @@
+import copy
 import json
 import os
 import signal
@@ -11,14 +12,18 @@ import pytest
 import torch
 from conftest import draw_picture, run_on_small_disk
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
 
 import Training_ImageNet
+from models.attention import ContextAwareRegionalAttention
 from models.backbones import BACKBONES
 from models.region_pooling import cell_grid, region_max
 from utils.data.imagenet import read_wnids
-from utils.errors import run_command
+from utils.errors import UserError, run_command
+from utils.processes import Ranks
 from utils.training import report as training_report
 from utils.training.crops import CropSettings, centre_crop
+from utils.training.state import Progress, load_state, save_state
 from utils.weights.networks import load_backbone, load_classifier
 
 ROOT = Path(__file__).parents[1]
@@ -214,7 +219,7 @@ def test_two_processes_train_what_one_does(data, undisturbed, tmp_path):
 
 
 def test_precomputed_features_are_made_once_and_resumed(data, tmp_path, train, monkeypatch):
-    from utils import precomputed_features
+    from utils.training import precomputed_features
 
     monkeypatch.setattr(precomputed_features, "SAVED_EVERY", 5)
     store = tmp_path / "features.npy"
@@ -227,7 +232,7 @@ def test_precomputed_features_are_made_once_and_resumed(data, tmp_path, train, m
 
     # Killed after some pictures: what is there is kept, the rest comes out the same.
     part = tmp_path / "part.npy"
-    from utils import training_batches
+    from utils.training import batches as training_batches
 
     extract, calls = training_batches.region_features, []
 
@@ -278,6 +283,95 @@ def test_a_damaged_state_is_told(undisturbed, tmp_path, train):
     status, _, err = train(tmp_path, "--resume")
     assert status == 2
     assert "training_state.pth cannot be read" in err
+
+
+def in_state(*keys, value):
+    """Return a change of a saved state: the value at these keys, left out if it is `del`."""
+
+    def change(state):
+        for key in keys[:-1]:
+            state = state[key]
+        if value == "del":
+            del state[keys[-1]]
+        else:
+            state[keys[-1]] = value
+
+    return change
+
+
+WEIGHT = "conv_att_2.weight"
+BUFFER = ("optimizer", "state", 0, "momentum_buffer")
+
+STATE_DAMAGES = {
+    "no head": in_state("head", value="del"),
+    "no optimizer": in_state("optimizer", value="del"),
+    "no gradients": in_state("gradients", value="del"),
+    "no progress": in_state("progress", value="del"),
+    "no settings": in_state("settings", value="del"),
+    "format as text": in_state("format", value="2"),
+    "format of the future": in_state("format", value=3),
+    "head without a tensor": in_state("head", WEIGHT, value="del"),
+    "head with a further tensor": in_state("head", "more", value=torch.zeros(1)),
+    "head of another shape": in_state("head", WEIGHT, value=torch.zeros(1)),
+    "head of nan": lambda state: state["head"][WEIGHT].fill_(torch.nan),
+    "head of integers": lambda state: state["head"].update({WEIGHT: state["head"][WEIGHT].int()}),
+    "head on meta": lambda state: state["head"].update({WEIGHT: state["head"][WEIGHT].to("meta")}),
+    "head as text": in_state("head", WEIGHT, value="0"),
+    "gradients of another shape": in_state("gradients", WEIGHT, value=torch.zeros(1)),
+    "gradients of inf": lambda state: state["gradients"][WEIGHT].fill_(torch.inf),
+    "one gradient alone": in_state("gradients", value={WEIGHT: torch.zeros(1)}),
+    "optimizer as list": in_state("optimizer", value=[]),
+    "optimizer without a parameter": in_state("optimizer", "state", 0, value="del"),
+    "optimizer of another shape": in_state(*BUFFER, value=torch.zeros(1)),
+    "optimizer of nan": lambda state: state["optimizer"]["state"][0]["momentum_buffer"].fill_(torch.nan),
+    "optimizer of numbers": in_state(*BUFFER, value=0.5),
+    "step as text": in_state("progress", "step", value="3"),
+    "step as fraction": in_state("progress", "step", value=3.5),
+    "step negative": in_state("progress", "step", value=-1),
+    "loss of nan": in_state("progress", "loss", value=float("nan")),
+    "reports of nothing": in_state("progress", "reports", value=[{}]),
+    "unknown progress": in_state("progress", "more", value=1),
+    "settings as list": in_state("settings", value=[]),
+    "settings of tensors": in_state("settings", "lr", value=torch.zeros(2)),
+}
+
+
+@pytest.mark.parametrize("damage", STATE_DAMAGES.values(), ids=STATE_DAMAGES.keys())
+def test_a_state_that_is_not_one_changes_nothing_and_is_one_line(tmp_path, damage):
+    head = ContextAwareRegionalAttention(4)
+    optimizer = torch.optim.SGD(head.parameters(), 0.1, 0.9)
+    ranks = Ranks(0, 1, torch.device("cpu"))
+    for parameter in head.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    save_state(tmp_path, head, optimizer, Progress(step=3), {"lr": 0.1}, ranks)
+    path = tmp_path / "training_state.pth"
+    state = torch.load(path, weights_only=True)
+
+    fresh = ContextAwareRegionalAttention(4)
+    before = copy.deepcopy(fresh.state_dict())
+    fresh_optimizer = torch.optim.SGD(fresh.parameters(), 0.1, 0.9)
+    assert load_state(tmp_path, fresh, fresh_optimizer, {"lr": 0.1}, ranks).step == 3
+    assert fresh.state_dict()[WEIGHT].equal(head.state_dict()[WEIGHT])
+    assert fresh_optimizer.state_dict()["state"][0]["momentum_buffer"].min() == 1
+
+    fresh.load_state_dict(before)
+    fresh_optimizer = torch.optim.SGD(fresh.parameters(), 0.1, 0.9)
+    damage(state)
+    torch.save(state, path)
+    with pytest.raises(UserError, match=rf"^{path} [^\n]*; start anew with another --output$"):
+        load_state(tmp_path, fresh, fresh_optimizer, {"lr": 0.1}, ranks)
+    assert all(fresh.state_dict()[name].equal(value) for name, value in before.items())
+    assert fresh_optimizer.state_dict()["state"] == {}
+
+
+@pytest.mark.parametrize("state", [{"weight": torch.zeros(3)}, [1, 2], torch.zeros(3), nn.Linear(2, 2)])
+def test_another_file_of_pytorch_is_no_state(tmp_path, state):
+    torch.save(state, tmp_path / "training_state.pth")
+    head = ContextAwareRegionalAttention(4)
+    optimizer = torch.optim.SGD(head.parameters(), 0.1, 0.9)
+    with pytest.raises(UserError, match=r"training_state\.pth .*; start anew with another --output$"):
+        load_state(tmp_path, head, optimizer, {}, Ranks(0, 1, torch.device("cpu")))
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path, train, monkeypatch):

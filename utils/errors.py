@@ -33,6 +33,10 @@ class BadFileError(UserError):
     """A file is not what it should be: damaged, hostile, or something else altogether."""
 
 
+class UnreadableFileError(BadFileError):
+    """A file cannot be read, as for want of permission; it may be what it should be."""
+
+
 class LostProcessError(UserError):
     """Another process of the same torchrun has ended, or its connection has."""
 

@@ -11,7 +11,7 @@ from models.backbones import BACKBONES
 from utils.file_names import ATTENTION_WEIGHTS, PCA_COMPONENTS, PCA_MEAN, weights_folder
 from utils.saved_settings import METHOD
 from utils.weights.networks import read_backbone_weights
-from utils.weights.state_dicts import read_array, read_state_dict
+from utils.weights.state_dicts import read_state_dict, read_weights_array
 
 SETTINGS = ("backbone", "pooling", "whiten", "S", "L", "activation", "scales", "precision")
 
@@ -51,7 +51,7 @@ def descriptor_settings(options: Mapping[str, object], weights_dir: Path) -> dic
         del settings["activation"]
     if options["whiten"]:
         settings["whitening"] = digest(
-            {name: torch.from_numpy(read_array(folder / name)) for name in (PCA_COMPONENTS, PCA_MEAN)}
+            {name: torch.from_numpy(read_weights_array(folder / name)) for name in (PCA_COMPONENTS, PCA_MEAN)}
         )
     return settings
 

@@ -1,12 +1,15 @@
-"""Checked reading of text files that a user or a killed run can have left in any state."""
+"""Checked reading of files that a user or a killed run can have left in any state."""
 
 import math
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
-from utils.errors import BadFileError
-from utils.files.regular import open_regular
+from utils.errors import BadFileError, UnreadableFileError
+from utils.files.regular import NotRegularError, open_regular
 
 LARGEST_TEXT = 1 << 30
 """Bytes above which a file is not read as text."""
@@ -15,24 +18,47 @@ DECIMAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 """A number as it is typed: the digits 0 to 9, without underscores, and no nan or inf."""
 
 
+@contextmanager
+def open_checked(path: Path) -> Iterator[BinaryIO]:
+    """Open a regular file for reading, and turn errors of the operating system into user errors.
+
+    Raises:
+        FileNotFoundError: there is none.
+        BadFileError: it is a pipe, a device or a folder.
+        UnreadableFileError: it cannot be read.
+    """
+    try:
+        file = open_regular(path)
+    except FileNotFoundError:
+        raise
+    except NotRegularError as error:
+        raise BadFileError(f"cannot read {path}: {error}") from error
+    except (OSError, ValueError) as error:  # the latter of a path with a NUL
+        raise _unreadable(path, error) from error
+    with file:
+        try:
+            yield file
+        except OSError as error:
+            raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> UnreadableFileError:
+    return UnreadableFileError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}")
+
+
 def read_bytes(path: Path) -> bytes:
     """Read a regular file.
 
     Raises:
         FileNotFoundError: there is none.
-        BadFileError: it is a pipe, a device or a folder, too large, or unreadable.
+        BadFileError: it is a pipe, a device or a folder, or too large.
+        UnreadableFileError: it cannot be read.
     """
-    try:
-        with open_regular(path) as file:
-            # A read of so many bytes would reserve their memory, however short the file is.
-            data = file.read() if os.fstat(file.fileno()).st_size <= LARGEST_TEXT else None
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError) as error:
-        raise BadFileError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-    if data is None:
-        raise BadFileError(f"{path} is larger than {LARGEST_TEXT} bytes")
-    return data
+    with open_checked(path) as file:
+        # A read of so many bytes would reserve their memory, however short the file is.
+        if os.fstat(file.fileno()).st_size > LARGEST_TEXT:
+            raise BadFileError(f"{path} is larger than {LARGEST_TEXT} bytes")
+        return file.read()
 
 
 def read_text(path: Path) -> str:

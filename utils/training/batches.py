@@ -85,6 +85,7 @@ def stored_source(
     extract: Extract,
     ranks: Ranks,
     *,
+    channels: int,
     batch_size: int,
     workers: int,
     seed: int,
@@ -99,6 +100,7 @@ def stored_source(
         crops: how they are cut.
         extract: the frozen part, `extract_regions` for some network.
         ranks: one process alone.
+        channels: C, the backbone's channels.
         batch_size: pictures of a batch.
         workers: processes that cut.
         seed: of the orders.
@@ -116,7 +118,7 @@ def stored_source(
         dataset = CentreCrops(LabelledImages(paths, classes), crops)
         return (batch.features for batch in _featured(crop_batches(dataset, numbers, workers), extract))
 
-    store = precompute(path, paths, extract_from, made_with)
+    store = precompute(path, paths, extract_from, made_with, channels=channels)
     whole = np.setdiff1d(np.arange(len(paths)), store.corrupt)
     to_learn, to_validate = whole[whole < len(training.paths)], whole[whole >= len(training.paths)]
     if len(to_learn) == 0:

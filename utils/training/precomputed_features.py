@@ -4,14 +4,16 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypedDict
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from models.attention_classifier import RegionFeatures
-from utils.errors import UserError
+from utils.errors import BadFileError, UserError
+from utils.files.arrays import map_array
+from utils.files.records import Setting, read_json
 from utils.files.reserved_array import new_mapped_array
 from utils.files.writing import replace_file, told_of
 from utils.text import digest_of_names
@@ -20,15 +22,38 @@ SAVED_EVERY = 32
 """Pictures after which a killed run does not have to begin again."""
 
 
+REMOVE = "remove it and what lies beside it under its name, or name another file"
+
+
+class FeaturesRecord(TypedDict):
+    """How far the features are and what they were made with."""
+
+    settings: dict[str, Setting]
+    done: int
+    """Images whose features are in the file."""
+    corrupt: list[int]
+    """Indices of those among them that cannot be decoded."""
+
+
 class FeatureStore(NamedTuple):
     """Features by picture, (N, 2 R + 1, C) float16: maxima, means, context; rows of corrupt ones."""
 
+    path: Path
     rows: np.ndarray
     corrupt: list[int]
 
     def read(self, places: np.ndarray) -> RegionFeatures:
-        """The features of some pictures, in float32."""
-        rows = torch.from_numpy(self.rows[places].astype(np.float32))
+        """Return the features of some images, in float32.
+
+        Raises:
+            UserError: those of an image are all zeros or not finite.
+        """
+        values = self.rows[places].astype(np.float32)
+        good = np.isfinite(values).all(axis=(1, 2)) & values.any(axis=(1, 2))
+        if not good.all():
+            index = int(places[good.argmin()])
+            raise BadFileError(f"{self.path} is damaged: row {index} is all zeros or not finite; {REMOVE}")
+        rows = torch.from_numpy(values)
         regions = (rows.shape[1] - 1) // 2
         return RegionFeatures(rows[:, :regions], rows[:, regions : 2 * regions], rows[:, -1])
 
@@ -38,6 +63,8 @@ def precompute(
     pictures: Sequence[Path],
     extract_from: Callable[[int], Iterable[RegionFeatures | None]],
     made_with: Mapping[str, object],
+    *,
+    channels: int,
 ) -> FeatureStore:
     """Fills a file with the features of pictures, or goes on where it was, or finds it complete.
 
@@ -49,27 +76,24 @@ def precompute(
         pictures: whose features; the file is for these alone, in this order.
         extract_from: the features, each of one picture, from some place on; None for a corrupt one.
         made_with: what else the features depend on.
+        channels: C.
 
     Raises:
-        UserError: the file was made with other settings, is the user's own, or cannot be written.
+        UserError: the file was made with other settings, is damaged, is the user's own, or cannot be written.
     """
     count = len(pictures)
     names = digest_of_names(f"{picture.parent.name}/{picture.name}" for picture in pictures)
     settings = {**made_with, "pictures": names}
     part, record = path.with_name(path.name + ".part"), path.with_name(path.name + ".json")
     check_own_files(path, part, record)
-    state = {"settings": settings, "done": 0, "corrupt": []}
+    state: FeaturesRecord = {"settings": settings, "done": 0, "corrupt": []}
+    rows = None
     with told_of(path):
         if record.is_file() and (path.is_file() or part.is_file()):
-            state = json.loads(record.read_text())
-            if state["settings"] != settings:
-                differing = [name for name in settings if state["settings"].get(name) != settings[name]]
-                raise UserError(
-                    f"{path} was made with another {', '.join(differing)}: remove it or name another"
-                )
-        rows = None
-        if state["done"]:
-            rows = np.load(path if path.is_file() else part, mmap_mode="r" if path.is_file() else "r+")
+            state = _read_record(path, record, settings, count)
+            if state["done"]:
+                made = path if path.is_file() else part
+                rows = _mapped(made, count, channels, "r" if state["done"] == count else "r+")
         bar = tqdm(
             extract_from(state["done"]), "features", count, unit="image", initial=state["done"], disable=None
         )
@@ -77,21 +101,70 @@ def precompute(
             if features is None:
                 state["corrupt"].append(place)
             else:
-                row = torch.cat([features.maxima[0], features.means[0], features.context]).cpu().numpy()
+                row = _half_precision(pictures[place], features)
                 if rows is None:
-                    shape = (count, *row.shape)
                     _write_record(record, state)  # before the features, by which they are known as ours
-                    rows = new_mapped_array(part, shape, np.float16)
+                    rows = new_mapped_array(part, (count, *row.shape), np.float16)
+                if row.shape != rows.shape[1:]:
+                    raise BadFileError(f"{part} is damaged: it has features of other regions; {REMOVE}")
                 rows[place] = row
             if rows is not None and (place + 1 == count or (place + 1) % SAVED_EVERY == 0):
                 rows.flush()
                 state["done"] = place + 1
                 _write_record(record, state)
-        if part.is_file() and state["done"] == count:
+        if part.is_file() and not path.is_file() and state["done"] == count:
             part.replace(path)
     if rows is None:
         raise UserError(f"none of the {count} pictures can be decoded")
-    return FeatureStore(np.load(path, mmap_mode="r"), state["corrupt"])
+    return FeatureStore(path, _mapped(path, count, channels, "r"), state["corrupt"])
+
+
+def _half_precision(picture: Path, features: RegionFeatures) -> np.ndarray:
+    """Return the features of one image, (2 R + 1, C) float16.
+
+    Raises:
+        UserError: they are not finite in that type.
+    """
+    row = torch.cat([features.maxima[0], features.means[0], features.context]).half()
+    if not torch.isfinite(row).all():
+        raise UserError(
+            f"the features of {picture} are not finite in float16: train without --precompute, or with other "
+            "weights of the backbone"
+        )
+    return row.cpu().numpy()
+
+
+def _read_record(path: Path, record: Path, settings: Mapping[str, object], count: int) -> FeaturesRecord:
+    """Read how far the features are.
+
+    Raises:
+        UserError: they were made with other settings, or the record is damaged.
+    """
+    state = read_json(record, FeaturesRecord)
+    if state["settings"] != settings:
+        differing = [name for name in settings if state["settings"].get(name) != settings[name]]
+        raise UserError(
+            f"{path} was made with another {', '.join(differing)}: remove it or name another"
+            if differing
+            else f"{record} is damaged: it has further settings; {REMOVE}"
+        )
+    if not 0 <= state["done"] <= count or not all(0 <= index < count for index in state["corrupt"]):
+        raise BadFileError(f"{record} is damaged: it counts more than the {count} images; {REMOVE}")
+    if path.is_file() and state["done"] < count:
+        raise BadFileError(f"{path} is there, but {record.name} says that it is not complete; {REMOVE}")
+    # A run that was killed before it saved features can have noted images that come again.
+    state["corrupt"] = sorted({index for index in state["corrupt"] if index < state["done"]})
+    return state
+
+
+def _mapped(path: Path, count: int, channels: int, mode: Literal["r", "r+"]) -> np.ndarray:
+    try:
+        rows = map_array(path, (np.float16,), (count, None, channels), mode)
+    except BadFileError as error:
+        raise BadFileError(f"{error}; {REMOVE}") from error
+    if rows.shape[1] < 3 or rows.shape[1] % 2 == 0:
+        raise BadFileError(f"{path} is damaged: it holds no features of regions; {REMOVE}")
+    return rows
 
 
 def check_own_files(path: Path, part: Path, record: Path) -> None:
@@ -107,22 +180,18 @@ def check_own_files(path: Path, part: Path, record: Path) -> None:
         if os.path.lexists(file) and not file.is_file():
             raise UserError(f"{file} is not a regular file: {advice}")
     if record.exists():
-        if not _is_record(record):
-            raise UserError(f"{record} is not the record of precomputed features: {advice}")
+        try:
+            read_json(record, FeaturesRecord)
+        except BadFileError as error:
+            raise BadFileError(
+                f"{record} is not the record of precomputed features ({error}): {advice}"
+            ) from error
         return
     for file in (path, part):
         if file.exists():
             raise UserError(f"{file} has no record {record.name} beside it, as this program writes: {advice}")
 
 
-def _is_record(path: Path) -> bool:
-    try:
-        state = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(state, dict) and {"settings", "done", "corrupt"} <= state.keys()
-
-
-def _write_record(path: Path, state: Mapping[str, object]) -> None:
+def _write_record(path: Path, state: FeaturesRecord) -> None:
     with replace_file(path) as file:
         file.write(json.dumps(state).encode())

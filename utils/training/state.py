@@ -1,22 +1,35 @@
 """Checkpoints of a training: the head's weights for use, and the full state to go on from."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import NotRequired, TypedDict
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from models.attention import ContextAwareRegionalAttention
-from utils.errors import UserError
+from utils.errors import BadFileError, UserError, advising
 from utils.file_names import TRAINING_STATE, trained_weights
+from utils.files.records import Setting, check_record
 from utils.files.writing import replace_file
 from utils.processes import Ranks
 from utils.saved_settings import check_same_settings
+from utils.text import brief
+from utils.weights.state_dicts import load_plain_tensors
 
 FORMAT = 2
 """Of a state file; 2 has the gradient of all processes."""
+
+MOMENTUM_BUFFER = "momentum_buffer"
+
+REPORTED = frozenset(
+    {"step", "loss", "train_accuracy"}
+    | {f"val_{name}{kind}" for name in ("loss", "accuracy") for kind in ("", "_uniform")}
+)
+"""Keys of a report that its curves need."""
 
 
 @dataclass
@@ -46,6 +59,23 @@ class Progress:
     def clear_sums(self) -> None:
         """Begins the sums anew."""
         self.loss, self.hits, self.images = 0.0, 0, 0
+
+
+class _Optimizer(TypedDict):
+    """State of the optimizer. Its options are not read from the file: they are among the settings."""
+
+    state: dict[int, dict[str, object]]
+
+
+class _State(TypedDict):
+    """Contents of a state file."""
+
+    format: NotRequired[int]
+    head: dict[str, Tensor]
+    gradients: dict[str, Tensor]
+    optimizer: _Optimizer
+    progress: Progress
+    settings: dict[str, Setting]
 
 
 def save_weights(output: Path, head: ContextAwareRegionalAttention, number: int, accuracy: float) -> Path:
@@ -103,29 +133,84 @@ def load_state(
 
     Raises:
         UserError: there is no state, it is damaged, or it was saved with other settings or by a version that
-            saved the gradient of one process alone.
+            saved the gradient of one process alone. Head and optimizer are then as they were.
     """
     path = output / TRAINING_STATE
     if not path.is_file():
         raise UserError(f"nothing to resume: there is no {path}")
-    device = next(head.parameters()).device
-    try:
-        state = torch.load(path, map_location=device, weights_only=True)
-        saved = state["settings"]
-        progress = Progress(**state["progress"])
-    except Exception as error:  # a damaged file can make the zip reader and the unpickler raise anything
-        raise UserError(f"{path} cannot be read as a training state; is it whole?") from error
-    if state.get("format", 1) != FORMAT and state["gradients"]:
-        raise UserError(
-            f"{path} was saved between two updates by another version of this program, which kept the "
-            "gradient of one process alone: start anew with another --output, or go on with that version"
-        )
-    check_same_settings(path, saved, settings)
+    with advising("start anew with another --output"):
+        state = check_record(path, load_plain_tensors(path, "a training state"), _State)
+        version = state.get("format", 1)
+        if version != FORMAT and (version != 1 or state["gradients"]):
+            raise UserError(
+                f"{path} was saved by another version of this program, in format {version}: "
+                f"this one reads format {FORMAT}"
+                + (", since format 1 kept the gradient of one process alone" if version == 1 else "")
+            )
+    check_same_settings(path, state["settings"], settings)
+    with advising("start anew with another --output"):
+        try:
+            progress = _checked_progress(state["progress"])
+            buffers = _checked_tensors(state, head)
+        except ValueError as error:
+            raise BadFileError(f"{path} is damaged: {error}") from error
     head.load_state_dict(state["head"])
-    optimizer.load_state_dict(state["optimizer"])
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": buffers})
     if ranks.leads:
         for name, parameter in head.named_parameters():
-            parameter.grad = state["gradients"].get(name)
+            gradient = state["gradients"].get(name)
+            parameter.grad = None if gradient is None else gradient.to(parameter.device)
     else:
         progress.clear_sums()
     return progress
+
+
+def _checked_progress(saved: object) -> Progress:
+    """Return the progress that a state holds.
+
+    Raises:
+        ValueError: it counts less than nothing, or its loss is not finite.
+    """
+    progress = Progress(**saved)  # type: ignore[arg-type]  # check_record has compared its fields
+    if min(progress.step, progress.hits, progress.images) < 0 or not math.isfinite(progress.loss):
+        raise ValueError("its progress is no progress of a training")
+    for report in progress.reports:
+        if missing := sorted(REPORTED - report.keys()):
+            raise ValueError(f"a report has no {missing[0]!r}")
+    return progress
+
+
+def _checked_tensors(state: _State, head: nn.Module) -> dict[int, dict[str, Tensor | None]]:
+    """Check the tensors of a state against the head, and return those of the optimizer by parameter.
+
+    Raises:
+        ValueError: a tensor is missing, has another shape or holds values that are not finite.
+    """
+    parameters = dict(head.named_parameters())
+    _check_tensors("head", state["head"], head.state_dict())
+    if state["gradients"]:
+        _check_tensors("gradients", state["gradients"], parameters)
+    saved = state["optimizer"]["state"]
+    buffers = {
+        name: saved[index].get(MOMENTUM_BUFFER) for index, name in enumerate(parameters) if index in saved
+    }
+    if len(saved) != len(buffers) or len(buffers) not in (0, len(parameters)):
+        raise ValueError("the optimizer is one of other parameters")
+    present = {name: buffer for name, buffer in buffers.items() if buffer is not None}
+    if present:
+        _check_tensors("optimizer", present, parameters)
+    return {index: {MOMENTUM_BUFFER: buffer} for index, buffer in enumerate(buffers.values())}
+
+
+def _check_tensors(what: str, saved: Mapping[str, object], wanted: Mapping[str, Tensor]) -> None:
+    if saved.keys() != wanted.keys():
+        name = min(saved.keys() ^ wanted.keys())
+        raise ValueError(f"{brief(name)} of {what} is {'unknown' if name in saved else 'missing'}")
+    for name, tensor in saved.items():
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or tensor.layout != torch.strided:
+            raise ValueError(f"{name} of {what} holds no real numbers")
+        if tensor.shape != wanted[name].shape:
+            shapes = f"{tuple(tensor.shape)}, expected {tuple(wanted[name].shape)}"
+            raise ValueError(f"{name} of {what} has shape {shapes}")
+        if tensor.is_meta or not torch.isfinite(tensor).all():
+            raise ValueError(f"{name} of {what} holds values that are not finite")

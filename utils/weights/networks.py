@@ -2,7 +2,8 @@
 
 import importlib.resources
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from models.retrieval_network import Pooling, RetrievalNetwork
 from models.whitening import Whitening
 from utils.errors import UserError, advising
 from utils.file_names import ATTENTION_WEIGHTS, PCA_COMPONENTS, PCA_MEAN, weights_folder
-from utils.weights.state_dicts import fill, read_array, read_state_dict
+from utils.weights.state_dicts import fill, read_state_dict, read_weights_array
 
 WITHOUT_ATTENTION = "--pooling rmac"
 WITHOUT_PCA = "--no-whiten"
@@ -160,14 +161,26 @@ def read_backbone_weights(backbone: Backbone, weights_dir: Path) -> tuple[dict[s
                 state, source = read_state_dict(path), str(path)
         case WeightsEnum() as weights:
             with advising(_how_to_get(backbone)):
-                try:
-                    state = weights.get_state_dict(check_hash=True, map_location="cpu", weights_only=True)
-                except OSError as error:
-                    raise UserError(f"{weights.url} cannot be downloaded ({error})") from error
-                except Exception as error:  # a damaged download makes the unpickler raise anything
-                    raise UserError(f"what was downloaded from {weights.url} cannot be read") from error
+                state = _read_downloaded(weights)
             source = weights.url
     return {backbone.module_name(name): tensor for name, tensor in state.items()}, source
+
+
+def _read_downloaded(weights: WeightsEnum) -> dict[str, Tensor]:
+    """Read a state dict from torchvision's folder of downloads, or download it to there.
+
+    Raises:
+        UserError: it is damaged or cannot be downloaded.
+    """
+    path = Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(urlsplit(weights.url).path).name
+    if not path.exists():
+        try:
+            weights.get_state_dict(check_hash=True, map_location="cpu", weights_only=True)
+        except OSError as error:
+            raise UserError(f"{weights.url} cannot be downloaded ({error})") from error
+        except Exception as error:  # a damaged download makes the unpickler raise anything
+            raise UserError(f"what was downloaded from {weights.url} cannot be read") from error
+    return read_state_dict(path)
 
 
 def _how_to_get(backbone: Backbone) -> str:
@@ -213,8 +226,8 @@ def load_whitening(folder: Path, channels: int) -> Whitening:
         UserError: a file is missing, damaged or made for another number of channels.
     """
     with advising(f"{WITHOUT_PCA} does without"):
-        components = read_array(folder / PCA_COMPONENTS)
-        mean = read_array(folder / PCA_MEAN)
+        components = read_weights_array(folder / PCA_COMPONENTS)
+        mean = read_weights_array(folder / PCA_MEAN)
         for name, array, expected in (
             (PCA_COMPONENTS, components, ("D", channels)),
             (PCA_MEAN, mean, (channels,)),

@@ -1,37 +1,78 @@
 """Weight files: read safely, and checked against the modules that they are for."""
 
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from utils.errors import UserError
+from utils.errors import BadFileError, UserError
+from utils.files.arrays import read_array
+from utils.files.reading import open_checked
+
+WRAPPER = "module."
+"""Prefix of the names in a state dict of nn.DataParallel."""
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Reads a state dict, of today or of 2018, to the CPU, without ever unpickling anything but tensors.
+    """Read a state dict, of today or of 2018, to the CPU, without ever unpickling anything but tensors.
+
+    A state dict inside another dict, as `state_dict`, and names that begin with `module.` are unwrapped.
 
     Raises:
         UserError: the file is missing, damaged, or holds anything else.
     """
     try:
-        with warnings.catch_warnings(action="ignore"):  # of odd pickles, which end in an error below
-            state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_plain_tensors(path, "a state dict of tensors")
     except FileNotFoundError as error:
         raise UserError(f"no weights at {path}") from error
-    except Exception as error:  # a damaged file can make the zip reader and the unpickler raise anything
-        reason = error.strerror if isinstance(error, OSError) else "is it whole?"
-        raise UserError(f"{path} cannot be read as a state dict of tensors ({reason})") from error
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path} is no state dict: expected parameter names with a tensor each")
+        raise BadFileError(f"{path} is no state dict: expected parameter names with a tensor each")
     if any(value.is_meta for value in state.values()):
-        raise UserError(f"{path} holds tensors without values (on the device meta): save the weights again")
-    return {str(name).removeprefix("module."): value for name, value in state.items()}
+        raise BadFileError(
+            f"{path} holds tensors without values (on the device meta): save the weights again"
+        )
+    named: dict[str, Tensor] = {}
+    for name, value in state.items():
+        if named.setdefault(str(name).removeprefix(WRAPPER), value) is not value:
+            bare = str(name).removeprefix(WRAPPER)
+            raise BadFileError(f"{path} holds both {bare} and {WRAPPER}{bare}: save one of them")
+    return named
+
+
+def load_plain_tensors(path: Path, what: str) -> Any:  # noqa: ANN401  whatever the file holds
+    """Return what PyTorch saved in a file, on the CPU, if it consists of tensors and plain values.
+
+    Args:
+        path: the file.
+        what: what it should hold, for errors.
+
+    Raises:
+        FileNotFoundError: there is none.
+        UserError: it cannot be read, or holds anything else.
+    """
+    with open_checked(path) as file:
+        try:
+            with warnings.catch_warnings(action="ignore"):  # of odd pickles, which end in an error below
+                return torch.load(file, map_location="cpu", weights_only=True)
+        except MemoryError:
+            raise
+        except Exception as error:  # a damaged file can make the zip reader and the unpickler raise anything
+            raise BadFileError(f"{path} cannot be read as {what} ({_reason(error)})") from error
+
+
+def _reason(error: Exception) -> str:
+    if "TorchScript" in str(error):
+        return "it is a TorchScript program: save the state_dict() of the module that it was made from"
+    if match := re.search(r"GLOBAL ([\w.]+)", str(error)):
+        return f"it holds a Python object, {match[1]}: save the state_dict() of a module instead"
+    return "is it whole?"
 
 
 def fill(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
@@ -65,22 +106,18 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     module.load_state_dict({name: state[name] for name in needed}, strict=False)
 
 
-def read_array(path: Path) -> np.ndarray:
-    """Reads a .npy file as float32, without ever unpickling anything.
+def read_weights_array(path: Path) -> np.ndarray:
+    """Read a .npy file as float32, without ever unpickling anything.
 
     Raises:
         UserError: the file is missing, damaged, or holds no real numbers or some that are not finite.
     """
     try:
-        array = np.load(path, allow_pickle=False)
+        array = read_array(path, (np.floating, np.integer))
     except FileNotFoundError as error:
         raise UserError(f"no PCA file at {path}") from error
-    except Exception as error:  # damaged headers make numpy's parser raise anything
-        reason = error.strerror if isinstance(error, OSError) else "is it whole?"
-        raise UserError(f"{path} cannot be read as an array of numbers ({reason})") from error
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
-        raise UserError(f"{path} holds no array of real numbers")
-    array = array.astype(np.float32)
+    with np.errstate(over="ignore"):
+        array = array.astype(np.float32)
     if not np.isfinite(array).all():
-        raise UserError(f"{path} is damaged: it holds values that are not finite")
+        raise BadFileError(f"{path} is damaged: it holds values that are not finite")
     return array

@@ -1,0 +1,173 @@
+"""Checked reading of NumPy's files, whose headers are compared with their sizes before memory is taken."""
+
+import io
+import zipfile
+from collections.abc import Mapping, Sequence
+from math import prod
+from pathlib import Path
+from typing import BinaryIO, Literal, NamedTuple
+
+import numpy as np
+
+from utils.errors import BadFileError, UnreadableFileError
+from utils.files.reading import open_checked
+
+NumberType = type[np.generic]
+Shape = tuple[int | None, ...]
+"""An expected shape, None for any length."""
+
+LONGEST_HEADER = 12_000
+"""Bytes at the beginning of a file within which its header ends."""
+
+
+class _Header(NamedTuple):
+    offset: int
+    """Bytes before the values."""
+    shape: tuple[int, ...]
+    fortran_order: bool
+    dtype: np.dtype
+
+
+def read_array(path: Path, types: Sequence[NumberType], shape: Shape | None = None) -> np.ndarray:
+    """Read a .npy file into memory; nothing is unpickled.
+
+    Args:
+        path: the file.
+        types: NumPy's types that the values may have, or abstract ones as `np.floating`.
+        shape: the expected shape; any if not given.
+
+    Returns:
+        The array, writable, in native byte order and C order.
+
+    Raises:
+        FileNotFoundError: there is none.
+        UnreadableFileError: it cannot be read.
+        BadFileError: it is no regular file, no .npy file of the size that its header tells, or holds values
+            of another type or shape.
+    """
+    with open_checked(path) as file:
+        try:
+            return _read(file, _size(file), types, shape)
+        except ValueError as error:
+            raise BadFileError(f"{path} is damaged: {error}") from error
+
+
+def map_array(
+    path: Path, types: Sequence[NumberType], shape: Shape, mode: Literal["r", "r+", "c"] = "r"
+) -> np.ndarray:
+    """Map a .npy file into memory; see `read_array`.
+
+    Args:
+        path: the file.
+        types: NumPy's types that the values may have.
+        shape: the expected shape.
+        mode: "r" to read, "r+" to change the file, "c" to change the array alone.
+
+    Raises:
+        FileNotFoundError: there is none.
+        UnreadableFileError: it cannot be read.
+        BadFileError: as `read_array`; also if the byte order is not native or the array not in C order.
+    """
+    with open_checked(path) as file:
+        try:
+            header = _header(file.read(LONGEST_HEADER), _size(file), types, shape)
+            if header.fortran_order or not header.dtype.isnative:
+                raise ValueError("its values are in another order than this program writes them in")
+        except ValueError as error:
+            raise BadFileError(f"{path} is damaged: {error}") from error
+        try:
+            source = path if mode == "r+" else file
+            return np.memmap(source, header.dtype, mode, header.offset, header.shape)
+        except OSError as error:
+            raise UnreadableFileError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def read_arrays(
+    path: Path, expected: Mapping[str, tuple[Sequence[NumberType], Shape]]
+) -> dict[str, np.ndarray]:
+    """Read arrays of a .npz file by name; see `read_array`.
+
+    Args:
+        path: the file.
+        expected: types and shape of each array that is read.
+
+    Raises:
+        FileNotFoundError: there is none.
+        UnreadableFileError: it cannot be read.
+        BadFileError: it is no .npz file, or an array is missing or does not fit.
+    """
+    arrays = {}
+    with open_checked(path) as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                for name, (types, shape) in expected.items():
+                    member = archive.getinfo(f"{name}.npy")
+                    with archive.open(member) as values:
+                        arrays[name] = _read(values, member.file_size, types, shape)
+        except KeyError as error:
+            raise BadFileError(f"{path} is damaged: it has no array {name!r}") from error
+        except MemoryError:
+            raise
+        except Exception as error:  # a damaged archive makes the zip reader raise anything
+            raise BadFileError(f"{path} is damaged: {error or type(error).__name__}") from error
+    return arrays
+
+
+def _read(
+    file: BinaryIO | zipfile.ZipExtFile, size: int, types: Sequence[NumberType], shape: Shape | None
+) -> np.ndarray:
+    head = file.read(LONGEST_HEADER)
+    header = _header(head, size, types, shape)
+    values = bytearray(size - header.offset)
+    known = head[header.offset :]
+    values[: len(known)] = known
+    rest, reached = memoryview(values), len(known)
+    while reached < len(values):
+        count = file.readinto(rest[reached:])
+        if not count:
+            raise ValueError(f"it ends after {header.offset + reached} of {size} bytes")
+        reached += count
+    array = np.frombuffer(values, header.dtype).reshape(
+        header.shape, order="F" if header.fortran_order else "C"
+    )
+    return np.ascontiguousarray(array, header.dtype.newbyteorder("=")).reshape(header.shape)
+
+
+def _header(head: bytes, size: int, types: Sequence[NumberType], shape: Shape | None) -> _Header:
+    """Parse the first bytes of a .npy file, and check what they tell.
+
+    Raises:
+        ValueError: they are no header, or the values do not fit.
+    """
+    beginning = io.BytesIO(head)
+    try:
+        version = np.lib.format.read_magic(beginning)
+        reader = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        found, fortran_order, dtype = reader[version](beginning)
+    except Exception as error:  # unreadable headers make NumPy's parser raise anything
+        raise ValueError("it is no whole .npy file") from error
+    if not any(np.issubdtype(dtype, kind) for kind in types):
+        wanted = " or ".join(kind.__name__ for kind in types)
+        raise ValueError(f"its values are of type {dtype}, expected {wanted}")
+    if not all(type(side) is int and side >= 0 for side in found):
+        raise ValueError(f"its shape is {found}")
+    if shape is not None and not _fits(found, shape):
+        wanted = " x ".join("n" if side is None else str(side) for side in shape)
+        raise ValueError(f"its shape is {' x '.join(map(str, found))}, expected {wanted}")
+    told = beginning.tell() + prod(found) * dtype.itemsize
+    if told != size:
+        raise ValueError(f"it has {size} bytes where its header tells of {told}")
+    return _Header(beginning.tell(), found, fortran_order, dtype)
+
+
+def _fits(found: tuple[int, ...], shape: Shape) -> bool:
+    return len(found) == len(shape) and all(
+        wanted in (None, side) for side, wanted in zip(found, shape, strict=True)
+    )
+
+
+def _size(file: BinaryIO) -> int:
+    position = file.tell()
+    size = file.seek(0, io.SEEK_END)
+    file.seek(position)
+    return size

@@ -1,0 +1,151 @@
+"""Checks of what a file holds, as JSON or otherwise, against a declared type."""
+
+import json
+import math
+from dataclasses import is_dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints, is_typeddict
+
+from utils.errors import BadFileError
+from utils.files.reading import read_bytes
+from utils.text import brief
+
+Setting = str | int | float | bool | None | list[str] | list[int] | list[float]
+"""Value of a saved setting."""
+
+LARGEST_INTEGER = 2**63 - 1
+
+Record = TypeVar("Record")
+
+
+def read_json(path: Path, schema: type[Record]) -> Record:
+    """Read a JSON file and check it against a type.
+
+    Args:
+        path: the file.
+        schema: see `check_type`.
+
+    Raises:
+        FileNotFoundError: there is none.
+        UnreadableFileError: it cannot be read.
+        BadFileError: it is no regular file, no JSON in UTF-8, or holds something else than `schema` says; a
+            key that is there twice, a number that is not finite and an integer of more than 64 bits included.
+    """
+    return parse_json(path, read_bytes(path), schema)
+
+
+def parse_json(path: Path, data: bytes | str, schema: type[Record]) -> Record:
+    """Parse JSON that comes from a file, and check it; see `read_json`."""
+    try:
+        value = json.loads(
+            data.decode("utf-8-sig") if isinstance(data, bytes) else data,
+            object_pairs_hook=_unique,
+            parse_constant=_finite,
+            parse_float=_finite,
+            parse_int=_integer,
+        )
+    except UnicodeDecodeError as error:
+        raise BadFileError(f"{path} is damaged: it is not JSON in UTF-8") from error
+    except RecursionError as error:
+        raise BadFileError(f"{path} is damaged: it is nested too deeply") from error
+    except json.JSONDecodeError as error:
+        raise BadFileError(f"{path} is damaged: it is not JSON ({error})") from error
+    except ValueError as error:
+        raise BadFileError(f"{path} is damaged: {error}") from error
+    return check_record(path, value, schema)
+
+
+def check_record(path: Path, value: object, schema: type[Record]) -> Record:
+    """Return a value that comes from a file, checked against a type.
+
+    Raises:
+        BadFileError: it does not fit.
+    """
+    try:
+        check_type(value, schema)
+    except ValueError as error:
+        raise BadFileError(f"{path} is damaged: {error}") from error
+    return cast(Record, value)
+
+
+def check_type(value: object, schema: Any, name: str = "it") -> None:  # noqa: ANN401  any type
+    """Check a value recursively against a type.
+
+    Args:
+        value: of dicts, lists and plain values.
+        schema: a TypedDict or a dataclass, both for a dict with their fields as keys, `list[...]`,
+            `dict[str, ...]`, a Literal, a union or a class. A TypedDict allows further keys. `float` allows
+            integers, and `int` allows no bool.
+        name: what the error calls the value.
+
+    Raises:
+        ValueError: the value does not fit.
+    """
+    if is_typeddict(schema) or is_dataclass(schema):
+        _check_fields(value, schema, name)
+    elif isinstance(schema, UnionType):
+        if not any(_fits(value, kind) for kind in get_args(schema)):
+            raise _misfit(value, schema, name)
+    elif get_origin(schema) is Literal:
+        if not any(type(value) is type(choice) and value == choice for choice in get_args(schema)):
+            raise _misfit(value, schema, name)
+    elif get_origin(schema) is list:
+        check_type(value, list, name)
+        for item in cast(list[object], value):
+            check_type(item, get_args(schema)[0], f"an item of {name}")
+    elif get_origin(schema) is dict:
+        check_type(value, dict, name)
+        for key, item in cast(dict[object, object], value).items():
+            check_type(key, get_args(schema)[0], f"a key of {name}")
+            check_type(item, get_args(schema)[1], f"{brief(key)} of {name}")
+    elif schema in (int, float):
+        if type(value) is not int and not (schema is float and type(value) is float):
+            raise _misfit(value, schema, name)
+    elif not isinstance(value, type(None) if schema is None else schema):
+        raise _misfit(value, schema, name)
+
+
+def _check_fields(value: object, schema: Any, name: str) -> None:  # noqa: ANN401
+    check_type(value, dict, name)
+    record = cast(dict[object, object], value)
+    fields = get_type_hints(schema)
+    if is_dataclass(schema) and (unknown := record.keys() - fields.keys()):
+        raise ValueError(f"{name} has an unknown key {brief(min(unknown, key=repr))}")
+    for key in getattr(schema, "__required_keys__", fields.keys()) - record.keys():
+        raise ValueError(f"{name} has no {key!r}")
+    for key in fields.keys() & record.keys():
+        check_type(record[key], fields[key], f"{key!r} of {name}")
+
+
+def _fits(value: object, schema: object) -> bool:
+    try:
+        check_type(value, schema)
+    except ValueError:
+        return False
+    return True
+
+
+def _misfit(value: object, schema: object, name: str) -> ValueError:
+    expected = schema.__name__ if isinstance(schema, type) and not get_args(schema) else str(schema)
+    found = f"{type(value).__name__}" if isinstance(value, dict | list) else brief(value)
+    return ValueError(f"{name} is {found} where {expected.removeprefix('typing.')} is expected")
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    record = dict(pairs)
+    if len(record) != len(pairs):
+        raise ValueError("it has a key twice")
+    return record
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"it holds {brief(text)}, which is no finite number")
+    return number
+
+
+def _integer(text: str) -> int:
+    if len(text) > 20 or abs(number := int(text)) > LARGEST_INTEGER:
+        raise ValueError("it holds an integer of more than 64 bits")
+    return number
