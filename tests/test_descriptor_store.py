@@ -10,12 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import draw_picture
 
 from utils.descriptors import store as descriptor_store
-from utils.descriptors.store import open_store, picture_key
+from utils.descriptors.store import open_store
 from utils.errors import UserError
-from utils.images.loading import Picture
 
 ROOT = Path(__file__).parents[1]
 
@@ -219,22 +217,6 @@ def test_compacting_loses_nothing_and_those_who_read_can_go_on(tmp_path):
     ):
         np.testing.assert_array_equal(rows[:], expected)
     assert "key 1" not in open_store(tmp_path, {"S": 64})
-
-
-def test_a_pictures_key_changes_with_its_file_its_name_and_its_box(tmp_path):
-    path = tmp_path / "a.png"
-    draw_picture(path)
-    first = picture_key(Picture(path), "a")
-    assert picture_key(Picture(path), "a") == first
-    others = {picture_key(Picture(path), "b"), picture_key(Picture(path, (0, 0, 8, 8)), "a")}
-    status = path.stat()
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
-    others.add(picture_key(Picture(path), "a"))
-    path.write_bytes(path.read_bytes() + b"\0")
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    others.add(picture_key(Picture(path), "a"))
-    assert len(others) == 4
-    assert first not in others
 
 
 WRITE = """

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -52,7 +53,7 @@ def rows_by_picture(store):
         keys = json.loads(record.read_text())["keys"]
         rows = np.load(record.with_suffix(".npy"))
         for key, row in zip(keys, rows, strict=True):
-            name, _, _, box = key.split("\0")
+            name, *_, box = key.split("\0")
             found[name, box] = row
     return found
 
@@ -354,3 +355,22 @@ def test_a_folder_that_cannot_hold_a_store_is_told_before_any_work(measure, stor
 def test_a_folder_that_may_not_be_written_is_told(measure, store):
     store.mkdir(mode=0o500)
     assert f"cannot write {store}" in error_line(measure("--descriptors", store))
+
+
+def test_two_data_sets_of_equal_names_sizes_and_times_share_a_store(dataset, measure, tmp_path, store):
+    other = dataset.with_name("Other")
+    for folder, names in ((dataset, "abcd"), (other, "dcba")):
+        (folder / "jpg").mkdir(parents=True, exist_ok=True)
+        for path in (folder / "jpg").iterdir():
+            path.unlink()
+        for seed, name in enumerate(names):
+            draw_picture(folder / "jpg" / f"{name}.ppm", seed)
+            os.utime(folder / "jpg" / f"{name}.ppm", ns=(0, 0))
+    shutil.copytree(dataset / "lab", other / "lab")
+    found = []
+    for name in ("Tiny", "Other"):
+        measure("--dataset", name, "--descriptors", store, "--output", tmp_path / f"{name} by store")
+        measure("--dataset", name, "--output", tmp_path / name)
+        found.append(ranking(tmp_path / name))
+        assert ranking(tmp_path / f"{name} by store") == found[-1]
+    assert found[0] != found[1]

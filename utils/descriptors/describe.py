@@ -12,8 +12,9 @@ from tqdm import tqdm
 from models.backbones import Backbone
 from models.retrieval_network import RetrievalNetwork
 from utils.descriptors.extraction import network_outputs
+from utils.descriptors.keys import picture_keys
 from utils.descriptors.rows import Rows
-from utils.descriptors.store import DescriptorStore, picture_key
+from utils.descriptors.store import DescriptorStore
 from utils.errors import UserError
 from utils.images.batches import BadPicture
 from utils.images.loading import Picture, UnreadableImageError
@@ -77,7 +78,7 @@ def describe(
     names = [picture.path.name for picture in pictures] if names is None else names
     keys, pending = list(names), list(range(len(pictures)))
     if store is not None:
-        keys = [picture_key(picture, name) for picture, name in zip(pictures, names, strict=True)]
+        keys = picture_keys(pictures, names)
         pending = [place for place in pending if keys[place] not in store]
     if len(pending) < len(pictures):
         log.info("%d of %d %s are in %s", len(pictures) - len(pending), len(pictures), title, store.folder)

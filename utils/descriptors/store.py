@@ -3,7 +3,7 @@
 A store is a folder of shards, see `descriptor_shards`, and `store.json`, which says what all descriptors were
 made with; a run with anything else is refused.
 
-Keys are text that changes with a picture's contents, see `picture_key`: a changed file is not found, and so
+Keys are text that changes with a picture's contents, see `picture_keys`: a changed file is not found, and so
 described anew.
 """
 
@@ -30,7 +30,6 @@ from utils.descriptors.shards import (
 from utils.errors import UserError
 from utils.file_names import SHARD_PREFIX, SHARD_ROWS_SUFFIX, STORE_SETTINGS
 from utils.files.writing import make_folder, new_file
-from utils.images.loading import Picture
 from utils.saved_settings import check_same_settings
 
 StorePrecision = Literal["float32", "float16"]
@@ -39,7 +38,8 @@ SHARD_ROWS = 4096
 SHARD_SECONDS = 30.0
 """A shard is written when it has so many rows or is so old: what a killed run loses at most."""
 
-FORMAT = 1
+FORMAT = 2
+"""Rises when the files or the keys of a store change: older stores are refused."""
 NAME_ANOTHER = "name another folder for the descriptors"
 
 
@@ -198,19 +198,3 @@ def open_store(
     store = DescriptorStore(folder, precision)
     store.read(verify)
     return store
-
-
-def picture_key(picture: Picture, name: str) -> str:
-    """The key of a picture: its name, its box, and what changes when its file does.
-
-    Args:
-        picture: the file and the box.
-        name: what tells the file from others of the store.
-    """
-    try:
-        status = picture.path.stat()
-        contents = (str(status.st_size), str(status.st_mtime_ns))
-    except OSError:  # nothing will be described that could be kept under this key
-        contents = ("", "")
-    box = "" if picture.box is None else " ".join(map(repr, picture.box))
-    return "\0".join((name, *contents, box))

@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from utils.descriptors.keys import picture_key
 from utils.descriptors.rows import StoredRows
-from utils.descriptors.store import DescriptorStore, StorePrecision, open_store, picture_key
+from utils.descriptors.store import DescriptorStore, StorePrecision, open_store
 from utils.errors import UserError
 from utils.file_names import CATALOGUE, INDEX_STORE
 from utils.files.writing import replace_file

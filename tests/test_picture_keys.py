@@ -1,0 +1,67 @@
+import os
+
+import numpy as np
+import pytest
+from conftest import draw_picture
+from PIL import Image
+
+from utils.descriptors.keys import picture_key, picture_keys
+from utils.images.loading import Picture
+
+
+def test_a_pictures_key_changes_with_its_file_its_name_and_its_box(tmp_path):
+    path = tmp_path / "a.png"
+    draw_picture(path)
+    first = picture_key(Picture(path), "a")
+    assert picture_key(Picture(path), "a") == first
+    others = {picture_key(Picture(path), "b"), picture_key(Picture(path, (0, 0, 8, 8)), "a")}
+    status = path.stat()
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    others.add(picture_key(Picture(path), "a"))
+    path.write_bytes(path.read_bytes() + b"\0")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    others.add(picture_key(Picture(path), "a"))
+    assert len(others) == 4
+    assert first not in others
+
+
+def saved(path, pixels):
+    """Saves an image whose file has the same time as all others."""
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    os.utime(path, ns=(0, 0))
+    return Picture(path)
+
+
+@pytest.mark.parametrize("suffix", ["ppm", "bmp", "tif", "png", "jpg"])
+def test_images_of_one_name_size_and_time_have_different_keys(tmp_path, suffix):
+    """One pixel in a hundred thousand differs, where no sample of the file would show it."""
+    one = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
+    two = one.copy()
+    two[75, 100] ^= 64
+    keys = [
+        picture_key(saved(tmp_path / name / f"a.{suffix}", pixels), "a")
+        for name, pixels in (("x", one), ("y", two))
+    ]
+    assert keys[0] != keys[1]
+
+
+def test_a_copy_in_another_folder_has_the_same_key(tmp_path):
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    one, two = (saved(tmp_path / name / "a.png", pixels) for name in "xy")
+    assert picture_key(one, "a") == picture_key(two, "a")
+
+
+def test_keys_of_many_are_those_of_each_in_their_order(tmp_path):
+    pictures = [
+        saved(tmp_path / f"{number}.png", np.full((8, 8, 3), number, np.uint8)) for number in range(40)
+    ]
+    names = [f"n{number}" for number in range(40)]
+    expected = [picture_key(picture, name) for picture, name in zip(pictures, names, strict=True)]
+    assert picture_keys(pictures, names) == expected
+
+
+def test_what_cannot_be_read_has_a_key_of_its_name_and_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("pipe", "absent"):
+        assert picture_key(Picture(tmp_path / name), name) == f"{name}\0\0\0\0"
