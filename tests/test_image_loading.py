@@ -1,3 +1,4 @@
+import errno
 import os
 import pickle
 import struct
@@ -338,3 +339,16 @@ def test_a_resized_image_larger_than_the_memory_is_told(tmp_path):
     draw_picture(path)
     with pytest.raises(UserError, match="try a smaller --S"):
         load_pixels(Picture(path), 10_000_000)
+
+
+@pytest.mark.parametrize("shortage", [MemoryError(), OSError(errno.EMFILE, "Too many open files")])
+@pytest.mark.parametrize("read", [read_image, picture_size])
+def test_a_shortage_is_an_error_and_no_unreadable_image(tmp_path, monkeypatch, read, shortage):
+    def fail(*_):
+        raise shortage
+
+    draw_picture(tmp_path / "fine.png")
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(UserError, match=r"fine\.png cannot be decoded now: (the memory|too many)") as caught:
+        read(tmp_path / "fine.png")
+    assert not isinstance(caught.value, UnreadableImageError)

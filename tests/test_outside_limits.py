@@ -6,9 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import pytest
 from conftest import ROOT, draw_picture, evaluation
+from torch.utils.data import Dataset
+
+from utils.errors import UserError
+from utils.images.workers import worker_items
 
 SCRIPTS = sorted(path.name for path in ROOT.glob("*_*.py"))
 
@@ -70,3 +75,29 @@ def test_one_unreadable_image_ends_all_processes_without_their_tracebacks(datase
     assert f"error: {dataset / 'jpg' / 'c.png'} cannot be decoded" in done.stderr
     assert done.stderr.count("Traceback (most recent call last)") == 1  # torchrun's own summary
     assert "ChildFailedError" in done.stderr
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_too_little_memory_for_the_imports_is_one_line(script):
+    limited = 'ulimit -v 1000000; exec "$@"'
+    words = ["sh", "-c", limited, "sh", sys.executable, ROOT / script, "--help"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: the memory does not suffice")
+    assert done.stderr.count("\n") == 1
+
+
+class Failing(Dataset):
+    def __getitem__(self, number):
+        raise UserError(f"number {number}\nfails")
+
+
+@pytest.mark.parametrize("workers", [0, os.cpu_count() + 1])
+@pytest.mark.parametrize(("numbers", "collate"), [([7], None), ([[7, 8]], list)])
+def test_an_error_of_a_worker_has_its_own_text_and_torch_is_quiet(workers, numbers, collate):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with pytest.raises(UserError) as error:
+            list(worker_items(Failing(), numbers, collate, workers, 1))
+    assert str(error.value) == "number 7\nfails"
+    assert caught == []

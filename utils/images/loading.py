@@ -16,6 +16,7 @@ from utils.errors import UserError
 from utils.files.regular import open_regular
 from utils.images.eight_bit_colour import eight_bit_rgb
 from utils.images.resize import bilinear_resize
+from utils.program.outside_errors import is_shortage, outside_error
 
 Box = tuple[float, float, float, float]
 """x1, y1, x2, y2 in pixels of the original image."""
@@ -178,6 +179,7 @@ def _opened(path: Path, verify: bool = False) -> Iterator[Image.Image]:
 
     Raises:
         UnreadableImageError: the path leads to no regular file, or what is done with the image fails.
+        UserError: the system is short of memory or of open files.
     """
     # Pillow warns of damaged metadata, and of more than 89 megapixels; it refuses twice as many by itself.
     warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -190,6 +192,8 @@ def _opened(path: Path, verify: bool = False) -> Iterator[Image.Image]:
             with Image.open(file) as image:
                 yield image
     except Exception as error:  # the decoders of some thirty formats raise whatever they like
+        if is_shortage(error):  # the image may be fine
+            raise UserError(f"{path} cannot be decoded now: {outside_error(error)}") from error
         raise UnreadableImageError(path, error) from error
 
 

@@ -4,13 +4,35 @@ Items must hold no tensors: torch would pass those through /dev/shm, of which co
 file open for each. Arrays go through pipes.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import NamedTuple
 
 from torch.utils.data import DataLoader, Dataset
 
 from utils.errors import UserError
 from utils.program.outside_errors import NO_SHARED_MEMORY, is_shortage, outside_error
 from utils.program.signals import ignore_interrupts, interrupts_blocked
+
+
+class _Failure(NamedTuple):
+    """The line of a UserError, to which torch would add a worker's traceback."""
+
+    line: str
+
+
+class _ErrorsAsItems(Dataset):
+    """A data set whose UserErrors are items."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, number: int) -> object:
+        try:
+            return self.dataset[number]
+        except UserError as error:
+            return _Failure(str(error))
 
 
 def worker_items(
@@ -33,15 +55,17 @@ def worker_items(
         The items.
 
     Raises:
-        UserError: a worker was killed or cannot be started.
+        UserError: the data set raised one, or a worker was killed or cannot be started.
     """
     batches = {"sampler": numbers} if collate is None else {"batch_sampler": numbers}
+    # torch warns of more workers than cores, which a user may want: a network's disk is waited for.
+    warnings.filterwarnings("ignore", message=r"This DataLoader will create \d+ worker processes")
     loader = DataLoader(
-        dataset,
+        _ErrorsAsItems(dataset),
         **batches,
         **({"batch_size": None} if collate is None else {}),
         num_workers=workers,
-        collate_fn=_unchanged if collate is None else collate,
+        collate_fn=_unchanged if collate is None else partial(_collated, collate),
         prefetch_factor=prefetch if workers else None,
         worker_init_fn=ignore_interrupts,
     )
@@ -53,12 +77,20 @@ def worker_items(
         line = outside_error(error) if is_shortage(error) else NO_SHARED_MEMORY
         raise UserError(line or NO_SHARED_MEMORY) from error
     try:
-        yield from items
+        for item in items:
+            if isinstance(item, _Failure):
+                raise UserError(item.line)
+            yield item
     except (RuntimeError, OSError, MemoryError) as error:
         line = outside_error(error)
         if line is None or isinstance(error, UserError):
             raise
         raise UserError(line) from error
+
+
+def _collated(collate: Callable[[list], object], items: list) -> object:
+    """Return the first failure among items or, without one, what `collate` makes of them."""
+    return next((item for item in items if isinstance(item, _Failure)), None) or collate(items)
 
 
 def _unchanged(item: object) -> object:

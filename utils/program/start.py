@@ -4,7 +4,9 @@ Importing this module sets them up. Each script does so first, and only when it 
 the imports that follow take seconds.
 """
 
+import os
 import sys
+from contextlib import suppress
 from types import TracebackType
 
 from utils.program.interrupts import install
@@ -14,10 +16,16 @@ from utils.program.standard_streams import open_standard_streams
 def show_import_error(
     kind: type[BaseException], error: BaseException, traceback: TracebackType | None
 ) -> None:
-    """Show an error that was raised outside `run_command`, while modules are imported."""
+    """Show an error that was raised outside `run_command`, while modules are imported, and end the program.
+
+    Python itself would end it with status 1, whatever the error.
+    """
     from utils.errors import show_failure
 
-    show_failure(error)
+    status = show_failure(error)
+    with suppress(OSError, ValueError, AttributeError):  # standard output is closed
+        sys.stdout.flush()
+    os._exit(status)
 
 
 install()
