@@ -132,7 +132,11 @@ def main(
 
         network = load_folded_backbone(entry, weights_dir, PRECISIONS[precision]).to(torch_device)
         network = RegionMaxima(compiled(network) if compile else network, entry.stride, L)
-        pca, progress = load_state(state_file, settings) if resume else (StreamingPCA(), PCAProgress())
+        pca, progress = StreamingPCA(), PCAProgress()
+        if resume:
+            pca, progress = load_state(
+                state_file, settings, channels=entry.channels, images=len(pictures.paths)
+            )
         make_folder(folder)
 
         # Block by block: what a killed run had added up is there when it is resumed, to the bit.

@@ -159,17 +159,57 @@ def flip_a_bit(path):
         (".json", lambda path: path.write_text("[]")),
         (".json", lambda path: path.write_text('{"keys": ["key 0"], "crc32": 0}')),
         (".json", lambda path: path.write_text("{}")),
+        (".json", lambda path: path.write_text('{"keys": [[], {}], "crc32": 0}')),
+        (".json", lambda path: path.write_text("[" * 100_000)),
+        (".npy", lambda path: np.save(path, vectors(2).astype(np.float64))),
+        (".npy", lambda path: np.save(path, vectors(2).astype(">f4"))),
+        (".npy", lambda path: np.save(path, np.asfortranarray(vectors(2)))),
+        (".npy", lambda path: np.save(path, np.empty((2, 0), np.float32))),
     ],
 )
 def test_a_damaged_shard_is_named_and_described_anew_once_deleted(tmp_path, suffix, damage):
     filled(tmp_path / "store", vectors(2))
     (path,) = (tmp_path / "store").glob(f"shard-*{suffix}")
     damage(path)
-    with pytest.raises(UserError, match="is damaged: delete it") as caught:
+    with pytest.raises(UserError, match=r"is damaged: .*; delete it") as caught:
         open_store(tmp_path / "store", {"S": 64})
     assert path.stem in str(caught.value)
     Path(str(caught.value).split(" is damaged")[0]).unlink()
     assert len(open_store(tmp_path / "store", {"S": 64})) == 0
+
+
+def test_a_shard_of_another_width_or_of_nan_is_damaged(tmp_path):
+    filled(tmp_path / "width", vectors(2))
+    filled(tmp_path / "width", vectors(2, width=5))
+    with pytest.raises(
+        UserError, match=r"shard-\S+npy is damaged: its shape is 2 x 5, expected 2 x 6; delete it"
+    ):
+        open_store(tmp_path / "width", {"S": 64})
+    filled(tmp_path / "nan", np.full((2, 6), np.nan, np.float32))
+    with pytest.raises(UserError, match=r"damaged: it holds values that are not finite; delete it"):
+        open_store(tmp_path / "nan", {"S": 64})
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".json"])
+def test_a_pipe_as_a_shard_is_named_and_one_that_cannot_be_read_is_not_to_be_deleted(tmp_path, suffix):
+    filled(tmp_path, vectors(2))
+    (path,) = tmp_path.glob(f"shard-*{suffix}")
+    data = path.read_bytes()
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(UserError, match=rf"cannot read {path}: it is a pipe, not a file; delete it"):
+        open_store(tmp_path, {"S": 64})
+    path.unlink()
+    path.write_bytes(data)
+    assert len(open_store(tmp_path, {"S": 64})) == 2
+
+
+@pytest.mark.parametrize("text", ["", "[]", "\0", "[" * 100_000, '{"S": [[1]]}'])
+def test_a_damaged_record_of_settings_is_one_line(tmp_path, text):
+    filled(tmp_path, vectors(1))
+    (tmp_path / "store.json").write_text(text)
+    with pytest.raises(UserError, match=r"store\.json is damaged: .*; name another folder"):
+        open_store(tmp_path, {"S": 64})
 
 
 def test_what_a_killed_process_left_an_hour_ago_is_removed(tmp_path):

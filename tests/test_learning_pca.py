@@ -13,9 +13,11 @@ from sklearn.decomposition import PCA
 import LearningPCA_landmark
 from models.backbones import BACKBONES
 from models.regions import rmac_regions
-from utils.errors import run_command
+from utils.errors import UserError, run_command
 from utils.images.loading import Picture, load_pixels
 from utils.weights.networks import load_backbone
+from utils.whitening.pca import StreamingPCA
+from utils.whitening.state import PCAProgress, load_state, save_state
 
 ROOT = Path(__file__).parents[1]
 COMPONENTS = 10
@@ -239,7 +241,38 @@ def test_a_state_of_other_settings_or_damaged_is_told(undisturbed, learn, tmp_pa
     (folder / "pca_state.npz").write_bytes(state)
     assert "saved with other settings: L 2 (now 3)" in error_line(learn(tmp_path, "--resume", "--L", "3"))
     (folder / "pca_state.npz").write_bytes(state[: len(state) // 2])
-    assert "is it whole?" in error_line(learn(tmp_path, "--resume"))
+    assert "pca_state.npz is damaged" in error_line(learn(tmp_path, "--resume"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"progress": {"done": "3", "unreadable": []}},
+        {"progress": {"done": 11, "unreadable": []}},
+        {"progress": {"done": -1, "unreadable": []}},
+        {"progress": {"done": 3, "unreadable": [3]}},
+        {"progress": {"done": 3}},
+        {"settings": []},
+        {"mean": np.zeros(3)},
+        {"scatter": np.full((2, 2), np.nan)},
+        {"count": np.array(-1)},
+        {"rows": np.zeros((3, 1))},
+        {"eps": np.array("x")},
+    ],
+)
+def test_a_state_of_a_pca_that_is_not_one_is_one_line(tmp_path, change):
+    path = tmp_path / "pca_state.npz"
+    pca = StreamingPCA().partial_fit(np.random.default_rng(0).random((5, 2)))
+    save_state(path, pca, PCAProgress(10, ["a"]), {"L": 2})
+    found, progress = load_state(path, {"L": 2}, channels=2, images=10)
+    assert (progress.done, progress.unreadable) == (10, ["a"])
+    np.testing.assert_array_equal(found.mean_, pca.mean_)
+    about = {"progress": {"done": 10, "unreadable": []}, "settings": {"L": 2}}
+    arrays = {key: value for key, value in change.items() if key not in about}
+    about |= {key: value for key, value in change.items() if key in about}
+    np.savez(path, about=np.array(json.dumps(about)), **(pca.state_dict() | arrays))
+    with pytest.raises(UserError, match=rf"{path}[^\n]* start anew"):
+        load_state(path, {"L": 2}, channels=2, images=10)
 
 
 def test_what_cannot_end_well_is_told_before_any_work(learn, tmp_path, monkeypatch):

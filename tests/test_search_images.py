@@ -357,7 +357,12 @@ def test_a_query_that_is_no_picture_is_one_line(command, indexed, tmp_path):
 def test_a_damaged_index_is_one_line_and_made_again(command, indexed):
     catalogue = Path("search_index", "catalogue.json")
     told = {"folder": str(indexed), "keys": [1], "settings": {}, "precision": "float32"}
-    for text in ("{", "[]", "{}", json.dumps(told), json.dumps(told | {"folder": 3})):
+    whole = json.loads(catalogue.read_text())
+    texts = ["{", "[]", "{}", json.dumps(told), json.dumps(told | {"folder": 3}), "[" * 100_000]
+    texts += [
+        json.dumps(whole | change) for change in ({"settings": {}}, {"folder": "a\0"}, {"precision": []})
+    ]
+    for text in texts:
         catalogue.write_text(text)
         status, _, err = command("query", indexed / "a.png")
         assert status == 2

@@ -5,19 +5,21 @@ and a check value. The record is written last and both appear whole, so that a k
 shard or none. A shard's name begins with a serial number and ends with what tells its writer from others.
 """
 
-import errno
 import json
 import os
 import tempfile
 import zlib
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 
-from utils.errors import UserError
+from utils.errors import BadFileError, UnreadableFileError
 from utils.file_names import SHARD_PREFIX, SHARD_RECORD_SUFFIX, SHARD_ROWS_SUFFIX
+from utils.files.arrays import map_array
+from utils.files.records import read_json
 from utils.files.writing import TEMPORARY_SUFFIX, replace_file
 
 LEFTOVER_SECONDS = 3600.0
@@ -25,6 +27,15 @@ PATTERN = f"{SHARD_PREFIX}{'[0-9]' * 8}-*"
 """Of a shard's files' names."""
 
 DELETE_SHARD = "delete it, and what it held will be described anew"
+
+
+class ShardRecord(TypedDict):
+    """Record of a shard."""
+
+    keys: list[str]
+    """The key of each row."""
+    crc32: int
+    """Of all rows."""
 
 
 class MappedShards(Sequence[np.ndarray]):
@@ -37,7 +48,8 @@ class MappedShards(Sequence[np.ndarray]):
         return len(self._paths)
 
     def __getitem__(self, number: int) -> np.ndarray:
-        return _mapped(self._paths[number])
+        with deletable():  # copy on write, since torch warns of arrays that it may not write to
+            return map_array(self._paths[number], (np.float16, np.float32), (None, None), "c")
 
 
 def shard_records(folder: Path) -> list[Path]:
@@ -67,56 +79,48 @@ def discard_shard(folder: Path, name: str) -> None:
     (folder / name).with_suffix(SHARD_RECORD_SUFFIX).unlink(missing_ok=True)
 
 
-def read_shard(record: Path, verify: bool) -> list[str]:
-    """The keys of a shard.
+def read_shard(record: Path, verify: bool, precision: str, width: int | None) -> tuple[list[str], int]:
+    """Read the keys of a shard.
 
     Args:
         record: its record's file.
-        verify: whether to compare its check value, which reads it from end to end.
+        verify: whether to compare its check value and to look for values that are not finite, which reads it
+            from end to end.
+        precision: the number type of its rows.
+        width: D, the number of their columns; any if not given.
+
+    Returns:
+        The keys, and D.
 
     Raises:
         FileNotFoundError: it has gone.
         UserError: it is damaged, or cannot be read.
     """
     path = record.with_suffix(SHARD_ROWS_SUFFIX)
-    told = read_record(record, DELETE_SHARD)
-    damaged = UserError(f"{path} is damaged: {DELETE_SHARD}")
-    try:
-        rows = _mapped(path)
-        keys, check = told["keys"], told["crc32"]
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        if error.errno not in (None, errno.EINVAL):  # an empty file cannot be mapped
-            raise UserError(f"cannot read {path}: {error.strerror}") from error
-        raise damaged from error
-    except (ValueError, KeyError, EOFError) as error:
-        raise damaged from error
-    if not isinstance(keys, list) or rows.ndim != 2 or len(rows) != len(keys):
-        raise damaged
-    if verify and zlib.crc32(rows.data) != check:
-        raise damaged
-    return keys
+    with deletable():
+        saved = read_json(record, ShardRecord)
+        rows = map_array(path, (np.dtype(precision).type,), (len(saved["keys"]), width), "c")
+        if not rows.size:
+            raise BadFileError(f"{path} is damaged: it has no values")
+        if verify and zlib.crc32(rows.data) != saved["crc32"]:
+            raise BadFileError(f"{path} is damaged: its check value is another")
+        if verify and not np.isfinite(rows).all():
+            raise BadFileError(f"{path} is damaged: it holds values that are not finite")
+    return saved["keys"], rows.shape[1]
 
 
-def read_record(path: Path, advice: str) -> dict[str, object]:
-    """What a file of JSON tells.
+@contextmanager
+def deletable() -> Iterator[None]:
+    """Add to the errors of a block about damaged shards that a shard can be deleted.
 
-    Raises:
-        FileNotFoundError: it has gone.
-        UserError: it is damaged, with the advice, or cannot be read.
+    A file that cannot be read may be whole, and is not to be deleted.
     """
     try:
-        value = json.loads(path.read_bytes())
-    except FileNotFoundError:
+        yield
+    except UnreadableFileError:
         raise
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: {advice}") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} is damaged: {advice}")
-    return value
+    except BadFileError as error:
+        raise BadFileError(f"{error}; {DELETE_SHARD}") from error
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -128,8 +132,3 @@ def remove_leftovers(folder: Path) -> None:
         with suppress(OSError):  # another process may have removed or renamed it
             if is_leftover and now - path.stat().st_mtime > LEFTOVER_SECONDS:
                 path.unlink()
-
-
-def _mapped(path: Path) -> np.ndarray:
-    # copy on write, since torch warns of arrays that it may not write to
-    return np.load(path, mmap_mode="c", allow_pickle=False)

@@ -21,14 +21,14 @@ from utils.descriptors.rows import StoredRows
 from utils.descriptors.shards import (
     MappedShards,
     discard_shard,
-    read_record,
     read_shard,
     remove_leftovers,
     shard_records,
     write_shard,
 )
-from utils.errors import UserError
+from utils.errors import UserError, advising
 from utils.file_names import SHARD_PREFIX, SHARD_ROWS_SUFFIX, STORE_SETTINGS
+from utils.files.records import Setting, read_json
 from utils.files.writing import make_folder, new_file
 from utils.saved_settings import check_same_settings
 
@@ -59,6 +59,8 @@ class DescriptorStore:
         self._shards: dict[str, list[str]] = {}
         """The keys of each, by its name."""
         self._numbers: dict[str, int] = {}
+        self._width: int | None = None
+        """D, of all rows on disk."""
         self._serial = 0
         self._new: list[tuple[str, np.ndarray]] = []
         self._new_since = 0.0
@@ -88,7 +90,7 @@ class DescriptorStore:
             if path.stem in self._shards:
                 continue
             try:
-                keys = read_shard(path, verify)
+                keys, self._width = read_shard(path, verify, self.precision, self._width)
             except FileNotFoundError:  # another process has just written what it held anew
                 self.read(verify)
                 return
@@ -192,7 +194,9 @@ def open_store(
         with new_file(path) as file:  # of two processes with different settings one is refused
             file.write(json.dumps(settings, indent=2).encode() + b"\n")
     # through JSON, so that what is compared is what is written: a tuple comes back as a list
-    check_same_settings(path, read_record(path, NAME_ANOTHER), json.loads(json.dumps(settings)))
+    with advising(NAME_ANOTHER):
+        saved = read_json(path, dict[str, Setting])
+    check_same_settings(path, saved, json.loads(json.dumps(settings)))
     if tidy:
         remove_leftovers(folder)
     store = DescriptorStore(folder, precision)

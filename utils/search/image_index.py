@@ -8,23 +8,50 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 
+from models.attention import Activation
+from models.retrieval_network import Pooling
 from utils.descriptors.keys import picture_key
 from utils.descriptors.rows import StoredRows
 from utils.descriptors.store import DescriptorStore, StorePrecision, open_store
-from utils.errors import UserError
+from utils.errors import BadFileError, UnreadableFileError, UserError
 from utils.file_names import CATALOGUE, INDEX_STORE
+from utils.files.records import read_json
 from utils.files.writing import replace_file
 from utils.images.loading import Picture
 from utils.search.exact import exact_search
 
 HOW_TO_MAKE = "python Search_Images.py index FOLDER makes one"
 
+INDEX_AGAIN = "index the pictures again, which is quick"
+
 WASTE = 2
 """The store is written anew when it holds so many times as many descriptors as count."""
+
+
+class SavedSettings(TypedDict):
+    """Settings of descriptors that a query needs; the others are read with them."""
+
+    backbone: str
+    pooling: Pooling
+    whiten: bool
+    S: int
+    L: NotRequired[int]
+    activation: NotRequired[Activation]
+    scales: list[float]
+    precision: Literal["float32", "float16", "bfloat16"]
+
+
+class CatalogueRecord(TypedDict):
+    """Contents of a catalogue's file."""
+
+    folder: str
+    keys: list[str]
+    settings: SavedSettings
+    precision: StorePrecision
 
 
 class Catalogue(NamedTuple):
@@ -129,23 +156,20 @@ def read_catalogue(folder: Path) -> Catalogue:
     """
     path = folder / CATALOGUE
     try:
-        told = json.loads(path.read_bytes())
-        catalogue = Catalogue(
-            Path(told["folder"]), list(told["keys"]), dict(told["settings"]), told["precision"]
-        )
+        record = read_json(path, CatalogueRecord)
     except FileNotFoundError as error:
         raise UserError(f"no index at {folder}: {HOW_TO_MAKE}") from error
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise _damaged(folder) from error
-    if not all(isinstance(key, str) for key in catalogue.keys):
+    except UnreadableFileError:
+        raise
+    except BadFileError as error:
+        raise BadFileError(f"{error}; {INDEX_AGAIN}") from error
+    if "\0" in record["folder"] or not record["folder"]:
         raise _damaged(folder)
-    return catalogue
+    return Catalogue(Path(record["folder"]), record["keys"], dict(record["settings"]), record["precision"])
 
 
 def _damaged(folder: Path) -> UserError:
-    return UserError(f"{folder / CATALOGUE} is damaged: index the pictures again, which is quick")
+    return UserError(f"{folder / CATALOGUE} is damaged: {INDEX_AGAIN}")
 
 
 def write_index(

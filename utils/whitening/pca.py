@@ -134,6 +134,8 @@ class StreamingPCA:
             raise UserError("the saved state of the PCA is damaged: start anew, without it") from error
         if [array.shape for array in arrays] != shapes or len(rows) >= BLOCK:
             raise UserError("the saved state of the PCA has arrays that do not fit: start anew, without it")
+        if count < 0 or count % 1 or eps < 0 or not all(np.isfinite(array).all() for array in arrays):
+            raise UserError("the saved state of the PCA holds impossible values: start anew, without it")
         self._start(len(mean))
         self._count, self._mean, self._scatter, self._eps = int(count), mean, scatter, float(eps)
         self._rows[: len(rows)], self._filled = rows, len(rows)

@@ -4,15 +4,18 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 
 from utils.data.landmark import SizedPictures
-from utils.errors import UserError
+from utils.errors import BadFileError, UserError, advising
+from utils.files.arrays import Shape, read_arrays
+from utils.files.records import Setting, parse_json
 from utils.files.writing import replace_file
 from utils.saved_settings import check_same_settings
 from utils.text import digest_of_names
-from utils.whitening.pca import StreamingPCA
+from utils.whitening.pca import STATE, StreamingPCA
 
 
 @dataclass
@@ -21,6 +24,13 @@ class PCAProgress:
 
     done: int = 0
     unreadable: list[str] = field(default_factory=list)
+
+
+class PCARecord(TypedDict):
+    """What is saved beside the arrays."""
+
+    progress: PCAProgress
+    settings: dict[str, Setting]
 
 
 def picture_digest(pictures: SizedPictures) -> str:
@@ -39,21 +49,44 @@ def save_state(path: Path, pca: StreamingPCA, progress: PCAProgress, settings: M
         np.savez(file, about=np.array(about), **pca.state_dict())
 
 
-def load_state(path: Path, settings: Mapping[str, object]) -> tuple[StreamingPCA, PCAProgress]:
-    """Reads where a learning stood.
+def load_state(
+    path: Path, settings: Mapping[str, object], *, channels: int, images: int
+) -> tuple[StreamingPCA, PCAProgress]:
+    """Read where a learning stood.
+
+    Args:
+        path: the state's file.
+        settings: what the learning is to go on with.
+        channels: C, the width of the vectors.
+        images: how many there are.
 
     Raises:
         UserError: there is no state, it is damaged, or it was saved with other settings.
     """
     if not path.is_file():
         raise UserError(f"nothing to resume: there is no {path}")
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            about = json.loads(str(arrays["about"]))
-            pca = StreamingPCA()
-            pca.load_state_dict(arrays)
-            saved, progress = about["settings"], PCAProgress(**about["progress"])
-    except Exception as error:  # a damaged file can make the zip reader and the parsers raise anything
-        raise UserError(f"{path} cannot be read as where a learning stood; is it whole?") from error
-    check_same_settings(path, saved, settings)
+    with advising("remove it and start anew"):
+        arrays = read_arrays(path, {"about": ((np.str_,), ()), **state_arrays(channels)})
+        about = parse_json(path, str(arrays.pop("about")), PCARecord)
+    check_same_settings(path, about["settings"], settings)
+    progress = PCAProgress(**about["progress"])  # type: ignore[arg-type]  # parse_json has compared its fields
+    if not len(progress.unreadable) <= progress.done <= images or progress.done < 0:
+        raise BadFileError(
+            f"{path} is damaged: {progress.done} of {images} images are done; remove it and start anew"
+        )
+    pca = StreamingPCA()
+    with advising(f"remove {path} and start anew"):
+        pca.load_state_dict(arrays)
     return pca, progress
+
+
+def state_arrays(channels: int) -> dict[str, tuple[tuple[type[np.generic], ...], Shape]]:
+    """Return the number types and shapes of the arrays in the state of a StreamingPCA."""
+    shapes: dict[str, Shape] = {
+        "count": (),
+        "mean": (channels,),
+        "scatter": (channels, channels),
+        "eps": (),
+        "rows": (None, channels),
+    }
+    return {name: ((np.floating, np.integer), shapes[name]) for name in STATE}
