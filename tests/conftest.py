@@ -31,6 +31,20 @@ needs_authors_head = pytest.mark.skipif(
 )
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--fuzz-seconds", type=int, default=0, help="run the long form of the fuzz tests for so long"
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out the long fuzz tests, or all but them if they are asked for."""
+    wants_long = config.getoption("--fuzz-seconds") > 0
+    kept = [item for item in items if (item.get_closest_marker("long_fuzz") is not None) == wants_long]
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = kept
+
+
 def golden_arrays(name):
     with np.load(GOLDEN / f"{name}.npz") as arrays:
         return dict(arrays)

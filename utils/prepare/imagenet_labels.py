@@ -4,12 +4,11 @@ import re
 import shutil
 from pathlib import Path
 
-from scipy.io import loadmat
-
 from utils.data.imagenet import VALIDATION_LIST, VALIDATION_PICTURES, read_wnids
 from utils.errors import UserError
 from utils.files.reading import parse_index, read_text
 from utils.files.writing import replace_file
+from utils.prepare.devkit_classes import read_classes
 from utils.prepare.recipes import CAFFE_LABELS, DEVKIT_CLASSES, DEVKIT_LABELS, VALIDATION_LABELS
 
 
@@ -74,10 +73,9 @@ def from_devkit(labels: Path, classes: Path) -> str:
         if not path.is_file():
             raise UserError(f"{path.name} is missing: the archive of the labels is another one")
     try:
-        synsets = loadmat(classes, squeeze_me=True)["synsets"]
-        wnids = {int(synset["ILSVRC2012_ID"]): str(synset["WNID"]) for synset in synsets}
+        wnids = read_classes(classes)
         places = {wnid: place for place, wnid in enumerate(read_wnids())}
         indices = [places[wnids[parse_index(line, 10_000)]] for line in read_text(labels).split()]
-    except Exception as error:  # a damaged .mat file makes its parser raise anything
+    except (ValueError, KeyError, UserError) as error:
         raise UserError(f"{classes} and {labels} are not those of ILSVRC 2012") from error
     return "".join(f"ILSVRC2012_val_{number:08d}.JPEG {index}\n" for number, index in enumerate(indices, 1))
