@@ -1,8 +1,8 @@
-"""Learns the PCA that whitens region vectors, from pictures of landmarks without labels, however many.
+"""Learn the PCA that whitens region vectors, from images without labels, however many.
 
-A frozen backbone turns each picture into the maxima of its R-MAC regions; of these only the count, the mean
-and the scatter are kept, which is all that a PCA needs. Files go to --output, what was found is printed as
-one JSON line on standard output, and everything else goes to standard error.
+A frozen backbone turns each image into the maxima of its R-MAC regions. Only the count, the mean and the
+scatter of these vectors are kept, which is all that a PCA needs. Files go to --output, a summary to standard
+output as one JSON line, and everything else to standard error.
 
     python LearningPCA_landmark.py
     torchrun --nproc-per-node 4 LearningPCA_landmark.py --resume
@@ -15,23 +15,23 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 from tqdm import tqdm
 
-from models.backbones import BACKBONES, DEFAULT_BACKBONE
-from models.region_maxima import RegionMaxima
+from models.backbones import BACKBONES
+from models.poolings.rmac import RMAC
 from models.regions import rmac_regions
+from models.retrieval_network import RetrievalNetwork
 from utils.data.landmark import FOLDER, SizedPictures, find_pictures, large_enough
-from utils.descriptors.extraction import network_outputs
+from utils.descriptors.extraction import Output, network_outputs
 from utils.descriptors.settings import METHOD_VERSION
-from utils.device import PRECISIONS, choose_device, compiled, suitable_batch_size, suitable_workers
+from utils.device import PRECISIONS, choose_device
 from utils.errors import UserError, run_command
 from utils.file_names import (
-    DATASETS_DIR,
     PCA_COMPONENTS,
     PCA_MEAN,
     PCA_RECORD,
@@ -40,12 +40,12 @@ from utils.file_names import (
     WEIGHTS_DIR,
     weights_folder,
 )
-from utils.files.paths import user_path
 from utils.files.writing import check_writable, make_folder
-from utils.images.batches import BadPicture
+from utils.images.batches import BadPicture, Loading
 from utils.images.loading import Picture
-from utils.options import arguments
-from utils.options.ranges import RANGES
+from utils.options.fields import Range, binding_settings, option, options_class, redefault
+from utils.options.parser import called_with, parse_options
+from utils.options.shared import COUNTS, SIDES, BackboneOptions, ImageOptions, RunOptions
 from utils.processes import Ranks, joined_ranks, launched_device, log_level
 from utils.program.signals import StopWish, stop_wish
 from utils.saved_settings import METHOD
@@ -57,223 +57,241 @@ from utils.whitening.state import PCAProgress, load_state, picture_digest, save_
 
 log = logging.getLogger(__name__)
 
-MIN_SIDE = 200
-SAVE_EVERY = 60.0
-
 BLOCK = 256
-"""Pictures whose statistics are added up, over all processes, before they count as done."""
+"""Images whose statistics are added up, over all processes, before they count as done."""
 
 MOST_UNREADABLE = 0.05
-"""Share of the pictures that may be unreadable."""
-
-SETTINGS = ("backbone", "S", "L", "min_side", "samples", "seed", "precision")
-"""What the statistics depend on, beside the pictures: a run can only be resumed with the same."""
+"""Share of the images that may be unreadable."""
 
 
-def main(
-    *,
-    datasets_dir: str | Path = DATASETS_DIR,
-    weights_dir: str | Path = WEIGHTS_DIR,
-    backbone: str = DEFAULT_BACKBONE,
-    S: int = arguments.PCA_LONGER_SIDE,
-    L: int = arguments.PCA_LEVELS,
-    min_side: int = MIN_SIDE,
-    components: int | None = None,
-    samples: int | None = None,
-    device: str = arguments.DEVICE,
-    precision: str = arguments.PRECISION,
-    compile: bool = False,
-    batch_size: int | None = None,
-    workers: int | None = None,
-    seed: int = arguments.SEED,
-    save_every: float = SAVE_EVERY,
-    output: str | Path = WEIGHTS_DIR,
-    resume: bool = False,
-) -> dict[str, object]:
-    """Learns the whitening; the parameters are the command line's options.
+@options_class
+class PCAOptions(BackboneOptions, ImageOptions, RunOptions):
+    """Options of the learning of a whitening."""
+
+    title = "learning"
+    recorded = frozenset({METHOD, "pictures"})
+
+    S: int = redefault(ImageOptions, "S", 800)
+    L: int = redefault(BackboneOptions, "L", 3)
+    min_side: int = option(
+        default=200,
+        help="leave out images with a resized side of fewer pixels",
+        valid=SIDES,
+        binding=True,
+    )
+    components: int | None = option(default=None, help="dimensions to keep; all if not given", valid=COUNTS)
+    samples: int | None = option(
+        default=None, help="images to draw; all if not given", valid=COUNTS, binding=True
+    )
+    save_every: float = option(default=60.0, help="seconds between saved states", valid=Range(0, 10**9))
+    output: Path = option(default=WEIGHTS_DIR, help="weights folder to write to")
+    resume: bool = option(default=False, help="continue the learning in --output")
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the files that are written."""
+        return weights_folder(self.output, self.backbone)
+
+    def check(self) -> None:
+        """Refuse more components than the vectors have dimensions."""
+        channels = BACKBONES[self.backbone].channels
+        if self.components is not None and self.components > channels:
+            raise UserError(
+                f"{self.components} components: vectors of {self.backbone} have {channels} dimensions"
+            )
+
+
+def learn(options: PCAOptions) -> dict[str, object]:
+    """Learn a whitening.
 
     Returns:
-        What pca.json holds: the settings, pictures and vectors seen, those left out and why, the spectrum.
+        The contents of pca.json: the settings, the numbers of images and vectors, images left out, the
+        spectrum.
 
     Raises:
-        UserError: whatever the user can mend, most of it before any picture is decoded.
+        UserError: a cause that the user can fix; most are found before any image is decoded.
     """
-    given = dict(locals())
-    arguments.check_options(given)
-    entry = BACKBONES[backbone]
-    components = entry.channels if components is None else components
-    if components > entry.channels:
-        raise UserError(f"{components} components: vectors of {backbone} have {entry.channels} dimensions")
-    datasets_dir, weights_dir = user_path(datasets_dir, "datasets_dir"), user_path(weights_dir, "weights_dir")
-    folder = weights_folder(user_path(output, "output"), backbone)
-    check_writable(folder)
-    state_file = folder / PCA_STATE
-    written = [folder / name for name in (PCA_COMPONENTS, PCA_MEAN, PCA_RECORD, PCA_SPECTRUM)]
-    there = [path for path in (state_file, *written) if path.exists()]
-    if there and not resume:
-        raise UserError(f"{there[0]} is there already: name another --output, or --resume its learning")
-    if written[0].exists() and not (folder / PCA_RECORD).exists():
-        raise UserError(
-            f"{written[0]} was not learned by this script: move it away, or name another --output"
-        )
+    check_output(options)
+    device = choose_device(launched_device(options.device))
+    loading = Loading.on(device, options.S, options.batch_size, options.workers)
+    with joined_ranks(device) as ranks:
+        # The images. Their headers tell how many vectors there will be, before hours of work.
+        paths = find_pictures(options.datasets_dir / FOLDER, options.samples, options.seed)
+        images = large_enough(paths, options.S, options.min_side)
+        ranks.agree_on([path.name for path in images.paths], "images")
+        check_unreadable(images.unreadable, len(paths))
+        spec = BACKBONES[options.backbone]
+        components = spec.channels if options.components is None else options.components
+        check_vectors(images, options.L, components)
 
-    torch_device = choose_device(launched_device(device))
-    batch_size = suitable_batch_size(torch_device) if batch_size is None else batch_size
-    workers = suitable_workers(torch_device) if workers is None else workers
-    with joined_ranks(torch_device) as ranks:
-        # The pictures. Their headers tell how many vectors there will be, before hours of work.
-        paths = find_pictures(datasets_dir / FOLDER, samples, seed)
-        pictures = large_enough(paths, S, min_side)
-        ranks.agree_on([path.name for path in pictures.paths], "pictures")
-        check_unreadable(pictures.unreadable, len(paths))
-        check_vectors(pictures, L, components)
-        settings = {name: given[name] for name in SETTINGS} | {"pictures": picture_digest(pictures)}
-        settings[METHOD] = METHOD_VERSION
+        # The network, whose region vectors the whitening is for.
+        backbone = load_folded_backbone(spec, options.weights_dir, PRECISIONS[options.precision])
+        network = RetrievalNetwork(backbone, [RMAC(options.L, spec.stride)]).eval().to(device)
+        if options.compile:
+            backbone.compile_features()
 
-        network = load_folded_backbone(entry, weights_dir, PRECISIONS[precision]).to(torch_device)
-        network = RegionMaxima(compiled(network) if compile else network, entry.stride, L)
-        pca, progress = StreamingPCA(), PCAProgress()
-        if resume:
-            pca, progress = load_state(
-                state_file, settings, channels=entry.channels, images=len(pictures.paths)
-            )
-        make_folder(folder)
-
-        # Block by block: what a killed run had added up is there when it is resumed, to the bit.
-        bar = tqdm(
-            total=len(pictures.paths),
-            initial=progress.done,
-            unit="image",
-            disable=None if ranks.leads else True,
-        )
-        saved = time.monotonic()
-        blocks = [
-            pictures.paths[start : start + BLOCK]
-            for start in range(progress.done, len(pictures.paths), BLOCK)
-        ]
-        shares = [[block[place] for place in ranks.share(range(len(block)))] for block in blocks]
-        mine = [Picture(path) for part in shares for path in part]
-        sizes = {"longer_side": S, "batch_size": batch_size, "workers": workers}
-        sizes["block"] = len(ranks.share(range(BLOCK)))
-        outputs = network_outputs(network, entry, mine, **sizes) if mine else iter(())
-        with bar, stop_wish() as wish:
-            for block, own in zip(blocks, shares, strict=True):
-                part, bad, seen = StreamingPCA(), [], 0
-                part.partial_fit(np.empty((0, entry.channels), np.float32))
-                while seen < len(own):
-                    found = next(outputs)
-                    if wish.signal_number:
-                        stop(state_file, pca, progress, settings, wish, ranks)
-                    if isinstance(found, BadPicture):
-                        bad.append(str(found.error.path))
-                        seen += 1
-                        continue
-                    seen += len(found.indices)
-                    part.partial_fit(found.values.reshape(-1, entry.channels))
-                    bar.update(len(found.indices) * ranks.world)
-                pca.merge(part.summed(ranks.add_up_array))
-                progress.unreadable += ranks.gather(bad)
-                progress.done += len(block)
-                bar.n = progress.done
-                check_unreadable([*pictures.unreadable, *progress.unreadable], len(paths))
-                is_last = progress.done == len(pictures.paths)
-                if ranks.leads and (is_last or time.monotonic() - saved >= save_every):
-                    save_state(state_file, pca, progress, settings)
-                    saved = time.monotonic()
-
-        # The components; those that the data do not carry cannot be had.
+        # The statistics, and the components; an error names how many components the data carry.
+        pca, progress = add_up(options, network, images, loading, ranks, len(paths))
         whitened = pca.whitened_components(components)
-        unreadable = [*map(str, pictures.unreadable), *progress.unreadable]
         record = {
-            "settings": settings | {"components": components},
-            "pictures": len(pictures.paths) - len(progress.unreadable),
+            "settings": settings_of(options, images) | {"components": components},
+            "pictures": len(images.paths) - len(progress.unreadable),
             "vectors": pca.n_samples_seen_,
-            "left_out": {"too_small": len(pictures.small), "unreadable": unreadable},
+            "left_out": {
+                "too_small": len(images.small),
+                "unreadable": [*map(str, images.unreadable), *progress.unreadable],
+            },
             "rank": pca.rank_,
             "variance_kept": float(pca.explained_variance_ratio_[:components].sum()),
             "explained_variance": pca.explained_variance_.tolist(),
         }
         if ranks.leads:
-            pca_report.write_files(folder, whitened, pca.mean_, record)
-            told = ("pictures", "vectors", "rank", "variance_kept")
-            print(json.dumps({"components": components} | {name: record[name] for name in told}))
+            pca_report.write_files(options.folder, whitened, pca.mean_, record)
+            summary = ("pictures", "vectors", "rank", "variance_kept")
+            print(json.dumps({"components": components} | {name: record[name] for name in summary}))
     return record
+
+
+def add_up(
+    options: PCAOptions,
+    network: RetrievalNetwork,
+    images: SizedPictures,
+    loading: Loading,
+    ranks: Ranks,
+    count: int,
+) -> tuple[StreamingPCA, PCAProgress]:
+    """Add up the statistics of all images, block by block.
+
+    A killed run that is resumed adds up the same blocks, and so ends with the same bits.
+
+    Args:
+        options: options of the learning.
+        network: gives the region vectors.
+        images: images that are large enough.
+        loading: how images are loaded.
+        ranks: the processes that share each block.
+        count: images before any was left out.
+    """
+    state_file, settings = options.folder / PCA_STATE, settings_of(options, images)
+    pca, progress = StreamingPCA(), PCAProgress()
+    total = len(images.paths)
+    if options.resume:
+        channels = network.backbone.channels
+        pca, progress = load_state(state_file, settings, channels=channels, images=total)
+    make_folder(options.folder)
+    starts = range(progress.done, total, BLOCK)
+    blocks = [images.paths[start : start + BLOCK] for start in starts]
+    shares = [[block[index] for index in ranks.share(range(len(block)))] for block in blocks]
+    inputs = [Picture(path) for share in shares for path in share]
+    block_size = len(ranks.share(range(BLOCK)))
+    compute = network.region_vectors
+    outputs: Iterator[Output | BadPicture] = iter(())
+    if inputs:
+        outputs = network_outputs(network, inputs, loading, compute=compute, block=block_size)
+    hidden = None if ranks.leads else True
+    bar = tqdm(total=total, initial=progress.done, unit="image", disable=hidden)
+    saved = time.monotonic()
+    with bar, stop_wish() as wish:
+        for block, share in zip(blocks, shares, strict=True):
+            part, unreadable, seen = StreamingPCA(), [], 0
+            part.partial_fit(np.empty((0, network.backbone.channels), np.float32))
+            while seen < len(share):
+                output = next(outputs)
+                if wish.signal_number:
+                    stop(state_file, pca, progress, settings, wish, ranks)
+                if isinstance(output, BadPicture):
+                    unreadable.append(str(output.error.path))
+                    seen += 1
+                    continue
+                seen += len(output.indices)
+                part.partial_fit(output.values.reshape(-1, network.backbone.channels))
+                bar.update(len(output.indices) * ranks.world)
+            pca.merge(part.summed(ranks.add_up_array))
+            progress.unreadable += ranks.gather(unreadable)
+            progress.done += len(block)
+            bar.n = progress.done
+            check_unreadable([*images.unreadable, *progress.unreadable], count)
+            is_due = progress.done == total or time.monotonic() - saved >= options.save_every
+            if ranks.leads and is_due:
+                save_state(state_file, pca, progress, settings)
+                saved = time.monotonic()
+    return pca, progress
+
+
+def settings_of(options: PCAOptions, images: SizedPictures) -> dict[str, object]:
+    """Return all that the statistics depend on; a run can only be resumed with the same."""
+    method = {METHOD: METHOD_VERSION}
+    return method | binding_settings(options) | {"pictures": picture_digest(images)}
 
 
 def stop(
     state_file: Path,
     pca: StreamingPCA,
     progress: PCAProgress,
-    settings: Mapping[str, object],
+    settings: dict[str, object],
     wish: StopWish,
     ranks: Ranks,
 ) -> NoReturn:
-    """Saves what was added up, the block in hand not counted, and ends the process."""
+    """Save the statistics of the finished blocks and end the process."""
     if progress.done and ranks.leads:
         save_state(state_file, pca, progress, settings)
-        log.warning("stopped after %d pictures; --resume goes on from there", progress.done)
+        log.warning("stopped after %d images; --resume continues from there", progress.done)
     raise SystemExit(wish.exit_status())
 
 
-def check_unreadable(unreadable: Sequence[object], pictures: int) -> None:
-    """Checks that most pictures could be read.
+def check_output(options: PCAOptions) -> None:
+    """Check that the output folder can be written, and holds nothing that would be replaced.
 
     Raises:
-        UserError: too many could not.
+        UserError: the folder cannot be written, or holds a whitening or a state.
     """
-    if len(unreadable) > MOST_UNREADABLE * pictures:
+    folder = options.folder
+    check_writable(folder)
+    written = [folder / name for name in (PCA_COMPONENTS, PCA_MEAN, PCA_RECORD, PCA_SPECTRUM)]
+    present = [path for path in (folder / PCA_STATE, *written) if path.exists()]
+    if present and not options.resume:
+        raise UserError(f"{present[0]} is there already: name another --output, or --resume its learning")
+    if written[0].exists() and not (folder / PCA_RECORD).exists():
         raise UserError(
-            f"{len(unreadable)} of {pictures} pictures cannot be decoded, more than {MOST_UNREADABLE:.0%}; "
+            f"{written[0]} was not learned by this script: move it away, or name another --output"
+        )
+
+
+def check_unreadable(unreadable: Sequence[object], images: int) -> None:
+    """Check that most images are readable.
+
+    Raises:
+        UserError: too many are unreadable.
+    """
+    if len(unreadable) > MOST_UNREADABLE * images:
+        raise UserError(
+            f"{len(unreadable)} of {images} images are unreadable, more than {MOST_UNREADABLE:.0%}; "
             f"{unreadable[0]} is the first"
         )
 
 
-def check_vectors(pictures: SizedPictures, levels: int, components: int) -> None:
-    """Checks that there will be vectors enough: n of them carry at most n - 1 components.
+def check_vectors(images: SizedPictures, levels: int, components: int) -> None:
+    """Check that there will be enough vectors: n vectors carry at most n - 1 components.
 
     Raises:
-        UserError: there will not.
+        UserError: there are too few.
     """
-    vectors = sum(len(rmac_regions(*size, levels)) for size in pictures.sizes)
-    log.info("%d pictures have %d regions", len(pictures.paths), vectors)
+    vectors = sum(len(rmac_regions(*size, levels)) for size in images.sizes)
+    log.info("%d images have %d regions", len(images.paths), vectors)
     if vectors <= components:
         raise UserError(
-            f"{len(pictures.paths)} pictures have {vectors} regions, too few for {components} components: "
-            f"--components {vectors - 1} at most, or more pictures"
+            f"{len(images.paths)} images have {vectors} regions, too few for {components} components: "
+            f"--components {vectors - 1} at most, or more images"
         )
 
 
+main = called_with(PCAOptions)(learn)
+"""`learn`, whose options Python callers give by their names."""
+
+
 def command_line(words: Sequence[str] | None = None) -> None:
-    """Reads the options, of this process if none are given, and runs main with them."""
-    parser = arguments.ArgumentParser(__doc__.splitlines()[0])
-    arguments.add_backbone_options(parser, levels=arguments.PCA_LEVELS)
-    arguments.add_picture_options(parser, longer_side=arguments.PCA_LONGER_SIDE)
-    arguments.add_run_options(parser)
-    group = parser.add_argument_group("learning")
-    group.add_argument(
-        "--min-side",
-        type=RANGES["min_side"],
-        default=MIN_SIDE,
-        help="pictures with a resized side of fewer pixels are left out",
-    )
-    group.add_argument(
-        "--components",
-        type=RANGES["components"],
-        help="dimensions to keep; all if not given",
-    )
-    group.add_argument(
-        "--samples",
-        type=RANGES["samples"],
-        help="pictures to draw; all if not given",
-    )
-    group.add_argument(
-        "--save-every", type=RANGES["save_every"], default=SAVE_EVERY, help="seconds between saved states"
-    )
-    group.add_argument(
-        "--output", type=arguments.path, default=WEIGHTS_DIR, help="weights folder to write to"
-    )
-    group.add_argument("--resume", action="store_true", help="go on with the learning in --output")
-    main(**vars(parser.parse_args(words)))
+    """Read the options, of this process if no words are given, and learn."""
+    learn(parse_options(PCAOptions, __doc__.splitlines()[0], words))
 
 
 if __name__ == "__main__":

@@ -1,18 +1,19 @@
-"""Prepares data sets and weight files: downloads what can be, unpacks, lays out, and verifies.
+"""Prepare data sets and weight files: download, unpack, lay out and verify them.
 
-What lies on no public server (ImageNet, a landmark set), or on one that is gone, is taken from archives that
-the user has, in any order: which is which is found from their contents. Work that is done is not done again,
-and a run that was killed is finished by the next one.
+Data sets without a public server (ImageNet, a landmark set) are taken from archives that the user has, in any
+order: they are recognised by their contents. Finished steps are skipped, and a killed run is completed by the
+next one.
 
-    python Prepare_Datasets.py Oxford
-    python Prepare_Datasets.py ImageNet --archive ILSVRC2012_img_train.tar ILSVRC2012_img_val.tar ...
-    python Prepare_Datasets.py Oxford --distractors flickr100k
+    python Prepare_Datasets.py get Oxford
+    python Prepare_Datasets.py get ImageNet --archive ILSVRC2012_img_train.tar ILSVRC2012_img_val.tar ...
+    python Prepare_Datasets.py get Oxford --distractors flickr100k
     python Prepare_Datasets.py verify Oxford
 """
 
 if __name__ == "__main__":  # before the imports that take seconds
     import utils.program.start  # noqa: F401
 
+import dataclasses
 import logging
 import shutil
 import subprocess
@@ -26,10 +27,10 @@ from utils.data.oxford_paris import find_dataset
 from utils.data.revisited_labels import as_json, read_pickled_labels
 from utils.errors import BadFileError, UserError, run_command
 from utils.file_names import DATASETS_DIR, MINI, WEIGHTS_DIR
-from utils.files.paths import user_path
 from utils.files.writing import check_writable, replace_file
-from utils.options import arguments
-from utils.options.ranges import RANGES
+from utils.options.fields import Range, option, options_class, redefault
+from utils.options.parser import called_with_first, parse_options
+from utils.options.shared import BackboneOptions, RunOptions
 from utils.prepare.archives import Limits
 from utils.prepare.imagenet_labels import write_validation_list
 from utils.prepare.layout import (
@@ -52,66 +53,118 @@ from utils.weights.report import report_weights
 
 log = logging.getLogger(__name__)
 
-WEIGHTS, PROGRAM, VERIFY = "weights", "compute_ap", "verify"
+WEIGHTS, PROGRAM = "weights", "compute_ap"
 NAMES = (*RECIPES, WEIGHTS, PROGRAM, MINI)
 
+GET, VERIFY = "get", "verify"
+"""The commands."""
 
-def main(
-    name: str,
-    *,
-    datasets_dir: str | Path = DATASETS_DIR,
-    weights_dir: str | Path = WEIGHTS_DIR,
-    archives: Sequence[str | Path] = (),
-    distractors: str | Path | None = None,
-    insecure_hosts: Collection[str] = (),
-    max_files: int = Limits().files,
-    max_bytes: int = Limits().bytes,
-    seed: int = arguments.SEED,
-) -> Path:
-    """Prepares one data set, or the weights; the parameters are the command line's options.
+
+@options_class
+class PrepareOptions:
+    """Options of the preparation of a data set."""
+
+    title = "preparation"
+
+    datasets_dir: Path = redefault(RunOptions, "datasets_dir", DATASETS_DIR)
+    weights_dir: Path = redefault(BackboneOptions, "weights_dir", WEIGHTS_DIR)
+    archives: tuple[Path, ...] = option(
+        default=(), help="archives that you have already", flag="--archive", separate=True
+    )
+    distractors: Path | None = option(default=None, help="folder of images to add, as for Oxford105k")
+    insecure_hosts: tuple[str, ...] = option(
+        default=(),
+        help="hosts whose invalid certificates are accepted",
+        flag="--insecure-host",
+        separate=True,
+    )
+    max_files: int = option(
+        default=Limits().files, help="files that an archive may hold", valid=Range(1, 10**12)
+    )
+    max_bytes: int = option(
+        default=Limits().bytes, help="bytes that an archive may unpack to", valid=Range(1, 10**18)
+    )
+    seed: int = redefault(RunOptions, "seed", 0)
+
+
+@options_class
+class GetOptions(PrepareOptions):
+    """Options of the command `get`."""
+
+    names: tuple[str, ...] = option(
+        default=(), help=f"one or more of {', '.join(NAMES)}", positional=True, separate=True
+    )
+
+
+@options_class
+class VerifyOptions(PrepareOptions):
+    """Options of the command `verify`; those of `get` are taken and have no effect."""
+
+    names: tuple[str, ...] = option(
+        default=(),
+        help="data sets, by name or by folder; all that are there if not given",
+        positional=True,
+        separate=True,
+    )
+
+
+def prepare(name: str, options: PrepareOptions) -> Path:
+    """Prepare one data set, or the weights.
+
+    Args:
+        name: one of NAMES.
+        options: the options of the command line.
 
     Returns:
         The folder that holds it.
 
     Raises:
-        UserError: whatever the user can mend; what was done stays done.
+        UserError: a cause that the user can fix; finished steps stay finished.
     """
     check_names([name])
-    distractors = None if distractors is None else user_path(distractors, "distractors")
-    arguments.check_options({"max_files": max_files, "max_bytes": max_bytes, "seed": seed})
-    if distractors is not None and name not in WITH_DISTRACTORS:
-        raise UserError(f"--distractors come to {', '.join(WITH_DISTRACTORS)}, not to {name}")
-    if distractors is not None and not distractors.is_dir():
-        raise UserError(f"no folder of distractors at {distractors}")
-    datasets_dir, weights_dir = user_path(datasets_dir, "datasets_dir"), user_path(weights_dir, "weights_dir")
-    archives = [user_path(archive, "an archive") for archive in archives]
-    limits = Limits(max_files, max_bytes)
-    folder = weights_dir if name == WEIGHTS else datasets_dir / name
+    check_distractors(name, options)
+    limits = Limits(options.max_files, options.max_bytes)
+    folder = options.weights_dir if name == WEIGHTS else options.datasets_dir / name
     check_writable(folder)
 
     if name == MINI:
-        return prepare_mini(datasets_dir, seed)
+        return prepare_mini(options.datasets_dir, options.seed)
     if name == PROGRAM:
-        return compile_program(folder, insecure_hosts)
+        return compile_program(folder, options.insecure_hosts)
     if name == WEIGHTS:
-        fill_weights(folder, archives, insecure_hosts, limits)
+        fill_weights(folder, options.archives, options.insecure_hosts, limits)
         for line in report_weights(folder):
             print(line)
         return folder
 
     # Each folder of the data set comes from its own archives and appears when it is complete.
-    given = sort_archives(archives, RECIPES[name])
+    given = sort_archives(options.archives, RECIPES[name])
     for part in RECIPES[name]:
-        fill_part(folder, part, given[part.folder], datasets_dir, insecure_hosts, limits)
+        fill_part(folder, part, given[part.folder], options.datasets_dir, options.insecure_hosts, limits)
     if name == IMAGENET:
         write_validation_list(folder)
     if name in REVISITED_LABELS:
-        fetch_revisited_labels(folder, *REVISITED_LABELS[name], insecure_hosts)
+        fetch_revisited_labels(folder, *REVISITED_LABELS[name], options.insecure_hosts)
     log.info("%s is in %s", name, folder)
-    if distractors is not None:
-        folder = add_distractors(folder, distractors, datasets_dir / WITH_DISTRACTORS[name])
+    if options.distractors is not None:
+        extended = options.datasets_dir / WITH_DISTRACTORS[name]
+        folder = add_distractors(folder, options.distractors, extended)
         log.info("with distractors, it is in %s", folder)
     return folder
+
+
+def check_distractors(name: str, options: PrepareOptions) -> None:
+    """Check that distractors can be added to a data set, and that their folder exists.
+
+    Raises:
+        UserError: they cannot, or it does not.
+    """
+    if options.distractors is None:
+        return
+    if name not in WITH_DISTRACTORS:
+        raise UserError(f"--distractors come to {', '.join(WITH_DISTRACTORS)}, not to {name}")
+    if not options.distractors.is_dir():
+        raise UserError(f"no folder of distractors at {options.distractors}")
 
 
 def fetch_revisited_labels(
@@ -157,62 +210,46 @@ def compile_program(folder: Path, insecure_hosts: Collection[str]) -> Path:
     return program
 
 
+main = called_with_first(PrepareOptions)(prepare)
+"""`prepare`, whose options Python callers give by their names."""
+
+
 def command_line(words: Sequence[str] | None = None) -> None:
-    """Reads the options, of this process if none are given, and prepares or verifies."""
-    parser = arguments.ArgumentParser(__doc__.splitlines()[0])
-    parser.add_argument(
-        "names", nargs="*", help=f"{', '.join(NAMES)}; or {VERIFY} and data sets, by name or by folder"
-    )
-    parser.add_argument(
-        "--datasets-dir", type=arguments.path, default=DATASETS_DIR, help="folder of the data sets"
-    )
-    parser.add_argument(
-        "--weights-dir", type=arguments.path, default=WEIGHTS_DIR, help="folder of the weight files"
-    )
-    parser.add_argument(
-        "--archive",
-        dest="archives",
-        type=arguments.path,
-        nargs="+",
-        default=[],
-        help="archives that you have already",
-    )
-    parser.add_argument(
-        "--distractors", type=arguments.path, help="folder of pictures to add, as for Oxford105k"
-    )
-    parser.add_argument(
-        "--insecure-host",
-        dest="insecure_hosts",
-        nargs="+",
-        default=[],
-        help="hosts whose invalid certificates are accepted",
-    )
-    parser.add_argument(
-        "--max-files", type=RANGES["max_files"], default=Limits().files, help="an archive may hold so many"
-    )
-    parser.add_argument(
-        "--max-bytes",
-        type=RANGES["max_bytes"],
-        default=Limits().bytes,
-        help="an archive may unpack to so many",
-    )
-    parser.add_argument("--seed", type=RANGES["seed"], default=arguments.SEED, help="of the pictures of Mini")
-    options = vars(parser.parse_intermixed_args(words))
-    names = options.pop("names")
-    # An option that takes several values also takes the names behind them.
-    for option in ("archives", "insecure_hosts"):
-        names += [str(word) for word in options[option] if _is_name(word)]
-        options[option] = [word for word in options[option] if not _is_name(word)]
-    if not names:
-        parser.error("the following arguments are required: names")
-    if names[0] == VERIFY:
-        verify_all(names[1:], options["datasets_dir"])
+    """Read the options, of this process if no words are given, and prepare or verify."""
+    command, words = split_command(sys.argv[1:] if words is None else words)
+    description = __doc__.splitlines()[0]
+    if command == VERIFY:
+        verifying = parse_options(VerifyOptions, description, words, f"{Path(sys.argv[0]).name} {VERIFY}")
+        verify_all(verifying.names, verifying.datasets_dir)
         return
+    options = parse_options(GetOptions, f"{description} The command {VERIFY} has its own --help.", words)
+    names, options = split_names(options)
+    if not names:
+        raise UserError(f"name what to get: {', '.join(NAMES)}")
     check_names(names)
-    if options["archives"] and len(names) > 1:
+    if options.archives and len(names) > 1:
         raise UserError("--archive goes with one data set at a time")
     for name in names:
-        main(name, **options)
+        prepare(name, options)
+
+
+def split_command(words: Sequence[str]) -> tuple[str, list[str]]:
+    """Return the command and the other words; without a command the words are of `get`."""
+    for command in (GET, VERIFY):
+        if command in words:
+            index = words.index(command)
+            return command, [*words[:index], *words[index + 1 :]]
+    return GET, list(words)
+
+
+def split_names(options: GetOptions) -> tuple[list[str], GetOptions]:
+    """Return all names, and the options without the names that --archive and --insecure-host took."""
+    archives = tuple(path for path in options.archives if not _is_name(path))
+    hosts = tuple(host for host in options.insecure_hosts if not _is_name(host))
+    words = (*options.names, *map(str, options.archives), *options.insecure_hosts)
+    taken = (*map(str, archives), *hosts)
+    names = [word for word in words if word not in taken]
+    return names, dataclasses.replace(options, archives=archives, insecure_hosts=hosts, names=())
 
 
 def _is_name(word: str | Path) -> bool:

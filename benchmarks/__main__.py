@@ -7,24 +7,30 @@ python -m benchmarks --backbone efficientnet_lite0 --images 16 --sizes 1000 1000
 import sys
 
 from benchmarks import evaluation, scoring, search
+from benchmarks.evaluation import EvaluationOptions
+from benchmarks.search import SIZES, SearchOptions
 from benchmarks.timing import machine
 from utils.errors import run_command
-from utils.options import arguments
+from utils.options.fields import options_class, redefault
+from utils.options.parser import parse_options
+
+
+@options_class
+class ReportOptions(EvaluationOptions):
+    """Options of the report."""
+
+    sizes: tuple[int, ...] = redefault(SearchOptions, "sizes", SIZES)
 
 
 def command_line() -> None:
-    """Reads the options and measures."""
-    parser = arguments.ArgumentParser(__doc__.splitlines()[0])
-    evaluation.add_options(parser)
-    search.add_size_options(parser)
-    options = vars(parser.parse_args())
-    sizes = options.pop("sizes")
+    """Read the options and measure."""
+    options = parse_options(ReportOptions, __doc__.splitlines()[0])
     print(f"# Benchmarks\n\n{machine()}\n\n## Evaluation, stage by stage\n", flush=True)
-    evaluation.report(**options)
+    evaluation.report(options)
     print("\n## Scoring\n", flush=True)
-    scoring.report(options["rounds"])
+    scoring.report(options.rounds)
     print("\n## Search, cost against size\n", flush=True)
-    search.report(sizes, options["rounds"])
+    search.report(SearchOptions(sizes=options.sizes, rounds=options.rounds))
 
 
 if __name__ == "__main__":

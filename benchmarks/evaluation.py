@@ -16,17 +16,19 @@ import torch
 from torch import nn
 
 from benchmarks import original_way
-from benchmarks.random_networks import folded_backbone, head, plain_backbone
+from benchmarks.random_networks import folded_backbone, head, network_of, plain_backbone
 from benchmarks.timing import each_alone, machine, peak_memory, time_in_turn
 from models.backbones import BACKBONES
-from models.retrieval_network import RetrievalNetwork
 from utils.data.mini import MiniSettings, draw_benchmark
 from utils.descriptors.describe import describe
-from utils.device import CPU_BATCH_SIZE, suitable_workers
+from utils.device import CPU_BATCH_SIZE
 from utils.errors import run_command
 from utils.file_names import IMAGES_FOLDER
+from utils.images.batches import Loading
 from utils.images.loading import Picture, load_pixels, picture_size, read_image, resize, resized_size
-from utils.options import arguments
+from utils.options.fields import option, options_class, redefault
+from utils.options.parser import parse_options
+from utils.options.shared import COUNTS, SIDES, BackboneOptions, DeviceOptions
 from utils.processes import Ranks
 
 IMAGES, ROUNDS = 8, 3
@@ -40,13 +42,25 @@ IMPORTS = "imports"
 STAGES = (DECODE, RESIZE, NORMALISE, PUBLISHED, BOUND, HEAD, EVALUATION, ORIGINAL)
 
 
+@options_class
+class EvaluationOptions:
+    """Options of the measurement."""
+
+    title = "measurement"
+
+    backbone: str = redefault(BackboneOptions, "backbone", "resnet101_caffe")
+    images: int = option(default=IMAGES, help="images per round", valid=COUNTS)
+    rounds: int = option(default=ROUNDS, help="runs of each stage", valid=COUNTS)
+    longer_side: int = option(default=1024, help="S", valid=SIDES)
+    workers: int | None = redefault(DeviceOptions, "workers", None)
+
+
 class Setting(NamedTuple):
     """What the stages run on."""
 
     backbone: str
     pictures: tuple[Picture, ...]
-    longer_side: int
-    workers: int
+    loading: Loading
 
 
 def stage(name: str, setting: Setting) -> Callable[[], None]:
@@ -55,8 +69,8 @@ def stage(name: str, setting: Setting) -> Callable[[], None]:
     A stage gets noise of the right sizes for what earlier stages would give it, and makes nothing that it
     does not use: its peak memory is its own.
     """
-    entry = BACKBONES[setting.backbone]
-    sizes = [resized_size(*picture_size(picture.path), setting.longer_side) for picture in setting.pictures]
+    entry, longer_side = BACKBONES[setting.backbone], setting.loading.longer_side
+    sizes = [resized_size(*picture_size(picture.path), longer_side) for picture in setting.pictures]
 
     def inputs(channels: int, stride: int) -> list[torch.Tensor]:
         shapes = [(1, channels, -(-height // stride), -(-width // stride)) for height, width in sizes]
@@ -66,38 +80,28 @@ def stage(name: str, setting: Setting) -> Callable[[], None]:
         return _each(lambda picture: read_image(picture.path), setting.pictures)
     if name == RESIZE:
         decoded = [read_image(picture.path) for picture in setting.pictures]
-        return _each(lambda pixels: resize(pixels, setting.longer_side), decoded)
+        return _each(lambda pixels: resize(pixels, longer_side), decoded)
     if name == NORMALISE:
         noise = [torch.randint(0, 256, (*size, 3), dtype=torch.uint8) for size in sizes]
         # a batch of one is stacked, which copies it, as the evaluation does
-        return _each(lambda pixels: entry.normalise(torch.stack([pixels]).to("cpu")), noise)
+        return _each(lambda pixels: entry.preprocessing()(torch.stack([pixels]).to("cpu")), noise)
     if name == PUBLISHED:
         return _each(plain_backbone(setting.backbone), [image.contiguous() for image in inputs(3, 1)])
     if name == BOUND:
         return _each(folded_backbone(setting.backbone), inputs(3, 1))
     if name == HEAD:
-        network = RetrievalNetwork(nn.Identity(), entry.stride, **head(setting.backbone)).eval()
+        network = network_of(setting.backbone, nn.Identity())
         maps = inputs(entry.channels, entry.stride)
         return _each(lambda pair: network.describe_maps(*pair), list(zip(maps, sizes, strict=True)))
     if name == EVALUATION:
-        network = RetrievalNetwork(
-            folded_backbone(setting.backbone), entry.stride, **head(setting.backbone)
-        ).eval()
-        return partial(
-            describe,
-            network,
-            entry,
-            setting.pictures,
-            longer_side=setting.longer_side,
-            batch_size=CPU_BATCH_SIZE,
-            workers=setting.workers,
-            ranks=Ranks(0, 1, torch.device("cpu")),
-        )
+        network = network_of(setting.backbone, folded_backbone(setting.backbone))
+        ranks = Ranks(0, 1, torch.device("cpu"))
+        return partial(describe, network, setting.pictures, setting.loading, ranks)
     backbone, parts = plain_backbone(setting.backbone), head(setting.backbone)
 
     def original(picture: Picture) -> None:
-        pixels = load_pixels(picture, setting.longer_side)
-        image = entry.normalise(pixels.unsqueeze(0)).contiguous()
+        pixels = load_pixels(picture, longer_side)
+        image = entry.preprocessing()(pixels.unsqueeze(0)).contiguous()
         original_way.describe(backbone, image, parts["attention"], parts["whitening"])
 
     return _each(original, setting.pictures)
@@ -112,28 +116,21 @@ def stage_memory(name: str, setting: Setting) -> float:
 
 
 @torch.inference_mode()
-def report(backbone: str, images: int, rounds: int, longer_side: int, workers: int | None) -> None:
-    """Prints the table.
-
-    Args:
-        backbone: its name.
-        images: drawn pictures.
-        rounds: times that each stage runs.
-        longer_side: S.
-        workers: processes that decode in the evaluation; what suits the CPU if not given.
-    """
-    workers = suitable_workers(torch.device("cpu")) if workers is None else workers
+def report(options: EvaluationOptions) -> None:
+    """Print the table."""
+    backbone, images, rounds = options.backbone, options.images, options.rounds
+    loading = Loading.on(torch.device("cpu"), options.longer_side, CPU_BATCH_SIZE, options.workers)
     with tempfile.TemporaryDirectory() as folder:
         draw_benchmark(Path(folder) / "Mini", MiniSettings(landmarks=0, distractors=images))
         files = sorted((Path(folder) / "Mini" / IMAGES_FOLDER).iterdir())
-        setting = Setting(backbone, tuple(map(Picture, files)), longer_side, workers)
+        setting = Setting(backbone, tuple(map(Picture, files)), loading)
         few = setting._replace(pictures=setting.pictures[:MEASURED])
         calls = [(name, few) for name in (IMPORTS, *STAGES)]
         memory = dict(zip((IMPORTS, *STAGES), each_alone(stage_memory, calls, at_once=2), strict=True))
         seconds = time_in_turn({name: stage(name, setting) for name in STAGES}, rounds)
 
     whole = seconds[EVALUATION]
-    print(f"{backbone}, {images} images, S {longer_side}, median of {rounds} rounds:")
+    print(f"{backbone}, {images} images, S {loading.longer_side}, median of {rounds} rounds:")
     print()
     print("| stage | images/s | share of the evaluation | against the original | peak memory, MB |")
     print("|---|---|---|---|---|")
@@ -160,25 +157,12 @@ def _each(way: Callable[..., object], inputs: Iterable[object]) -> Callable[[], 
     return run
 
 
-def add_options(parser: arguments.ArgumentParser) -> None:
-    """The options that say what is evaluated, and how often."""
-    parser.add_argument("--backbone", choices=list(BACKBONES), default="resnet101_caffe", help="which")
-    parser.add_argument("--images", type=arguments.at_least(1), default=IMAGES, help="pictures a round")
-    parser.add_argument(
-        "--rounds", type=arguments.at_least(1), default=ROUNDS, help="times that each way runs"
-    )
-    parser.add_argument("--longer-side", type=arguments.at_least(1), default=arguments.LONGER_SIDE, help="S")
-    parser.add_argument("--workers", type=arguments.at_least(0), help="what suits the CPU if not given")
-
-
 def command_line() -> None:
-    """Reads the options and measures."""
-    parser = arguments.ArgumentParser(__doc__.splitlines()[0])
-    add_options(parser)
-    options = parser.parse_args()
+    """Read the options and measure."""
+    options = parse_options(EvaluationOptions, __doc__.splitlines()[0])
     print(machine())
     print()
-    report(**vars(options))
+    report(options)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks import original_way
-from benchmarks.random_networks import folded, head, plain_backbone, settle
+from benchmarks.random_networks import folded, head, network_of, plain_backbone, settle
 from benchmarks.timing import machine, time_in_turn, timed
 from models.attention_classifier import AttentionClassifier, RegionFeatures
 from models.backbones import BACKBONES
@@ -28,12 +28,14 @@ from models.retrieval_network import RetrievalNetwork
 from utils.data.mini import MiniSettings, draw_benchmark
 from utils.descriptors.extraction import network_outputs
 from utils.descriptors.rows import row_blocks
-from utils.device import PRECISIONS, choose_device, compiled, suitable_workers
+from utils.device import PRECISIONS, choose_device, suitable_workers
 from utils.errors import UserError, run_command
 from utils.file_names import IMAGES_FOLDER
-from utils.images.batches import size_batches
+from utils.images.batches import Loading, size_batches
 from utils.images.loading import Picture, load_pixels
-from utils.options import arguments
+from utils.options.fields import Range, option, options_class
+from utils.options.parser import parse_options
+from utils.options.shared import COUNTS
 from utils.search.exact import exact_search
 
 LEAST_COSINE = {"float32": 0.99999, "bfloat16": 0.999, "float16": 0.999}
@@ -103,17 +105,19 @@ def descriptor_checks(pictures: list[Picture], longer_side: int, device: torch.d
     for name in CHECKED:
         entry = BACKBONES[name]
         pixels = [load_pixels(picture, longer_side) for picture in pictures]
-        prepared = [entry.normalise(image.unsqueeze(0)) for image in pixels]
-        settled = settle(plain_backbone(name), prepared[0])
-        expected = torch.cat([network_of(settled, name)(image) for image in prepared])
+        settled = settle(plain_backbone(name), entry.preprocessing()(pixels[0].unsqueeze(0)))
+        expected = describe_pixels(network_on(settled, name), pixels)
         for precision, dtype in PRECISIONS.items():
-            network = network_of(settled, name, device, dtype)
-            found = torch.cat(
-                [network(entry.normalise(image.unsqueeze(0).to(device)).to(dtype)).cpu() for image in pixels]
-            )
-            cosine = float(F.cosine_similarity(found, expected).min())
+            descriptors = describe_pixels(network_on(settled, name, device, dtype), pixels)
+            cosine = float(F.cosine_similarity(descriptors, expected).min())
             told = f"least cosine {cosine:.6f}"
             yield Check(f"descriptors, {name}, {precision}", told, cosine >= LEAST_COSINE[precision])
+
+
+def describe_pixels(network: RetrievalNetwork, pixels: list[torch.Tensor]) -> torch.Tensor:
+    """Return the descriptors (N, D) of images, computed one by one, on the CPU."""
+    prepare = network.backbone.prepare
+    return torch.cat([network(prepare(image.unsqueeze(0)))[:, 0].cpu() for image in pixels])
 
 
 def search_check(device: torch.device) -> Check:
@@ -150,17 +154,18 @@ def gradient_check(device: torch.device) -> Check:
     return Check("gradients of attention", f"relative difference {wrong:.1e}", wrong <= 1e-4)
 
 
-def network_of(
+def network_on(
     backbone: nn.Module,
     name: str,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     compile_it: bool = False,
 ) -> RetrievalNetwork:
-    """The evaluation's network around a folded copy of a backbone."""
-    fast = folded(backbone).to(device=device, dtype=dtype)
-    parts = {part: copy.deepcopy(module).to(device) for part, module in head(name).items()}
-    return RetrievalNetwork(compiled(fast) if compile_it else fast, BACKBONES[name].stride, **parts).eval()
+    """Return the evaluation's network around a folded copy of a backbone's layers, on a device."""
+    network = network_of(name, folded(backbone).to(dtype=dtype), copy.deepcopy(head(name))).to(device)
+    if compile_it:
+        network.backbone.compile_features()
+    return network
 
 
 def report_evaluation(pictures: list[Picture], sizes: Sizes, device: torch.device, start: float) -> None:
@@ -205,12 +210,12 @@ def measure(case: Case, pictures: list[Picture], sizes: Sizes, device: torch.dev
         RuntimeError: the backbone cannot be compiled, or the memory does not suffice.
         UserError: the memory does not suffice.
     """
-    entry = BACKBONES[MEASURED]
     dtype = PRECISIONS[case.precision]
-    network = network_of(plain_backbone(MEASURED), MEASURED, device, dtype, case.compiled)
+    network = network_on(plain_backbone(MEASURED), MEASURED, device, dtype, case.compiled)
+    loading = Loading(sizes.longer_side, case.batch_size, suitable_workers(device))
     loaded = [
-        entry.normalise(batch.pixels.to(device)).to(dtype)
-        for batch in size_batches(pictures, sizes.longer_side, case.batch_size, 0)
+        network.backbone.prepare(batch.pixels)
+        for batch in size_batches(pictures, loading._replace(workers=0))
     ]
 
     def alone(repeats: int) -> None:
@@ -222,14 +227,7 @@ def measure(case: Case, pictures: list[Picture], sizes: Sizes, device: torch.dev
     repeats = max(round(sizes.pass_seconds / timed(lambda: alone(1))[0]), 1)
 
     def whole() -> None:
-        for _ in network_outputs(
-            network,
-            entry,
-            pictures * repeats,
-            longer_side=sizes.longer_side,
-            batch_size=case.batch_size,
-            workers=suitable_workers(device),
-        ):
+        for _ in network_outputs(network, pictures * repeats, loading):
             pass
 
     if device.type == "cuda":
@@ -242,11 +240,11 @@ def measure(case: Case, pictures: list[Picture], sizes: Sizes, device: torch.dev
 
 def original(pictures: list[Picture], longer_side: int, device: torch.device) -> None:
     """The original's way: one image, one region at a time."""
-    entry, backbone = BACKBONES[MEASURED], plain_backbone(MEASURED).to(device)
+    preprocessing, backbone = BACKBONES[MEASURED].preprocessing(), plain_backbone(MEASURED).to(device)
     attention, whitening = (copy.deepcopy(module).to(device) for module in head(MEASURED).values())
     for picture in pictures:
-        pixels = load_pixels(picture, longer_side).unsqueeze(0).to(device)
-        original_way.describe(backbone, entry.normalise(pixels).contiguous(), attention, whitening).cpu()
+        image = preprocessing(load_pixels(picture, longer_side).unsqueeze(0)).contiguous().to(device)
+        original_way.describe(backbone, image, attention, whitening).cpu()
 
 
 def report_search(rows: int, device: torch.device) -> None:
@@ -323,20 +321,28 @@ def main(device_name: str, sizes: Sizes) -> None:
         raise SystemExit(1)
 
 
+@options_class
+class GPUOptions:
+    """Options of the measurement."""
+
+    title = "measurement"
+
+    device: str = option(default="cuda", help="cuda, one GPU as cuda:1, or cpu for a dry run")
+    images: int = option(default=64, help="images drawn", valid=COUNTS)
+    longer_side: int = option(default=1024, help="S", valid=Range(LEAST_SIDE, 32768))
+    rows: int = option(default=1_000_000, help="descriptors searched", valid=COUNTS)
+    pass_seconds: float = option(
+        default=PASS_SECONDS,
+        help="seconds of the backbone alone",
+        valid=Range(0, 10**6, exclude_least=True),
+    )
+
+
 def command_line() -> None:
-    """Reads the options and measures."""
-    parser = arguments.ArgumentParser(__doc__.splitlines()[0])
-    parser.add_argument("--device", default="cuda", help="cuda, one GPU as cuda:1, or cpu for a dry run")
-    parser.add_argument("--images", type=arguments.at_least(1), default=64, help="pictures drawn")
-    parser.add_argument(
-        "--longer-side", type=arguments.at_least(LEAST_SIDE), default=arguments.LONGER_SIDE, help="S"
-    )
-    parser.add_argument("--rows", type=arguments.at_least(1), default=1_000_000, help="descriptors searched")
-    parser.add_argument(
-        "--pass-seconds", type=arguments.positive, default=PASS_SECONDS, help="of the backbone alone"
-    )
-    options = vars(parser.parse_args())
-    main(options.pop("device"), Sizes(**options))
+    """Read the options and measure."""
+    options = parse_options(GPUOptions, __doc__.splitlines()[0])
+    sizes = Sizes(options.images, options.longer_side, options.rows, options.pass_seconds)
+    main(options.device, sizes)
 
 
 if __name__ == "__main__":

@@ -13,25 +13,26 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 
+from benchmarks.random_networks import folded_backbone, network_of
 from benchmarks.timing import alone, machine, peak_memory, time_in_turn, timed
-from models.attention import ContextAwareRegionalAttention
 from models.backbones import BACKBONES
-from models.batch_norm_folding import fold_batch_norms
-from models.region_maxima import RegionMaxima
+from models.poolings.rmac import RMAC
 from models.retrieval_network import RetrievalNetwork
-from models.whitening import Whitening
 from utils.data.mini import MiniSettings, draw_benchmark
 from utils.descriptors.extraction import network_outputs
 from utils.device import CPU_BATCH_SIZE
 from utils.errors import run_command
 from utils.file_names import IMAGES_FOLDER
+from utils.images.batches import Loading
 from utils.images.loading import Picture
-from utils.options import arguments
+from utils.options.fields import Range, option, options_class, redefault
+from utils.options.parser import parse_options
+from utils.options.shared import COUNTS, BackboneOptions
 from utils.whitening.pca import StreamingPCA
 
 CHANNELS = 2048
+LONGER_SIDE, LEVELS = 800, 3
 ROWS = 2000
 """Vectors of 100 pictures."""
 
@@ -85,51 +86,52 @@ def learning(sizes: list[int], skip_scikit_learn: bool) -> None:
 
 
 def extraction(backbone: str, images: int, rounds: int) -> None:
-    """Prints images a second of the PCA's extraction and of the evaluation's, both at the same S."""
-    entry = BACKBONES[backbone]
-    torch.manual_seed(0)
-    network = fold_batch_norms(entry.build().eval()).to(memory_format=torch.channels_last)
-    evaluation = RetrievalNetwork(
-        network,
-        entry.stride,
-        attention=ContextAwareRegionalAttention(entry.channels),
-        whitening=Whitening(torch.randn(entry.channels, entry.channels) / 45, -torch.rand(entry.channels)),
-    ).eval()
-    maxima = RegionMaxima(network, entry.stride, arguments.PCA_LEVELS).eval()
+    """Print images per second of the PCA's extraction and of the evaluation's, both at the same S."""
+    spec = BACKBONES[backbone]
+    evaluation = network_of(backbone, folded_backbone(backbone))
+    learning = RetrievalNetwork(evaluation.backbone, [RMAC(LEVELS, spec.stride)]).eval()
+    loading = Loading(LONGER_SIDE, CPU_BATCH_SIZE, workers=0)
     with tempfile.TemporaryDirectory() as folder:
         draw_benchmark(Path(folder) / "Mini", MiniSettings(landmarks=0, distractors=images))
         pictures = [Picture(path) for path in sorted((Path(folder) / "Mini" / IMAGES_FOLDER).iterdir())]
-        sizes = {"longer_side": arguments.PCA_LONGER_SIDE, "batch_size": CPU_BATCH_SIZE, "workers": 0}
+        vectors = learning.region_vectors
         seconds = time_in_turn(
             {
-                "evaluation": lambda: list(network_outputs(evaluation, entry, pictures, **sizes)),
-                "extraction for the PCA": lambda: list(network_outputs(maxima, entry, pictures, **sizes)),
+                "evaluation": lambda: list(network_outputs(evaluation, pictures, loading)),
+                "extraction for the PCA": lambda: list(
+                    network_outputs(learning, pictures, loading, compute=vectors)
+                ),
             },
             rounds,
         )
-    print(f"| {backbone}, S {arguments.PCA_LONGER_SIDE} | images/s |")
+    print(f"| {backbone}, S {LONGER_SIDE} | images/s |")
     print("|---|---|")
     for name, time in seconds.items():
         print(f"| {name} | {images / time:.2f} |")
 
 
-def command_line() -> None:
-    """Reads the options and measures."""
-    parser = arguments.ArgumentParser(__doc__.splitlines()[0])
-    parser.add_argument(
-        "--vectors",
-        type=arguments.at_least(4000),
-        nargs="+",
-        default=[100_000],
-        help="how many",
+@options_class
+class PCAOptions:
+    """Options of the measurement."""
+
+    title = "measurement"
+
+    vectors: tuple[int, ...] = option(
+        default=(100_000,), help="numbers of vectors", valid=Range(4000, 10**9), separate=True
     )
-    parser.add_argument("--skip-scikit-learn", action="store_true", help="which keeps them all in memory")
-    parser.add_argument("--backbone", choices=list(BACKBONES), default="resnet101_caffe", help="which")
-    parser.add_argument("--images", type=arguments.at_least(1), default=8, help="pictures a round")
-    parser.add_argument("--rounds", type=arguments.at_least(1), default=3, help="times that each way runs")
-    options = parser.parse_args()
+    skip_scikit_learn: bool = option(
+        default=False, help="leave scikit-learn out, which keeps all vectors in memory"
+    )
+    backbone: str = redefault(BackboneOptions, "backbone", "resnet101_caffe")
+    images: int = option(default=8, help="images per round", valid=COUNTS)
+    rounds: int = option(default=3, help="runs of each extraction", valid=COUNTS)
+
+
+def command_line() -> None:
+    """Read the options and measure."""
+    options = parse_options(PCAOptions, __doc__.splitlines()[0])
     print(machine())
-    learning(options.vectors, options.skip_scikit_learn)
+    learning(list(options.vectors), options.skip_scikit_learn)
     extraction(options.backbone, options.images, options.rounds)
 
 

@@ -1,6 +1,7 @@
 """Networks of random weights, for which no figure but time, memory and agreement means anything."""
 
 import copy
+from collections.abc import Mapping
 from functools import cache
 
 import torch
@@ -8,9 +9,12 @@ from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck
 
 from models.attention import ContextAwareRegionalAttention
+from models.backbone import Backbone
 from models.backbones import BACKBONES
 from models.batch_norm_folding import fold_batch_norms
 from models.efficientnet_lite import InvertedResidual
+from models.poolings.regional_attention import RegionalAttention
+from models.retrieval_network import RetrievalNetwork
 from models.whitening import Whitening
 
 
@@ -18,7 +22,7 @@ from models.whitening import Whitening
 def plain_backbone(name: str) -> nn.Module:
     """A backbone as published, in evaluation mode."""
     torch.manual_seed(0)
-    return BACKBONES[name].build().eval()
+    return BACKBONES[name].features().eval()
 
 
 @cache
@@ -34,6 +38,22 @@ def head(name: str) -> dict[str, nn.Module]:
     channels = BACKBONES[name].channels
     whitening = Whitening(torch.randn(channels, channels) / 45, -torch.rand(channels))
     return {"attention": ContextAwareRegionalAttention(channels), "whitening": whitening}
+
+
+def network_of(
+    name: str, layers: nn.Module, parts: Mapping[str, nn.Module] | None = None
+) -> RetrievalNetwork:
+    """Return the evaluation's network for a backbone, with given layers in place of the backbone's.
+
+    Args:
+        name: the backbone.
+        layers: the layers.
+        parts: attention and whitening, those of `head` if not given.
+    """
+    spec, parts = BACKBONES[name], head(name) if parts is None else parts
+    backbone = Backbone(layers, spec.preprocessing(), spec.channels, spec.stride)
+    pooling = RegionalAttention(5, spec.stride, parts["attention"])
+    return RetrievalNetwork(backbone, [pooling], parts["whitening"]).eval()
 
 
 def folded(backbone: nn.Module) -> nn.Module:

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from benchmarks import original_way
+from benchmarks.random_networks import network_of
 from benchmarks.timing import machine, time_in_turn
 from models.attention import ContextAwareRegionalAttention
-from models.retrieval_network import RetrievalNetwork
 from models.whitening import Whitening
 
 IMAGE_SIZE = (768, 1024)
@@ -23,14 +23,15 @@ def main() -> None:
     features = torch.rand(1, 2048, 24, 32).to(memory_format=torch.channels_last)
     attention = ContextAwareRegionalAttention(2048)
     whitening = Whitening(torch.randn(2048, 2048) / 45, -torch.rand(2048))
-    network = RetrievalNetwork(nn.Identity(), 32, attention=attention, whitening=whitening)
+    parts = {"attention": attention, "whitening": whitening}
+    network = network_of("resnet101_caffe", nn.Identity(), parts)
     planar = features.contiguous()  # what the original has
 
     def original() -> torch.Tensor:
         return original_way.describe_map(planar, IMAGE_SIZE, 5, attention, whitening)
 
     def ours() -> torch.Tensor:
-        return network.describe_maps(features, IMAGE_SIZE)[0]
+        return network.describe_maps(features, IMAGE_SIZE)[0, 0]
 
     cosine = float(original() @ ours())
     seconds = time_in_turn({"the original's loop": original, "here": ours}, ROUNDS)

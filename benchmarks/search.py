@@ -10,7 +10,7 @@ float32 matrix product of the same size, all of it in memory.
 import importlib.util
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,8 +21,10 @@ from benchmarks.timing import alone, anonymous_peak, machine, time_in_turn, time
 from utils.descriptors.rows import StoredRows
 from utils.descriptors.store import SHARD_ROWS, open_store
 from utils.errors import run_command
-from utils.options import arguments
-from utils.search.approximate import CENTROIDS, RECALL_AT, TRAINED_ON, SearchKind, build_index, recall
+from utils.options.fields import Range, option, options_class
+from utils.options.parser import parse_options
+from utils.options.shared import COUNTS, SearchKind
+from utils.search.approximate import CENTROIDS, RECALL_AT, TRAINED_ON, build_index, recall
 from utils.search.exact import exact_search
 
 WIDTH = 2048
@@ -32,8 +34,28 @@ FOUND = 100
 WRITTEN = SHARD_ROWS
 """Descriptors that are drawn and written at a time."""
 
-SIZES = [1000, 10_000, 100_000]
+SIZES = (1000, 10_000, 100_000)
 APPROXIMATE_UP_TO = 100_000
+
+
+@options_class
+class SearchOptions:
+    """Options of the measurement."""
+
+    title = "measurement"
+
+    sizes: tuple[int, ...] = option(
+        default=SIZES, help="of the databases searched", valid=COUNTS, separate=True
+    )
+    rounds: int = option(default=3, help="runs of the search and of its limit", valid=COUNTS)
+    folder: Path | None = option(
+        default=None, help="keeps the stores, 4 KB per descriptor, for the next time"
+    )
+    approximate_up_to: int = option(
+        default=APPROXIMATE_UP_TO,
+        help="largest size that FAISS indexes, whose training is slow",
+        valid=Range(0, 10**9),
+    )
 
 
 class Memory(NamedTuple):
@@ -122,17 +144,9 @@ def approximate(folder: Path, size: int, kind: SearchKind) -> Found:
     return Found(build_seconds, search_seconds, [recall(places[:, :k], exact[:, :k]) for k in RECALL_AT])
 
 
-def report(
-    sizes: Sequence[int], rounds: int, folder: Path | None = None, approximate_up_to: int = APPROXIMATE_UP_TO
-) -> None:
-    """Prints the tables.
-
-    Args:
-        sizes: of the databases.
-        rounds: times that the search and its limit run.
-        folder: where the stores are kept, or found; None for one that is removed.
-        approximate_up_to: the largest size that FAISS indexes.
-    """
+def report(options: SearchOptions) -> None:
+    """Print the tables."""
+    sizes, rounds, folder = options.sizes, options.rounds, options.folder
     with tempfile.TemporaryDirectory() as temporary:
         stores = {size: (folder or Path(temporary)) / str(size) for size in sizes}
         print(f"{QUERIES} queries, their first {FOUND} of descriptors of {WIDTH} x float16 on disk:")
@@ -156,7 +170,9 @@ def report(
             )
         print()
         print("Memory is the process's peak without pages of files, whichever of them the page cache has.")
-        report_approximate({size: store for size, store in stores.items() if size <= approximate_up_to})
+        report_approximate(
+            {size: store for size, store in stores.items() if size <= options.approximate_up_to}
+        )
 
 
 def report_approximate(stores: Mapping[int, Path]) -> None:
@@ -186,30 +202,11 @@ def report_approximate(stores: Mapping[int, Path]) -> None:
 
 
 def command_line() -> None:
-    """Reads the options and measures."""
-    parser = arguments.ArgumentParser(__doc__.splitlines()[0])
-    add_size_options(parser)
-    parser.add_argument("--rounds", type=arguments.at_least(1), default=3, help="times that each way runs")
-    parser.add_argument(
-        "--folder", type=arguments.path, help="keeps the stores, 4 KB a descriptor, for the next time"
-    )
-    parser.add_argument(
-        "--approximate-up-to",
-        type=arguments.at_least(0),
-        default=APPROXIMATE_UP_TO,
-        help="largest size that FAISS indexes, whose training is slow",
-    )
-    options = parser.parse_args()
+    """Read the options and measure."""
+    options = parse_options(SearchOptions, __doc__.splitlines()[0])
     print(machine())
     print()
-    report(options.sizes, options.rounds, options.folder, options.approximate_up_to)
-
-
-def add_size_options(parser: arguments.ArgumentParser) -> None:
-    """The option that says how large the databases are."""
-    parser.add_argument(
-        "--sizes", type=arguments.at_least(1), nargs="+", default=SIZES, help="of the databases searched"
-    )
+    report(options)
 
 
 if __name__ == "__main__":

@@ -17,13 +17,17 @@ from benchmarks.original_way import pooled_regions
 from benchmarks.timing import machine, time_in_turn
 from models.attention import ContextAwareRegionalAttention
 from models.attention_classifier import AttentionClassifier, RegionFeatures
+from models.backbone import Backbone
 from models.backbones import BACKBONES
 from models.batch_norm_folding import fold_batch_norms
 from utils.errors import run_command
-from utils.options import arguments
+from utils.options.fields import option, options_class, redefault
+from utils.options.parser import parse_options
+from utils.options.shared import COUNTS, BackboneOptions
 from utils.training.batches import extract_regions
 
 CLASSES = 1000
+LEVELS = 5
 
 
 def train_on(model: AttentionClassifier, features: RegionFeatures, classes: torch.Tensor) -> None:
@@ -32,33 +36,47 @@ def train_on(model: AttentionClassifier, features: RegionFeatures, classes: torc
     model.zero_grad()
 
 
-def main(backbone: str, crop: int, batch_size: int, rounds: int, skip_original: bool) -> None:
-    """Prints the table."""
+@options_class
+class TrainingOptions:
+    """Options of the measurement."""
+
+    title = "measurement"
+
+    backbone: str = redefault(BackboneOptions, "backbone", "resnet101_caffe")
+    crop: int = option(default=800, help="side of the crops", valid=COUNTS)
+    batch_size: int = option(default=4, help="crops per step", valid=COUNTS)
+    rounds: int = option(default=3, help="runs of each step", valid=COUNTS)
+    skip_original: bool = option(default=False, help="leave the slow baseline out")
+
+
+def main(options: TrainingOptions) -> None:
+    """Print the table."""
     torch.manual_seed(0)
-    entry = BACKBONES[backbone]
-    plain = entry.build().eval()
-    folded = (
-        fold_batch_norms(copy.deepcopy(plain)).requires_grad_(False).to(memory_format=torch.channels_last)
-    )
+    crop, batch_size, rounds = options.crop, options.batch_size, options.rounds
+    entry = BACKBONES[options.backbone]
+    plain = entry.features().eval()
+    layers = fold_batch_norms(copy.deepcopy(plain)).requires_grad_(False)
+    layers = layers.to(memory_format=torch.channels_last)
+    folded = Backbone(layers, entry.preprocessing(), entry.channels, entry.stride)
     fc = nn.Linear(entry.channels, CLASSES).requires_grad_(False)
     model = AttentionClassifier(ContextAwareRegionalAttention(entry.channels), fc.weight, fc.bias)
     pixels = torch.randint(0, 256, (batch_size, crop, crop, 3), dtype=torch.uint8)
     classes = torch.randint(0, CLASSES, (batch_size,))
-    features = extract_regions(folded, entry, arguments.LEVELS, pixels)
+    features = extract_regions(folded, LEVELS, pixels)
 
     def original() -> None:
-        images = entry.normalise(pixels).contiguous()
-        pooled = pooled_regions(plain(images), (crop, crop), arguments.LEVELS, model.attention)
+        images = entry.preprocessing()(pixels).contiguous()
+        pooled = pooled_regions(plain(images), (crop, crop), LEVELS, model.attention)
         F.cross_entropy(fc(pooled), classes).backward()
         plain.zero_grad()
         model.zero_grad()
 
     @torch.inference_mode()
     def forward(network: nn.Module) -> None:
-        network(entry.normalise(pixels))
+        network(entry.preprocessing()(pixels))
 
     def step() -> None:
-        train_on(model, extract_regions(folded, entry, arguments.LEVELS, pixels), classes)
+        train_on(model, extract_regions(folded, LEVELS, pixels), classes)
 
     def peak_memory() -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -66,7 +84,7 @@ def main(backbone: str, crop: int, batch_size: int, rounds: int, skip_original: 
     step()
     step()
     memory_here = peak_memory()
-    ways = {} if skip_original else {"the original's way": original}
+    ways = {} if options.skip_original else {"the original's way": original}
     ways |= {
         "backbone's forward alone, as published": lambda: forward(plain),
         "backbone's forward alone, folded, channels_last": lambda: forward(folded),
@@ -75,7 +93,7 @@ def main(backbone: str, crop: int, batch_size: int, rounds: int, skip_original: 
     }
     seconds = time_in_turn(ways, rounds)
     print(machine())
-    print(f"{backbone}, a step of {batch_size} crops of {crop}, median of {rounds} rounds")
+    print(f"{options.backbone}, a step of {batch_size} crops of {crop}, median of {rounds} rounds")
     print("| | seconds a step | images/s |")
     print("|---|---|---|")
     for name, time in seconds.items():
@@ -84,17 +102,11 @@ def main(backbone: str, crop: int, batch_size: int, rounds: int, skip_original: 
 
 
 def command_line() -> None:
-    """Reads the options and measures."""
-    parser = arguments.ArgumentParser(__doc__.splitlines()[0])
-    parser.add_argument("--backbone", choices=list(BACKBONES), default="resnet101_caffe", help="which")
-    parser.add_argument("--crop", type=arguments.at_least(1), default=800, help="side of the crops")
-    parser.add_argument("--batch-size", type=arguments.at_least(1), default=4, help="crops a step")
-    parser.add_argument("--rounds", type=arguments.at_least(1), default=3, help="times that each way runs")
-    parser.add_argument("--skip-original", action="store_true", help="leave the slow baseline out")
-    options = parser.parse_args()
+    """Read the options and measure."""
+    options = parse_options(TrainingOptions, __doc__.splitlines()[0])
     if sys.platform != "linux":
         print("peak memory is in other units on this system", file=sys.stderr)
-    main(**vars(options))
+    main(options)
 
 
 if __name__ == "__main__":

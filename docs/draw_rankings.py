@@ -7,14 +7,17 @@ The query's own image is left out, wherever it ranks.
 """
 
 import sys
+from pathlib import Path
 
 from utils.data.oxford_paris import Query, RetrievalDataset, read_dataset
 from utils.errors import UserError, run_command
 from utils.figures.drawing import Result, Strip, draw_strips
 from utils.figures.evaluation import kind_of
 from utils.file_names import RANKINGS_FOLDER
+from utils.files.reading import read_text
 from utils.images.loading import read_image
-from utils.options import arguments
+from utils.options.fields import Range, option, options_class
+from utils.options.parser import parse_options
 from utils.scoring import report
 
 
@@ -25,22 +28,29 @@ def strip(data: RetrievalDataset, query: Query, ranking: list[str], count: int) 
     return Strip(read_image(data.images[query.image]), query.box, results)
 
 
+@options_class
+class DrawOptions:
+    """Options of the drawing."""
+
+    title = "drawing"
+
+    dataset: Path = option(help="folder of the data set", positional=True)
+    results: Path = option(help="--output of the evaluation", positional=True)
+    picture: Path = option(help="file to write, .jpg, .png or .pdf", positional=True)
+    queries: tuple[str, ...] = option(default=(), help="names; the first three if not given", separate=True)
+    count: int = option(default=6, help="images per query", valid=Range(1, 10))
+
+
 def command_line() -> None:
-    """Reads the options and draws."""
-    parser = arguments.ArgumentParser(__doc__.splitlines()[0])
-    parser.add_argument("dataset", type=arguments.path, help="folder of the data set")
-    parser.add_argument("results", type=arguments.path, help="--output of the evaluation")
-    parser.add_argument("picture", type=arguments.path, help="file to write, .jpg, .png or .pdf")
-    parser.add_argument("--queries", nargs="+", help="names; the first three if not given")
-    parser.add_argument("--count", type=arguments.at_least(1), default=6, help="images a query, at most ten")
-    options = parser.parse_args()
+    """Read the options and draw."""
+    options = parse_options(DrawOptions, __doc__.splitlines()[0])
     data = read_dataset(options.dataset)
     queries = {query.name: query for query in data.queries}
     rows = []
     for name in options.queries or list(queries)[:3]:
         if name not in queries:
             raise UserError(f"{options.dataset} has no query {name}")
-        ranking = report.ranking_file(options.results / RANKINGS_FOLDER, name).read_text(encoding="utf-8")
+        ranking = read_text(report.ranking_file(options.results / RANKINGS_FOLDER, name))
         rows.append(strip(data, queries[name], ranking.splitlines(), options.count))
     draw_strips(options.picture, rows)
 

@@ -3,6 +3,7 @@
 Kim and Yoon, "Regional Attention Based Deep Feature for Image Retrieval", BMVC 2018, section 3.2.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -13,6 +14,9 @@ Activation = Literal["tanh", "softplus"]
 
 HIDDEN_CHANNELS = 64
 """Width of the head's hidden layer."""
+
+
+ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "softplus": F.softplus}
 
 
 class ContextAwareRegionalAttention(nn.Module):
@@ -29,7 +33,7 @@ class ContextAwareRegionalAttention(nn.Module):
         # Conv1d, although linear layers do the same, so that the authors' weights file loads as it is.
         self.conv_att_1 = nn.Conv1d(2 * channels, HIDDEN_CHANNELS, kernel_size=1)
         self.conv_att_2 = nn.Conv1d(HIDDEN_CHANNELS, 1, kernel_size=1)
-        self.activation = {"tanh": torch.tanh, "softplus": F.softplus}[activation]
+        self.activation: Callable[[Tensor], Tensor] = ACTIVATIONS[activation]
 
     def forward(self, region_means: Tensor, context: Tensor, occupied: Tensor) -> Tensor:
         """Weighs the regions of each image.

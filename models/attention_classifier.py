@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.attention import ContextAwareRegionalAttention
-from models.region_pooling import cell_grid, region_max, region_mean
+from models.backbone import Backbone
+from models.poolings.rmac import RMAC
+from models.region_pooling import region_max, region_mean
 
 
 class RegionFeatures(NamedTuple):
@@ -26,26 +28,24 @@ class RegionFeatures(NamedTuple):
 
 
 @torch.inference_mode()
-def region_features(
-    backbone: nn.Module, images: Tensor, levels: int, stride: int, batch_size: int
-) -> RegionFeatures:
-    """The regions of images through the frozen backbone, which is never differentiated.
+def region_features(backbone: Backbone, images: Tensor, levels: int, batch_size: int) -> RegionFeatures:
+    """Return the region features of images by a frozen backbone, without gradients.
 
     Args:
-        backbone: (N, 3, H, W) -> (N, C, h, w), in evaluation mode.
-        images: (N, 3, H, W) of one size, prepared for the backbone.
+        backbone: in evaluation mode.
+        images: (N, 3, H, W) of one size, prepared by `backbone.prepare`.
         levels: L, the number of R-MAC levels.
-        stride: pixels a cell of the backbone's map.
-        batch_size: images through the backbone at a time, which bounds the memory.
+        batch_size: images that the backbone is given at a time, which bounds the memory.
 
     Returns:
         float32 features.
     """
     height, width = images.shape[-2:]
+    regions = RMAC(levels, backbone.stride)
     parts = []
     for part in images.split(batch_size):
-        maps = backbone(part).float()
-        grid = cell_grid((height, width), tuple(maps.shape[-2:]), levels, stride)
+        maps = backbone(part)
+        grid = regions.grid(maps, (height, width))
         parts.append(RegionFeatures(region_max(maps, grid), region_mean(maps, grid), maps.mean((2, 3))))
     return RegionFeatures(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 

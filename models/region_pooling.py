@@ -34,6 +34,11 @@ class CellGrid:
     width: int
     levels: tuple[CellLevel, ...]
 
+    @property
+    def regions(self) -> int:
+        """R, the number of regions."""
+        return sum(len(level.rows) * len(level.columns) for level in self.levels)
+
 
 @lru_cache(maxsize=1024)
 def cell_grid(image_size: Range, map_size: Range, levels: int, stride: int) -> CellGrid:

@@ -3,11 +3,23 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import authors_head_file, golden_arrays, needs_authors_head
+from helpers import backbone_of
 from torch import nn
 
 from models.attention import ContextAwareRegionalAttention
 from models.attention_classifier import AttentionClassifier, RegionFeatures, region_features
 from utils.weights.networks import load_attention
+
+
+class Returning(nn.Module):
+    """Layers that return the same maps whatever they are given."""
+
+    def __init__(self, maps):
+        super().__init__()
+        self.maps = maps
+
+    def forward(self, images):
+        return self.maps
 
 
 @needs_authors_head
@@ -22,7 +34,7 @@ def test_loss_and_gradients_are_the_originals(activation):
 
     # The features are the backbone's output of 224 x 224 inputs, so a network that returns them is put there.
     maps = torch.from_numpy(arrays["features"]).float()
-    features = region_features(lambda images: maps, torch.empty(2, 3, 224, 224), 5, 32, 2)
+    features = region_features(backbone_of(Returning(maps)), torch.empty(2, 3, 224, 224), 5, 2)
     loss = F.cross_entropy(
         model(RegionFeatures(*(tensor.clone() for tensor in features))), torch.from_numpy(arrays["labels"])
     )
@@ -59,7 +71,7 @@ def test_scores_are_the_classifiers_of_the_weighted_mean():
 def test_a_region_without_a_cell_has_the_same_weight_in_training():
     # On 34 x 34 pixels some regions begin behind the only cell. Their maxima are 0, so give them others.
     maps = torch.from_numpy(golden_arrays("head_small")["34x34/features"]).float()[None]
-    features = region_features(lambda images: maps, torch.empty(1, 3, 34, 34), 5, 32, 1)
+    features = region_features(backbone_of(Returning(maps)), torch.empty(1, 3, 34, 34), 5, 1)
     head = load_attention(authors_head_file(), 2048, "tanh")
     empty = ~features.means[0].any(1)
     assert empty.any()
@@ -78,10 +90,10 @@ def test_uniform_scores_are_those_of_weight_one():
 
 
 def test_the_backbone_is_not_differentiated_whatever_the_batch():
-    backbone = nn.Conv2d(3, 5, 32, 32)
+    backbone = backbone_of(nn.Conv2d(3, 5, 32, 32), channels=5)
     images = torch.randn(3, 3, 96, 64)
-    one_by_one = region_features(backbone, images, 2, 32, 1)
-    together = region_features(backbone, images, 2, 32, 3)
+    one_by_one = region_features(backbone, images, 2, 1)
+    together = region_features(backbone, images, 2, 3)
     assert all(tensor.is_inference() for tensor in together)
     for a, b in zip(one_by_one, together, strict=True):
         torch.testing.assert_close(a, b)

@@ -2,12 +2,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import network_of, pooling_of
 from torch import nn
 
 from models.attention import ContextAwareRegionalAttention
-from models.attention_map import attention_map
 from models.regions import rmac_regions
-from models.retrieval_network import RetrievalNetwork
 
 
 class Fixed(ContextAwareRegionalAttention):
@@ -39,9 +38,9 @@ def test_is_the_mean_weight_of_the_regions_over_each_cell(image_size):
     torch.manual_seed(0)
     backbone, head = nn.Conv2d(3, 8, 32, stride=32), ContextAwareRegionalAttention(8)
     nn.init.normal_(head.conv_att_2.weight)  # or all weights are nearly alike
-    network = RetrievalNetwork(backbone, 32, levels=4, attention=head)
+    network = network_of("ra", backbone, levels=4, attention=head)
     images = 5 * torch.randn(2, 3, *image_size)
-    found = attention_map(network, images).numpy()
+    found = network.attention_map(images).numpy()
     expected = [spread_one_by_one(features, image_size, 4, head) for features in backbone(images)]
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     assert np.std(found) > 0.01
@@ -52,23 +51,27 @@ def test_three_regions_by_hand():
     # On 64 x 128 pixels level 1 has three squares of 64 pixels from the columns 0, 32 and 64. With a stride
     # of 32 their last pixels, 63, 95 and 127, round up: on the 2 x 4 map they are columns 0-2, 1-3 and 2-3.
     assert rmac_regions(64, 128, 1)[:, 0].tolist() == [0, 32, 64]
-    network = RetrievalNetwork(nn.AvgPool2d(32), 32, levels=1, attention=Fixed(3))
-    found = attention_map(network, torch.rand(1, 3, 64, 128))
+    network = network_of("ra", nn.AvgPool2d(32), levels=1, attention=Fixed(3))
+    found = network.attention_map(torch.rand(1, 3, 64, 128))
     assert found.tolist() == [[[1, 1.5, 2, 2.5]] * 2]
 
 
 @pytest.mark.parametrize("pooling", ["rmac", "mac"])
 @torch.inference_mode()
 def test_without_a_head_all_cells_are_alike(pooling):
-    network = RetrievalNetwork(nn.AvgPool2d(32), 32, pooling)
-    assert attention_map(network, torch.rand(2, 3, 96, 160)).tolist() == np.ones((2, 3, 5)).tolist()
+    maps = torch.rand(2, 3, 3, 5)
+    assert pooling_of(pooling).attention_map(maps, (96, 160)).tolist() == np.ones((2, 3, 5)).tolist()
+
+
+def test_a_network_without_attention_has_no_map():
+    with pytest.raises(ValueError, match="no pooling with attention"):
+        network_of("rmac").attention_map(torch.rand(1, 3, 96, 160))
 
 
 @torch.inference_mode()
 def test_a_cell_between_the_regions_of_a_long_image_is_0():
     # Level 1 has at most seven squares of 64 pixels, 330 apart.
-    network = RetrievalNetwork(nn.AvgPool2d(32), 32, "rmac", 1)
-    found = attention_map(network, torch.rand(1, 3, 64, 2048))
+    found = pooling_of("rmac", levels=1).attention_map(torch.rand(1, 3, 2, 64), (64, 2048))
     starts = rmac_regions(64, 2048, 1)[:, 0]
     assert len(starts) == 7
     covered = {cell for x in starts for cell in range(round(x / 32), min(round((x + 63) / 32), 63) + 1)}

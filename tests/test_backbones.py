@@ -15,7 +15,7 @@ from utils.weights.networks import load_backbone, read_backbone_weights
 
 @pytest.fixture(scope="module")
 def caffe():
-    network = BACKBONES["resnet101_caffe"].build().eval()
+    network = BACKBONES["resnet101_caffe"].features().eval()
     network.load_state_dict(recipe_state_dict(network, 2))
     return network
 
@@ -28,7 +28,7 @@ def test_features_are_the_originals(caffe, size, folded):
     name = "x".join(map(str, size))
     network = fold_batch_norms(copy.deepcopy(caffe)) if folded else caffe
     rgb = torch.from_numpy(np.ascontiguousarray(arrays[f"{name}/bgr"][::-1].transpose(1, 2, 0)))
-    features = network(BACKBONES["resnet101_caffe"].normalise(rgb.unsqueeze(0)))[0, ::16].numpy()
+    features = network(BACKBONES["resnet101_caffe"].preprocessing()(rgb.unsqueeze(0)))[0, ::16].numpy()
     expected = arrays[f"{name}/features"]
     np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
@@ -52,7 +52,7 @@ def test_features_are_the_originals(caffe, size, folded):
 @torch.inference_mode()
 def test_a_side_has_so_many_cells(backbone, side, cells):
     entry = BACKBONES[backbone]
-    features = entry.build().eval()(torch.zeros(1, 3, side, 40))
+    features = entry.features().eval()(torch.zeros(1, 3, side, 40))
     assert features.shape[1:3] == (entry.channels, cells)
     assert torch.isfinite(features).all()
 
@@ -63,7 +63,7 @@ def test_resnet101_is_torchvisions_last_stage():
     whole = torchvision.models.resnet101().eval()
     found = {}
     whole.layer4.register_forward_hook(lambda module, inputs, output: found.update(layer4=output))
-    network = BACKBONES["resnet101"].build().eval()
+    network = BACKBONES["resnet101"].features().eval()
     network.load_state_dict(whole.state_dict(), strict=False)
     images = torch.randn(1, 3, 70, 50)
     whole(images)
@@ -73,7 +73,7 @@ def test_resnet101_is_torchvisions_last_stage():
 @pytest.mark.parametrize("backbone", BACKBONES)
 @torch.inference_mode()
 def test_folding_changes_no_feature(backbone):
-    network = BACKBONES[backbone].build().eval()
+    network = BACKBONES[backbone].features().eval()
     network.load_state_dict(recipe_state_dict(network, 3))
     images = torch.randn(2, 3, 97, 65, generator=torch.Generator().manual_seed(0))
     expected = network(images)
@@ -84,7 +84,7 @@ def test_folding_changes_no_feature(backbone):
 
 def test_only_an_evaluated_network_can_be_folded():
     with pytest.raises(ValueError, match="evaluation mode"):
-        fold_batch_norms(BACKBONES["efficientnet_lite0"].build())
+        fold_batch_norms(BACKBONES["efficientnet_lite0"].features())
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_only_an_evaluated_network_can_be_folded():
 def test_pixels_are_normalised_as_each_backbone_was_trained(backbone, expected):
     red, green, blue = 10, 20, 30
     pixels = torch.tensor([red, green, blue], dtype=torch.uint8).expand(1, 2, 3, 3)
-    normal = BACKBONES[backbone].normalise(pixels)
+    normal = BACKBONES[backbone].preprocessing()(pixels)
     assert normal.shape == (1, 3, 2, 3)
     torch.testing.assert_close(normal[0, :, 1, 2], torch.tensor(expected), rtol=1e-5, atol=1e-5)
 
@@ -124,7 +124,7 @@ def test_efficientnet_recognises_photographs():
         image = image.resize([round(side * ratio) for side in image.size], Image.Resampling.BICUBIC)
         left, top = (image.width - 224) // 2, (image.height - 224) // 2
         pixels = torch.from_numpy(np.array(image.crop((left, top, left + 224, top + 224)))).unsqueeze(0)
-        mean = network(entry.normalise(pixels)).mean((2, 3))
+        mean = network(entry.preprocessing()(pixels)).mean((2, 3))
         hits += int(F.linear(mean, weights["fc.weight"], weights["fc.bias"]).argmax()) == label
     assert len(labelled) == 420
     assert hits / len(labelled) == pytest.approx(0.89, abs=0.01)

@@ -9,23 +9,30 @@ from conftest import ROOT, draw_picture, write_query
 
 from models.efficientnet_lite import EfficientNetLite0Features
 from utils.scoring.bootstrap import paired_bootstrap
-from utils.scoring.comparison import differences, for_json, format_comparison
+from utils.scoring.comparison import Comparison
 from utils.scoring.report import write_results
-from utils.scoring.revisited_protocol import ProtocolScores
+from utils.scoring.scores import ProtocolScores, Scores
 
 NAN = float("nan")
 POOLINGS = ["ra", "rmac", "mac"]
 NETWORK = ["--backbone", "efficientnet_lite0", "--device", "cpu", "--weights-dir", ROOT / "weights"]
 
 
+def compare(scores, seed=0):
+    """The comparison of average precisions by pooling, search and query."""
+    made = {
+        pooling: {search: Scores({None: ProtocolScores(queries)}) for search, queries in searches.items()}
+        for pooling, searches in scores.items()
+    }
+    return Comparison.of(made, seed)
+
+
 def test_the_table_by_hand():
     # Each query gains the same, so that every resampling has the same mean.
     first = {"search": {"one": 0.25, "two": 0.5}, "query expansion": {"one": 0.5, "two": 0.75}}
     second = {"search": {"one": 0.375, "two": 0.625}, "query expansion": {"one": 0.25, "two": 0.5}}
-    scores = {"ra": first, "rmac": second}
-    found = differences(scores, seed=0)
-    assert found.keys() == {"rmac"}
-    assert format_comparison(scores, found).splitlines() == [
+    comparison = compare({"ra": first, "rmac": second})
+    assert comparison.format().splitlines() == [
         "search: mAP, difference to ra and its 95% interval",
         "ra      37.5",
         "rmac    50.0   +12.5  [+12.5, +12.5]",
@@ -33,10 +40,10 @@ def test_the_table_by_hand():
         "ra      62.5",
         "rmac    37.5   -25.0  [-25.0, -25.0]",
     ]
-    assert for_json(found) == {
+    assert comparison.for_json()["differences"] == {
         "rmac": {
-            "search": {"": {"mean": 0.125, "low": 0.125, "high": 0.125}},
-            "query expansion": {"": {"mean": -0.25, "low": -0.25, "high": -0.25}},
+            "search": {"mean": 0.125, "low": 0.125, "high": 0.125},
+            "query expansion": {"mean": -0.25, "low": -0.25, "high": -0.25},
         }
     }
 
@@ -47,8 +54,8 @@ def test_intervals_pair_the_scores_of_each_query_by_name():
     names = [f"q{number}" for number in range(20)]
     backwards = dict(reversed(list(zip(names, two.tolist(), strict=True))))
     scores = {"mac": {"search": dict(zip(names, one.tolist(), strict=True))}, "ra": {"search": backwards}}
-    assert differences(scores, seed=5)["ra"]["search"][""] == paired_bootstrap(one, two, 5)
-    assert differences(scores, seed=5) != differences(scores, seed=6)
+    assert compare(scores, seed=5).differences["ra"]["search"][None] == paired_bootstrap(one, two, 5)
+    assert compare(scores, seed=5).differences != compare(scores, seed=6).differences
 
 
 def test_queries_without_positives_count_neither_for_the_mean_nor_for_the_difference():
@@ -56,33 +63,30 @@ def test_queries_without_positives_count_neither_for_the_mean_nor_for_the_differ
         "ra": {"search": {"one": 0.25, "none": NAN, "two": 0.5}},
         "mac": {"search": {"one": 0.5, "none": NAN, "two": 0.75}},
     }
-    lines = format_comparison(scores, differences(scores, 0)).splitlines()
+    lines = compare(scores).format().splitlines()
     assert lines[1:] == ["ra      37.5", "mac     62.5   +25.0  [+25.0, +25.0]"]
 
 
 def test_where_no_query_has_positives_all_is_nan_and_null(tmp_path):
-    scores = {"ra": {"search": {"none": NAN}}, "mac": {"search": {"none": NAN}}}
-    found = differences(scores, 0)
-    assert format_comparison(scores, found).splitlines()[1:] == [
+    comparison = compare({"ra": {"search": {"none": NAN}}, "mac": {"search": {"none": NAN}}})
+    assert comparison.format().splitlines()[1:] == [
         "ra       nan",
         "mac      nan    +nan  [+nan, +nan]",
     ]
-    write_results(tmp_path, {"differences": for_json(found)})
+    write_results(tmp_path, comparison.for_json())
     written = json.loads((tmp_path / "results.json").read_text())
-    assert written["differences"]["mac"]["search"][""] == {"mean": None, "low": None, "high": None}
+    assert written["differences"]["mac"]["search"] == {"mean": None, "low": None, "high": None}
 
 
 def test_protocols_have_a_part_of_the_table_each():
     def protocol_scores(**by_protocol):
-        return {
-            name: ProtocolScores({"q": value, "r": value}, {1: {}}) for name, value in by_protocol.items()
-        }
+        return Scores({name: ProtocolScores({"q": value, "r": value}) for name, value in by_protocol.items()})
 
     scores = {
         "ra": {"search": protocol_scores(easy=0.5, hard=NAN)},
         "mac": {"search": protocol_scores(easy=0.25, hard=NAN)},
     }
-    assert format_comparison(scores, differences(scores, 0)).splitlines() == [
+    assert Comparison.of(scores, 0).format().splitlines() == [
         "search, easy: mAP, difference to ra and its 95% interval",
         "ra      50.0",
         "mac     25.0   -25.0  [-25.0, -25.0]",
@@ -123,7 +127,7 @@ def figures(results):
 def test_each_pooling_has_the_scores_of_a_run_of_its_own(evaluate, tmp_path):
     options = [
         "--S",
-        "160",
+        "128",
         "--scales",
         "1,0.5",
         "--dba",
@@ -144,7 +148,7 @@ def test_each_pooling_has_the_scores_of_a_run_of_its_own(evaluate, tmp_path):
         assert next(lines) == f"{search}: mAP, difference to ra and its 95% interval"
         assert next(lines) == f"ra    {100 * own['ra'][f'mAP{key}']:6.1f}"
         for pooling in POOLINGS[1:]:
-            change = results["differences"][pooling][search][""]
+            change = results["differences"][pooling][search]
             known = [
                 own[pooling][f"AP{key}"][query] - precision
                 for query, precision in own["ra"][f"AP{key}"].items()

@@ -3,13 +3,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import draw_picture
+from helpers import backbone_of
 from matplotlib import colormaps
 from PIL import Image
 from torch import nn
 
 from models.attention import ContextAwareRegionalAttention
-from models.attention_map import attention_map
 from models.backbones import BACKBONES
+from models.poolings.regional_attention import RegionalAttention
 from models.retrieval_network import RetrievalNetwork
 from utils.errors import UserError
 from utils.figures.heat_map import OPACITY, heat_map, picture_attention
@@ -72,17 +73,19 @@ def test_a_value_that_is_not_finite_is_refused(value):
 @pytest.fixture
 def network():
     torch.manual_seed(0)
-    return RetrievalNetwork(nn.Conv2d(3, 4, 32, stride=32), 32, attention=ContextAwareRegionalAttention(4))
+    layers, preprocessing = nn.Conv2d(3, 4, 32, stride=32), BACKBONES["resnet101"].preprocessing()
+    pooling = RegionalAttention(5, 32, ContextAwareRegionalAttention(4))
+    return RetrievalNetwork(backbone_of(layers, channels=4, preprocessing=preprocessing), [pooling]).eval()
 
 
 def test_of_a_picture_file_the_attention_inside_its_box_is_told(tmp_path, network):
     draw_picture(tmp_path / "a.png", size=(256, 192))
     entry = BACKBONES["resnet101"]
-    found = picture_attention(network, entry, Picture(tmp_path / "a.png", (64, 0, 256, 96)), 256)
+    found = picture_attention(network, Picture(tmp_path / "a.png", (64, 0, 256, 96)), 256)
     pixels = np.asarray(Image.open(tmp_path / "a.png"))[0:96, 64:256].astype(np.float32)
     images = torch.from_numpy((pixels - np.float32(entry.mean)) / np.float32(entry.scale))
     with torch.inference_mode():
-        expected = attention_map(network, images.permute(2, 0, 1)[None])[0]
+        expected = network.attention_map(images.permute(2, 0, 1)[None])[0]
     assert found.shape == (3, 6)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
@@ -90,4 +93,4 @@ def test_of_a_picture_file_the_attention_inside_its_box_is_told(tmp_path, networ
 def test_a_picture_that_cannot_be_decoded_is_an_error(tmp_path, network):
     (tmp_path / "a.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match="decoded"):
-        picture_attention(network, BACKBONES["resnet101"], Picture(tmp_path / "a.png"), 256)
+        picture_attention(network, Picture(tmp_path / "a.png"), 256)

@@ -102,7 +102,7 @@ def region_vectors(paths):
     vectors = []
     for path in paths:
         pixels = load_pixels(Picture(path), 128).unsqueeze(0)
-        features = network(entry.normalise(pixels))[0]
+        features = network(entry.preprocessing()(pixels))[0]
         for x, y, w, h in rmac_regions(*pixels.shape[1:3], 2):
             columns = slice(int(np.rint(x / 32)), int(np.rint((x + w - 1) / 32)) + 1)
             rows = slice(int(np.rint(y / 32)), int(np.rint((y + h - 1) / 32)) + 1)
@@ -217,7 +217,7 @@ def test_unreadable_pictures_are_left_out_up_to_one_in_twenty(learn, tmp_path):
     assert record["pictures"] == 38
     for number in range(20, 38):
         (folder / f"{number}.png").unlink()
-    assert "2 of 22 pictures cannot be decoded" in error_line(learn(tmp_path / "other", datasets=tmp_path))
+    assert "2 of 22 images are unreadable" in error_line(learn(tmp_path / "other", datasets=tmp_path))
 
 
 def test_what_is_there_is_not_replaced(learn, tmp_path):

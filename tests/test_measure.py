@@ -41,7 +41,7 @@ from utils.scoring.compute_ap import compute_ap
 def caffe_weights(tmp_path_factory):
     """A weights folder with the golden recipe's stand-ins for the authors' files."""
     folder = tmp_path_factory.mktemp("weights")
-    network = BACKBONES["resnet101_caffe"].build()
+    network = BACKBONES["resnet101_caffe"].features()
     state = recipe_state_dict(network, 2)
     torch.save({name: value for name, value in state.items() if "num_batches" not in name} | {
         "fc.weight": torch.zeros(1000, 2048), "fc.bias": torch.zeros(1000),

@@ -9,7 +9,6 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -129,7 +128,7 @@ def test_a_folder_whose_record_cannot_be_read_is_left_alone(tmp_path, monkeypatc
     def forbidden(path, *_, **__):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
-    monkeypatch.setattr(Path, "open", forbidden)
+    monkeypatch.setattr("utils.files.reading.open_regular", forbidden)
     prepare_mini(tmp_path, 0)
     monkeypatch.undo()
     assert names(tmp_path / "Mini") == ["mini.json"]

@@ -1,19 +1,16 @@
 """Numbers out of their option's range are one line that names the range, in every script and in Python."""
 
-import argparse
-
 import pytest
-import torch
 
 import LearningPCA_landmark
 import Measure_OxfordParis
 import Prepare_Datasets
 import Search_Images
 import Training_ImageNet
+from models.poolings.rmac import RMAC
 from models.regions import rmac_levels, rmac_regions
-from models.retrieval_network import RetrievalNetwork
 from utils.errors import UserError, run_command
-from utils.options.ranges import RANGES, Range, check_numbers
+from utils.options.fields import InvalidValueError, Range, declared_options
 
 SCRIPTS = {
     "measure": (Measure_OxfordParis, []),
@@ -94,63 +91,83 @@ def test_the_help_names_the_range(capsys):
     assert "learning rate (greater than 0, 1000 at most) (default: 0.001)" in told
 
 
+def option_of(script, name):
+    classes = {
+        "measure": Measure_OxfordParis.MeasureOptions,
+        "train": Training_ImageNet.TrainingOptions,
+        "pca": LearningPCA_landmark.PCAOptions,
+        "query": Search_Images.QueryOptions,
+    }
+    return next(one for one in declared_options(classes[script]) if one.name == name)
+
+
 @pytest.mark.parametrize(
-    ("name", "text", "number"),
+    ("script", "name", "text", "number"),
     [
-        ("L", "30", 30),
-        ("L", "+1", 1),
-        ("S", 5000 * "0" + "64", 64),
-        ("workers", "-0", 0),
-        ("alpha", "1e2", 100.0),
-        ("alpha", ".5", 0.5),
-        ("lr", "1e-300", 1e-300),
-        ("box", "-1000000", -1000000.0),
-        ("diffusion_alpha", "0.99", 0.99),
+        ("measure", "L", "30", 30),
+        ("measure", "L", "+1", 1),
+        ("measure", "S", 5000 * "0" + "64", 64),
+        ("measure", "workers", "-0", 0),
+        ("measure", "alpha", "1e2", 100.0),
+        ("measure", "alpha", ".5", 0.5),
+        ("train", "lr", "1e-300", 1e-300),
+        ("measure", "diffusion_alpha", "0.99", 0.99),
     ],
 )
-def test_numbers_in_the_range_are_read(name, text, number):
-    assert RANGES[name](text) == number
-    assert isinstance(RANGES[name](text), type(number))
+def test_numbers_in_the_range_are_read(script, name, text, number):
+    value = option_of(script, name).parse(text)
+    assert value == number
+    assert isinstance(value, type(number))
 
 
 @pytest.mark.parametrize("text", ["-1", "31", "0", "3.0", "3e0", "0x3", "- 3", "--3", "+-3", "+"])
 def test_numbers_out_of_the_range_or_of_another_form_are_not(text):
-    with pytest.raises(argparse.ArgumentTypeError, match="is not a whole number from 1 to 30"):
-        RANGES["L"](text)
+    with pytest.raises(InvalidValueError, match="is not a whole number from 1 to 30"):
+        option_of("measure", "L").parse(text)
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("script", "name", "value"),
     [
-        *[(name, 10**500) for name in RANGES if name not in ("scales", "box", "resize")],
-        *[("lr", value) for value in (0, -1.0, 1e300, float("nan"), "0.1", None, True)],
-        *[("momentum", value) for value in (1, 1e300, -0.1)],
-        *[("resize", value) for value in ([850], [850, 860, 870], 850, "850", [68, 10**500], [8.5, 9])],
-        *[("scales", value) for value in ([], [0], [17], [1, 10**500], [True])],
-        *[("box", value) for value in ([1, 2, 3], [0, 0, float("inf"), 1], [1, 2, 3, "4"])],
-        *[("L", value) for value in (0, 31, 1000, 2.0)],
-        ("S", None),
+        *[("measure", name, 10**500) for name in ("S", "L", "seed", "qe", "alpha", "batch_size")],
+        *[("train", name, 10**500) for name in ("iterations", "accumulate", "lr", "crop", "val_images")],
+        *[("train", "lr", value) for value in (0, -1.0, 1e300, float("nan"), "0.1", None, True)],
+        *[("train", "momentum", value) for value in (1, 1e300, -0.1)],
+        *[("train", "resize", value) for value in ([850], [850, 860, 870], 850, "850", [68, 10**500])],
+        *[("train", "resize", value) for value in ([8.5, 9],)],
+        *[("measure", "scales", value) for value in ([0], [17], [1, 10**500], [True])],
+        *[("query", "box", value) for value in ([1, 2, 3], [0, 0, float("inf"), 1], [1, 2, 3, "4"])],
+        *[("measure", "L", value) for value in (0, 31, 1000, 2.0)],
+        ("measure", "S", None),
     ],
 )
-def test_python_callers_get_the_same_ranges(name, value):
-    with pytest.raises(UserError, match=f"^{name} .* is not ") as caught:
-        check_numbers({name: value})
-    assert RANGES[name].span in str(caught.value)
+def test_python_callers_get_the_same_ranges(script, name, value):
+    one = option_of(script, name)
+    with pytest.raises(InvalidValueError, match=" is not ") as caught:
+        one.check(value)
+    assert str(one.valid) in str(caught.value)
     assert len(str(caught.value)) < 300
 
 
 def test_integers_that_python_does_not_write_out_are_refused_as_well():
-    for name in ("S", "alpha"):
-        with pytest.raises(UserError, match=f"^{name} an integer of thousands of digits is not "):
-            check_numbers({name: 10**5000})
-    with pytest.raises(UserError, match=r"^resize an integer of thousands of digits is not "):
-        check_numbers({"resize": [1, 10**5000]})
+    for script, name, value in (("measure", "S", 10**5000), ("measure", "alpha", 10**5000)):
+        with pytest.raises(InvalidValueError, match=r"^an integer of thousands of digits is not "):
+            option_of(script, name).check(value)
+    with pytest.raises(InvalidValueError, match=r"^an integer of thousands of digits is not "):
+        option_of("train", "resize").check([1, 10**5000])
+
+
+@pytest.mark.parametrize("scales", [[], [1.0] * 101])
+def test_there_are_1_to_100_scales(scales):
+    with pytest.raises(UserError, match=r"^scales .* is not a list of 1 to 100 numbers"):
+        Measure_OxfordParis.MeasureOptions(scales=scales)
 
 
 def test_values_at_the_limits_and_the_optional_ones_pass():
-    check_numbers({"L": 30, "S": 1, "lr": 1000, "momentum": 0, "box": [0, -1.5, 3, 4], "scales": (16, 0.1)})
-    check_numbers({"components": None, "box": None, "other": "anything"})
-    assert not Range(0, 1, whole=False, excludes_most=True).holds(1.0)
+    options = Measure_OxfordParis.MeasureOptions(L=30, S=1, scales=(16, 0.1), batch_size=None)
+    assert (options.L, options.S, options.scales, options.batch_size) == (30, 1, (16.0, 0.1), None)
+    assert Training_ImageNet.TrainingOptions(lr=1000, momentum=0).lr == 1000
+    assert 1.0 not in Range(0, 1, exclude_most=True)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +195,7 @@ def test_the_models_take_no_more_levels_either(levels):
     for call in (
         lambda: rmac_regions(64, 48, levels),
         lambda: rmac_levels(64, 48, levels),
-        lambda: RetrievalNetwork(torch.nn.Identity(), 32, "rmac", levels),
+        lambda: RMAC(levels, 32),
     ):
         with pytest.raises(ValueError, match="levels must be from 1 to 30"):
             call()

@@ -16,7 +16,7 @@ def test_reads_images_queries_and_labels_in_the_order_of_their_files(dataset):
     query = data.queries[0]
     assert (query.image, query.box) == ("b", (1.5, 2, 30, 40.25))
     assert (query.good, query.ok, query.junk) == ({"a", "c"}, set(), {"d"})
-    assert data.query_pictures()[0] == Picture(dataset / "jpg" / "b.png", (1.5, 2, 30, 40.25))
+    assert data.query_pictures()[0] == Picture(dataset / "jpg" / "b.png", (1.5, 2, 30, 40.25), "q_0")
 
 
 def test_what_is_no_image_is_ignored_with_a_note(dataset, caplog):

@@ -401,7 +401,7 @@ def test_landmarks_come_from_any_archives(prepare, tmp_path):
 
 def weights_files(folder):
     """The authors' four files with made-up numbers."""
-    network = BACKBONES["resnet101_caffe"].build()
+    network = BACKBONES["resnet101_caffe"].features()
     folder.mkdir()
     torch.save(recipe_state_dict(network, 2), folder / "resnet101_caffeProto.pth")
     torch.save(

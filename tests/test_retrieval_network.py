@@ -8,11 +8,13 @@ from conftest import (
     needs_authors_head,
     recipe_state_dict,
 )
+from helpers import network_of, unit
 from recipe import pca_arrays
 from torch import nn
 
 from models.attention import ContextAwareRegionalAttention
 from models.backbones import BACKBONES
+from models.poolings.regional_attention import RegionalAttention
 from models.regions import rmac_regions
 from models.retrieval_network import RetrievalNetwork
 from models.whitening import Whitening
@@ -28,9 +30,9 @@ def test_descriptors_are_the_originals(size):
     components, _ = pca_arrays(2048, 1)
     whitening = Whitening(torch.from_numpy(components), torch.from_numpy(arrays["pca_mean"]))
     head = load_attention(authors_head_file(), 2048, "tanh")
-    network = RetrievalNetwork(nn.Identity(), 32, attention=head, whitening=whitening)
+    network = network_of("ra", attention=head, whitening=whitening)
     features = torch.from_numpy(arrays[f"{name}/features"]).float().unsqueeze(0)
-    descriptor = network.describe_maps(features, size)[0].numpy()
+    descriptor = network.describe_maps(features, size)[0, 0].numpy()
     expected = arrays[f"{name}/descriptor"]
     assert descriptor @ expected / np.linalg.norm(expected) >= 0.99999
 
@@ -38,14 +40,13 @@ def test_descriptors_are_the_originals(size):
 @pytest.fixture(scope="module")
 def authors_network():
     """The whole network of the golden recipe, as the authors' files would make it."""
-    entry = BACKBONES["resnet101_caffe"]
-    backbone = entry.build()
-    backbone.load_state_dict(recipe_state_dict(backbone, 2))
+    backbone = BACKBONES["resnet101_caffe"].build()
+    backbone.features.load_state_dict(recipe_state_dict(backbone.features, 2))
     components, _ = pca_arrays(2048, 2)
     negative_mean = golden_arrays("backbone")["pca_mean"]
     whitening = Whitening(torch.from_numpy(components), torch.from_numpy(negative_mean))
-    head = load_attention(authors_head_file(), entry.channels, "tanh")
-    return RetrievalNetwork(backbone, entry.stride, attention=head, whitening=whitening).eval()
+    head = load_attention(authors_head_file(), backbone.channels, "tanh")
+    return RetrievalNetwork(backbone, [RegionalAttention(5, backbone.stride, head)], whitening).eval()
 
 
 @needs_authors_head
@@ -55,22 +56,18 @@ def test_descriptors_from_pixels_are_the_originals(authors_network, size):
     arrays = golden_arrays("backbone")
     name = "x".join(map(str, size))
     rgb = torch.from_numpy(np.ascontiguousarray(arrays[f"{name}/bgr"][::-1].transpose(1, 2, 0)))
-    images = BACKBONES["resnet101_caffe"].normalise(rgb.unsqueeze(0))
+    images = authors_network.backbone.prepare(rgb.unsqueeze(0))
     assert images.shape[-2:] == size
-    descriptor = authors_network(images)[0].numpy()
+    descriptor = authors_network(images)[0, 0].numpy()
     expected = arrays[f"{name}/descriptor"]
     assert descriptor @ expected / np.linalg.norm(expected) >= 0.99999
-
-
-def unit(vector):
-    return vector / np.linalg.norm(vector)
 
 
 @torch.inference_mode()
 def test_mac_is_the_direction_of_the_maximum():
     features = torch.tensor([[[[1.0, 3.0]], [[4.0, 2.0]]]])  # maxima 3 and 4
-    descriptor = RetrievalNetwork(nn.Identity(), 32, "mac").describe_maps(features, (32, 64))
-    torch.testing.assert_close(descriptor, torch.tensor([[0.6, 0.8]]))
+    descriptors = network_of("mac").describe_maps(features, (32, 64))
+    torch.testing.assert_close(descriptors, torch.tensor([[[0.6, 0.8]]]))
 
 
 @torch.inference_mode()
@@ -81,19 +78,14 @@ def test_rmac_is_the_mean_of_whitened_unit_regions():
         rng.standard_normal((2, 3)).astype(np.float32),
         rng.standard_normal(3).astype(np.float32),
     )
-    network = RetrievalNetwork(
-        nn.Identity(),
-        32,
-        "rmac",
-        2,
-        whitening=Whitening(torch.from_numpy(components), torch.from_numpy(mean)),
-    )
+    whitening = Whitening(torch.from_numpy(components), torch.from_numpy(mean))
+    network = network_of("rmac", levels=2, whitening=whitening)
     # On 64 x 64 pixels level 1 is the whole map and level 2, of side 42, starts at pixel 0 or 22: cells 0 to
     # round(41 / 32) = 1 and round(22 / 32) = 1 to round(63 / 32) = 2, clipped to 1.
     assert rmac_regions(64, 64, 2)[1:, :2].tolist() == [[0, 0], [22, 0], [0, 22], [22, 22]]
     regions = [features, features, features[:, :, 1:], features[:, 1:], features[:, 1:, 1:]]
     whitened = [unit(components @ (region.max((1, 2)) + mean)) for region in regions]
-    descriptor = network.describe_maps(torch.from_numpy(features).unsqueeze(0), (64, 64))[0]
+    descriptor = network.describe_maps(torch.from_numpy(features).unsqueeze(0), (64, 64))[0, 0]
     np.testing.assert_allclose(descriptor, unit(np.mean(whitened, axis=0)), rtol=1e-5)
 
 
@@ -104,8 +96,8 @@ def test_attention_weighs_the_regions():
             return torch.eye(region_means.shape[1])[:1]
 
     features = torch.rand(1, 4, 2, 2)
-    network = RetrievalNetwork(nn.Identity(), 32, "ra", 2, attention=First(4))
-    whole = RetrievalNetwork(nn.Identity(), 32, "mac")
+    network = network_of("ra", levels=2, attention=First(4))
+    whole = network_of("mac")
     torch.testing.assert_close(
         network.describe_maps(features, (64, 64)), whole.describe_maps(features, (64, 64))
     )
@@ -114,16 +106,11 @@ def test_attention_weighs_the_regions():
 @torch.inference_mode()
 def test_a_batch_is_described_as_its_images_one_by_one():
     torch.manual_seed(0)
-    network = RetrievalNetwork(nn.AvgPool2d(32), 32, attention=ContextAwareRegionalAttention(3))
+    network = network_of("ra", nn.AvgPool2d(32), attention=ContextAwareRegionalAttention(3))
     images = torch.randn(3, 3, 96, 160)
     together = network(images)
     torch.testing.assert_close(together, torch.cat([network(image[None]) for image in images]))
-    torch.testing.assert_close(together.norm(dim=1), torch.ones(3))
-
-
-def test_regional_attention_needs_a_head():
-    with pytest.raises(ValueError, match="attention head"):
-        RetrievalNetwork(nn.Identity(), 32, "ra")
+    torch.testing.assert_close(together.norm(dim=2), torch.ones(3, 1))
 
 
 @torch.inference_mode()
@@ -131,9 +118,9 @@ def test_several_scales_are_the_direction_of_the_sum_of_their_descriptors():
     # Without layers the map is the image. Half as large, 2 x 2 pixels become their mean: half-pixel centres
     # lie in the middle of all four.
     image = torch.tensor([[[3.0, 1.0], [0.0, 0.0]], [[0.0, 4.0], [0.0, 0.0]]]).unsqueeze(0)
-    network = RetrievalNetwork(nn.Identity(), 1, "mac", scales=(1, 0.5))
+    network = network_of("mac", stride=1, scales=(1, 0.5))
     # at 1: maxima (3, 4), of length 5; at 0.5: means (1, 1), of length sqrt 2
     expected = np.array([3 / 5 + 0.5**0.5, 4 / 5 + 0.5**0.5])
-    np.testing.assert_allclose(network(image)[0], expected / np.linalg.norm(expected), rtol=1e-6)
-    alone = RetrievalNetwork(nn.Identity(), 1, "mac", scales=(0.5,))
-    np.testing.assert_allclose(alone(image)[0], [0.5**0.5, 0.5**0.5], rtol=1e-6)
+    np.testing.assert_allclose(network(image)[0, 0], expected / np.linalg.norm(expected), rtol=1e-6)
+    alone = network_of("mac", stride=1, scales=(0.5,))
+    np.testing.assert_allclose(alone(image)[0, 0], [0.5**0.5, 0.5**0.5], rtol=1e-6)

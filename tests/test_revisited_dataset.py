@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import draw_picture, write_query
 
-from utils.data.open_dataset import labels_kind, open_dataset
+from utils.data.open_dataset import labels_kind, read_folder
 from utils.data.oxford_paris import check_queries, read_dataset
 from utils.data.revisited import has_revisited_labels, read_distractors, read_revisited_dataset
 from utils.errors import UserError
@@ -57,7 +57,7 @@ def test_the_database_is_imlist_in_its_order_and_queries_are_apart(folder, caplo
         ("q", "q", (1.5, 2, 30, 40.25)),
         ("p", "p", (0, 0, 20, 20)),
     ]
-    assert data.query_pictures()[0] == Picture(folder / "jpg" / "q.jpg", (1.5, 2, 30, 40.25))
+    assert data.query_pictures()[0] == Picture(folder / "jpg" / "q.jpg", (1.5, 2, 30, 40.25), "q")
     assert data.query_images == {name: folder / "jpg" / f"{name}.jpg" for name in "pq"}
     assert not caplog.records
     check_queries(data, 64)
@@ -85,7 +85,7 @@ def test_beside_lab_the_revisited_labels_count_for_all_who_read_them(folder, cap
     for name in ("ROxford", "Mine"):
         renamed = folder.rename(folder.with_name(name))
         assert labels_kind(renamed) == "revisited"
-        assert [query.name for query in open_dataset(renamed).queries] == ["q", "p"]
+        assert [query.name for query in read_folder(renamed).queries] == ["q", "p"]
         assert "lab/ in it is ignored" in caplog.text
         verify(renamed)
         assert "4 images, 2 queries" in capsys.readouterr().out
@@ -94,17 +94,17 @@ def test_beside_lab_the_revisited_labels_count_for_all_who_read_them(folder, cap
 
 def test_a_folder_without_revisited_labels_is_read_by_lab_or_else_by_its_name(dataset, tmp_path):
     assert labels_kind(dataset) == "Oxford"
-    assert [query.name for query in open_dataset(dataset).queries] == ["q_1"]
+    assert [query.name for query in read_folder(dataset).queries] == ["q_1"]
     renamed = dataset.rename(dataset.with_name("ROxford"))
     assert labels_kind(renamed) == "Oxford"
     shutil.rmtree(renamed / "lab")
     assert labels_kind(renamed) == "revisited"
     with pytest.raises(UserError, match=r"neither gnd_roxford5k\.pkl"):
-        open_dataset(renamed)
+        read_folder(renamed)
     renamed = renamed.rename(renamed.with_name("Photographs"))
     assert labels_kind(renamed) is None
     with pytest.raises(UserError, match="has no folder lab/"):
-        open_dataset(renamed)
+        read_folder(renamed)
 
 
 def test_labels_as_numpys_arrays_or_as_json_are_read_alike(folder):

@@ -5,7 +5,8 @@ import pytest
 
 from utils.data.oxford_paris import Query
 from utils.scoring.report import write_results
-from utils.scoring.revisited_protocol import KAPPAS, for_json, format_protocols, score_protocols
+from utils.scoring.revisited_protocol import KAPPAS, score_protocols
+from utils.scoring.scores import Scores
 
 LEVELS = ("easy", "hard", "junk")
 
@@ -126,7 +127,7 @@ def test_figures_worked_out_by_hand():
     labels = protocols([{"easy": "bf", "hard": "ad", "junk": "c"}])
     found = score_protocols(labels, list("fedcba"), np.arange(6, dtype=np.float32)[None])
     # easy: b e f remain, positives at 0 and 2: (1 + 1)/4 + (1/2 + 2/3)/4; the last is the third
-    assert for_json(found)["easy"] == {
+    assert Scores(found).for_json("")["protocols"]["easy"] == {
         "mAP": pytest.approx(19 / 24),
         "mP@1": 1,
         "mP@5": pytest.approx(2 / 3),
@@ -164,7 +165,9 @@ def test_ties_rank_in_the_databases_order():
 
 def test_queries_without_positives_are_left_out_of_every_mean():
     labels = protocols([{"easy": "a"}, {"hard": "b"}, {"junk": "ab"}])
-    found = for_json(score_protocols(labels, ["a", "b"], np.array([[2, 1]] * 3, np.float32)))
+    found = Scores(score_protocols(labels, ["a", "b"], np.array([[2, 1]] * 3, np.float32))).for_json("")[
+        "protocols"
+    ]
     assert found["easy"]["AP"] == {
         "q0": 1,
         "q1": pytest.approx(math.nan, nan_ok=True),
@@ -195,7 +198,7 @@ def test_the_table_has_a_line_for_each_protocol_in_percent():
     labels = protocols([{"easy": "a", "junk": "c"}, {"easy": "b"}])
     found = score_protocols(labels, list("abc"), np.array([[3, 2, 1], [3, 2, 1]], np.float32))
     # b comes second: its trapezoid is (0 + 1/2)/2, the mean with 1 is 5/8; half of the first images are right
-    assert format_protocols(found) == (
+    assert Scores(found).format() == (
         "      mAP   mP@1   mP@5  mP@10\n"
         "E    62.5   50.0   75.0   75.0\n"
         "M    62.5   50.0   75.0   75.0\n"
@@ -205,14 +208,14 @@ def test_the_table_has_a_line_for_each_protocol_in_percent():
 
 def test_the_lines_of_the_table_are_of_one_length():
     found = score_protocols(protocols([{"easy": "a"}]), ["a"], np.ones((1, 1), np.float32))
-    lines = format_protocols(found).splitlines()
+    lines = Scores(found).format().splitlines()
     assert lines[1].split() == ["E", "100.0", "100.0", "100.0", "100.0"]
     assert len({len(line) for line in lines}) == 1
 
 
 def test_results_json_takes_the_scores_and_has_null_for_what_is_undefined(tmp_path):
     found = score_protocols(protocols([{"easy": "a"}]), ["a"], np.ones((1, 1), np.float32))
-    write_results(tmp_path, {"protocols": for_json(found)})
+    write_results(tmp_path, Scores(found).for_json(""))
     text = (tmp_path / "results.json").read_text().replace("\n", "").replace(" ", "")
     assert '"easy":{"mAP":1.0,"mP@1":1.0,"mP@5":1.0,"mP@10":1.0,"AP":{"q0":1.0}}' in text
     assert '"hard":{"mAP":null,"mP@1":null,"mP@5":null,"mP@10":null,"AP":{"q0":null}}' in text

@@ -17,7 +17,7 @@ from PIL import Image
 import Search_Images
 from models.attention import ContextAwareRegionalAttention
 from utils.descriptors import store as descriptor_store
-from utils.descriptors.prepared_network import loaded_network
+from utils.descriptors.prepared_network import prepared_network
 from utils.descriptors.rows import StoredRows
 from utils.errors import UserError, run_command
 from utils.files.lock import only_writer
@@ -144,7 +144,7 @@ def test_a_box_is_searched_for_as_that_part_of_the_picture(command, indexed):
     assert (status, out) == (2, "")
     assert err.startswith("error: the box 70 0 90 40 has no pixel inside")
     assert command("query", indexed / "a.png", "--box", "nan", "0", "9", "9")[2].startswith(
-        "error: a box has"
+        "error: argument --box: 'nan' is not a number from"
     )
 
 
@@ -432,7 +432,7 @@ def test_weights_that_change_while_a_program_runs_are_read_anew(pictures, head_f
     torch.save(state, path)
     after = Search_Images.describe([pictures / "a.png"], **given)
     assert np.abs(after - before).max() > 1e-5
-    loaded_network.cache_clear()
+    prepared_network.cache_clear()
     np.testing.assert_array_equal(Search_Images.describe([pictures / "a.png"], **given), after)
 
 
@@ -486,7 +486,7 @@ def test_an_indexing_killed_at_any_moment_leaves_an_index_that_answers(
 
 
 def test_main_functions_check_their_options_as_the_command_line_does(pictures, tmp_path):
-    with pytest.raises(UserError, match="pooling 'gem' is none of"):
+    with pytest.raises(UserError, match="pooling 'gem' is not one of"):
         Search_Images.index(pictures, index=tmp_path / "index", pooling="gem")
     with pytest.raises(UserError, match="S 0 is not a whole number from 1 to 32768"):
         Search_Images.describe([pictures / "a.png"], S=0)

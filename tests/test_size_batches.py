@@ -7,7 +7,7 @@ from conftest import draw_picture
 
 import utils.images.batches as size_batches_module
 from utils.errors import UserError
-from utils.images.batches import HELD_BATCHES, BadPicture, size_batches
+from utils.images.batches import HELD_BATCHES, BadPicture, Loading, size_batches
 from utils.images.loading import EmptyBoxError, Picture, load_pixels
 
 
@@ -20,7 +20,7 @@ def batches_of(folder, sizes, batch_size, workers=0):
         else:
             draw_picture(path, number, size)
         pictures.append(Picture(path))
-    return pictures, list(size_batches(pictures, 64, batch_size, workers))
+    return pictures, list(size_batches(pictures, Loading(64, batch_size, workers)))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -58,27 +58,27 @@ def test_holds_back_no_more_than_a_few_batches(tmp_path):
 def test_of_each_block_all_are_out_before_the_next(tmp_path, workers):
     sizes = [(64, 48), (48, 64), None, (64, 48), (64, 48), None, (48, 64)]
     pictures, _ = batches_of(tmp_path, sizes, 4)
-    batches = list(size_batches(pictures, 64, 4, workers, block=3))
+    batches = list(size_batches(pictures, Loading(64, 4, workers), block=3))
     found = [[batch.index] if isinstance(batch, BadPicture) else batch.indices for batch in batches]
     assert found == [[2], [0], [1], [5], [3, 4], [6]]
 
 
 def test_nothing_has_no_batches():
-    assert list(size_batches([], 64, 4, 2)) == []
+    assert list(size_batches([], Loading(64, 4, 2))) == []
 
 
 def test_a_worker_that_dies_is_told(tmp_path, monkeypatch):
     draw_picture(tmp_path / "a.png")
     monkeypatch.setattr(size_batches_module, "load_pixels", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(UserError, match=r"memory.*--workers.*--batch-size"):
-        list(size_batches([Picture(tmp_path / "a.png")], 64, 1, 1))
+        list(size_batches([Picture(tmp_path / "a.png")], Loading(64, 1, 1)))
 
 
 def test_an_error_in_a_worker_is_as_without_workers(tmp_path):
     draw_picture(tmp_path / "a.png")
     for workers in (0, 1):
         with pytest.raises(EmptyBoxError, match=r"^the box 900 0 999 9 has no pixel inside \S*a.png"):
-            list(size_batches([Picture(tmp_path / "a.png", (900, 0, 999, 9))], 64, 1, workers))
+            list(size_batches([Picture(tmp_path / "a.png", (900, 0, 999, 9))], Loading(64, 1, workers)))
 
 
 def test_thousands_of_waiting_pictures_keep_no_shared_memory(tmp_path):
@@ -88,7 +88,7 @@ def test_thousands_of_waiting_pictures_keep_no_shared_memory(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (300, hard))
     try:
-        (batch,) = size_batches(pictures, 8, 400, 1)
+        (batch,) = size_batches(pictures, Loading(8, 400, 1))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert batch.indices == list(range(400))

@@ -146,7 +146,7 @@ def test_validation_is_of_the_middles_of_the_pictures(data, undisturbed):
     pixels = torch.from_numpy(np.stack([centre_crop(path, settings) for path in files]))
     classes = torch.arange(6) % 4
     with torch.inference_mode():
-        maxima = region_max(backbone(entry.normalise(pixels)), cell_grid((64, 64), (2, 2), 5, 32))
+        maxima = region_max(backbone(entry.preprocessing()(pixels)), cell_grid((64, 64), (2, 2), 5, 32))
         scores = maxima.mean(1) @ weight.T + bias
     log_probabilities = scores.double().log_softmax(1)[torch.arange(6), classes]
     for report in reports(undisturbed):
@@ -163,14 +163,14 @@ def test_learns_what_it_sees(tmp_path, train):
 @pytest.mark.parametrize("steps", [3, 4, 9])
 def test_a_training_in_two_parts_is_one_in_one(undisturbed, tmp_path, train, monkeypatch, steps):
     """Ctrl-C saves at any step, also between the mini-batches of an update."""
-    learn = Training_ImageNet.learn
+    learn = Training_ImageNet.train_step
 
     def learn_and_interrupt(model, batch, progress, images):
         learn(model, batch, progress, images)
         if progress.step == steps:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(Training_ImageNet, "learn", learn_and_interrupt)
+    monkeypatch.setattr(Training_ImageNet, "train_step", learn_and_interrupt)
     with pytest.raises(SystemExit) as stopped:
         train(tmp_path / "out")
     assert stopped.value.code == 130
@@ -401,7 +401,7 @@ def test_too_many_corrupt_pictures_stop_the_training(data, tmp_path, train):
 @pytest.fixture
 def with_pipes(data, monkeypatch):
     """The data with a training and a validation image that are pipes; the two images."""
-    monkeypatch.setattr(Training_ImageNet, "MOST_CORRUPT", 0.1)
+    monkeypatch.setattr(Training_ImageNet, "MOST_UNREADABLE", 0.1)
     victims = [min((data / "ImageNet" / "train" / "data").glob("*/*")), data / "ImageNet/val/data/1.JPEG"]
     contents = [path.read_bytes() for path in victims]
     for path in victims:
@@ -426,7 +426,7 @@ def test_pipes_among_the_images_are_named_and_left_out(with_pipes, tmp_path, tra
 
 
 def test_few_corrupt_pictures_are_counted_and_left_out(data, tmp_path, train, monkeypatch, caplog):
-    monkeypatch.setattr(Training_ImageNet, "MOST_CORRUPT", 0.1)
+    monkeypatch.setattr(Training_ImageNet, "MOST_UNREADABLE", 0.1)
     victim = next(iter(sorted((data / "ImageNet" / "train" / "data").glob("*/*"))))
     content = victim.read_bytes()
     try:

@@ -120,13 +120,13 @@ def test_the_embedded_backbone_has_the_published_tensors():
     state, _ = read_backbone_weights(BACKBONES["efficientnet_lite0"], None)
     assert len(state) == 296
     assert state["fc.weight"].shape == (1000, 1280)
-    assert len(BACKBONES["efficientnet_lite0"].build().state_dict()) == 294
+    assert len(BACKBONES["efficientnet_lite0"].features().state_dict()) == 294
 
 
 def test_bfloat16_leaves_the_embedded_backbones_first_filters_as_they_are():
     entry = BACKBONES["efficientnet_lite0"]
-    full = load_folded_backbone(entry, None)
-    mixed = load_folded_backbone(entry, None, torch.bfloat16)
+    full = load_folded_backbone(entry, None).features
+    mixed = load_folded_backbone(entry, None, torch.bfloat16).features
     assert mixed.conv_stem.weight.equal(full.conv_stem.weight)
     assert mixed.blocks[0].depthwise_conv.weight.equal(full.blocks[0].depthwise_conv.weight)
     assert mixed.conv_head.weight.equal(full.conv_head.weight.bfloat16())

@@ -4,7 +4,6 @@ import os
 import re
 
 import torch
-from torch import nn
 
 from utils.errors import UserError
 
@@ -55,12 +54,3 @@ def suitable_workers(device: torch.device) -> int:
     """How many processes should decode pictures; 0 for the one that computes."""
     cores = os.cpu_count() or 1
     return min(cores, GPU_WORKERS) if device.type == "cuda" else cores // CORES_A_CPU_WORKER
-
-
-def compiled(backbone: nn.Module) -> nn.Module:
-    """A backbone that torch compiles for each size of images that it meets, the first few of them.
-
-    Sizes are not left open: that takes longer to compile than most evaluations take. Sizes behind the first
-    eight, torch's limit, are computed as they would be without.
-    """
-    return torch.compile(backbone, dynamic=False)

@@ -4,9 +4,10 @@ import logging
 from pathlib import Path
 from typing import Literal
 
-from utils.data.oxford_paris import RetrievalDataset, read_dataset
+from utils.data.mini import prepare_mini
+from utils.data.oxford_paris import RetrievalDataset, find_dataset, read_dataset
 from utils.data.revisited import has_revisited_labels, read_revisited_dataset
-from utils.file_names import LABELS_FOLDER
+from utils.file_names import LABELS_FOLDER, MINI
 from utils.prepare.recipes import EXPECTED, REVISITED_LABELS
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,22 @@ def labels_kind(folder: Path) -> LabelsKind | None:
     return "revisited" if folder.name in REVISITED_LABELS else None
 
 
-def open_dataset(folder: Path) -> RetrievalDataset:
+def open_dataset(dataset: str, datasets_dir: Path, seed: int = 0) -> RetrievalDataset:
+    """Find a data set and read it; Mini is drawn first if it is not there.
+
+    Args:
+        dataset: its name in the folder of the data sets, or the path of its folder.
+        datasets_dir: the folder of the data sets.
+        seed: seed of the images that are drawn for Mini.
+
+    Raises:
+        UserError: there is no such data set, it is incomplete or its labels are malformed.
+    """
+    is_mini = dataset == MINI
+    return read_folder(prepare_mini(datasets_dir, seed) if is_mini else find_dataset(dataset, datasets_dir))
+
+
+def read_folder(folder: Path) -> RetrievalDataset:
     """Read a data set's file names, queries and labels by their kind; no image is opened.
 
     Raises:

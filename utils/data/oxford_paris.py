@@ -12,7 +12,7 @@ from utils.file_names import IMAGES_FOLDER, LABELS_FOLDER, QUERY_SUFFIX
 from utils.files.paths import user_path
 from utils.files.reading import parse_number, read_text
 from utils.images.listing import FolderContents, images_in
-from utils.images.loading import Box, EmptyBoxError, Picture, UnreadableImageError, check_box
+from utils.images.loading import Box, Picture, check_box
 from utils.text import UNSPEAKABLE, some_of
 
 log = logging.getLogger(__name__)
@@ -77,8 +77,13 @@ class RetrievalDataset:
     """By the name of a protocol the queries, as above, with its labels; none where there is only one."""
 
     def query_pictures(self) -> list[Picture]:
-        """What each query shows the network."""
-        return [Picture(self.query_images[query.image], query.box) for query in self.queries]
+        """Return the image and the box of each query."""
+        images = self.query_images
+        return [Picture(images[query.image], query.box, query.name) for query in self.queries]
+
+    def database_pictures(self) -> list[Picture]:
+        """Return the images of the database."""
+        return [Picture(path) for path in self.images.values()]
 
 
 def find_dataset(dataset: str, datasets_dir: Path) -> Path:
@@ -159,11 +164,8 @@ def check_queries(dataset: RetrievalDataset, longer_side: int) -> None:
     Raises:
         UserError: a box has no pixel inside its image, or the image cannot be read; the query is named.
     """
-    for query, picture in zip(dataset.queries, dataset.query_pictures(), strict=True):
-        try:
-            check_box(picture, longer_side)
-        except (EmptyBoxError, UnreadableImageError) as error:
-            raise UserError(f"query {query.name}: {error}") from error
+    for picture in dataset.query_pictures():
+        check_box(picture, longer_side)
 
 
 def _report_left_out(what: str, paths: Sequence[Path]) -> None:

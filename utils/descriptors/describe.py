@@ -9,14 +9,13 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from models.backbones import Backbone
 from models.retrieval_network import RetrievalNetwork
 from utils.descriptors.extraction import network_outputs
 from utils.descriptors.keys import picture_keys
 from utils.descriptors.rows import Rows
 from utils.descriptors.store import DescriptorStore
 from utils.errors import UserError
-from utils.images.batches import BadPicture
+from utils.images.batches import BadPicture, Loading
 from utils.images.loading import Picture, UnreadableImageError
 from utils.processes import Ranks
 
@@ -38,13 +37,10 @@ class Descriptors(NamedTuple):
 
 def describe(
     network: RetrievalNetwork,
-    backbone: Backbone,
     pictures: Sequence[Picture],
-    *,
-    longer_side: int,
-    batch_size: int,
-    workers: int,
+    loading: Loading,
     ranks: Ranks,
+    *,
     skip_bad_images: bool = False,
     title: str = "images",
     store: DescriptorStore | None = None,
@@ -54,11 +50,8 @@ def describe(
 
     Args:
         network: in evaluation mode, on its device.
-        backbone: the entry of its backbone, which says how pixels are prepared.
         pictures: what to describe.
-        longer_side: S, the longer side of the resized images, in pixels.
-        batch_size: pictures of one size in a batch, at most.
-        workers: processes that decode, 0 for this one.
+        loading: how they are loaded.
         ranks: the processes that share the work.
         skip_bad_images: go on after a picture that cannot be decoded.
         title: what the progress bar calls the pictures.
@@ -74,13 +67,12 @@ def describe(
         UserError: a descriptor is not finite, the memory or the disk does not suffice, a worker died, or the
             processes do not share the store.
     """
-    sizes = {"longer_side": longer_side, "batch_size": batch_size, "workers": workers}
     names = [picture.path.name for picture in pictures] if names is None else names
     keys, pending = list(names), list(range(len(pictures)))
     if store is not None:
         keys = picture_keys(pictures, names)
         pending = [place for place in pending if keys[place] not in store]
-    if len(pending) < len(pictures):
+    if store is not None and len(pending) < len(pictures):
         log.info("%d of %d %s are in %s", len(pictures) - len(pending), len(pictures), title, store.folder)
     # What the first process found holds: the store may have grown since, and copies of a file differ in time.
     ranks.agree_on(names, title)
@@ -92,11 +84,11 @@ def describe(
     start = time.perf_counter()
     bar = tqdm(total=len(mine), desc=title, unit="image", disable=None if ranks.leads and mine else True)
     with bar, _flushed(store):
-        for output in network_outputs(network, backbone, [pictures[place] for place in mine], **sizes):
+        for output in network_outputs(network, [pictures[place] for place in mine], loading):
             if isinstance(output, BadPicture):
                 if not skip_bad_images:
                     raise output.error
-                bad[mine[output.index]] = output.error
+                bad[mine[output.position]] = output.error
                 bar.update()
                 continue
             places = [mine[index] for index in output.indices]
@@ -128,8 +120,8 @@ def describe(
     kept = [place for place in range(len(pictures)) if place not in bad]
     kept_keys = [keys[place] for place in kept]
     if store is not None:
-        rows = _stored(store, kept_keys, ranks) if ranks.leads else np.empty((0, 0), np.float32)
-        return Descriptors(rows, bad, kept_keys)
+        stored = _stored(store, kept_keys, ranks) if ranks.leads else np.empty((0, 0), np.float32)
+        return Descriptors(stored, bad, kept_keys)
     width = max(ranks.gather([0 if rows is None else rows.shape[1]]))
     rows = ranks.add_up_array(np.zeros((len(pictures), width), np.float32) if rows is None else rows)
     return Descriptors(rows[kept] if bad else rows, bad, kept_keys)

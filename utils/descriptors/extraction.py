@@ -1,16 +1,16 @@
 """What a network says of pictures: decoded, batched by size, computed and brought back to the CPU."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from models.backbones import Backbone
+from models.retrieval_network import RetrievalNetwork
 from utils.errors import UserError
-from utils.images.batches import BadPicture, size_batches
+from utils.images.batches import BadPicture, Loading, size_batches
 from utils.images.loading import Picture
 from utils.program.outside_errors import outside_error
 
@@ -26,24 +26,21 @@ class Output(NamedTuple):
 
 
 def network_outputs(
-    network: nn.Module,
-    backbone: Backbone,
+    network: RetrievalNetwork,
     pictures: Sequence[Picture],
+    loading: Loading,
     *,
-    longer_side: int,
-    batch_size: int,
-    workers: int,
+    compute: Callable[[Tensor], Tensor] | None = None,
     block: int = 0,
 ) -> Iterator[Output | BadPicture]:
     """Runs a network over pictures, in an order that only depends on the arguments.
 
     Args:
-        network: from (N, 3, H, W) images to (N, ...), on its device, with the backbone as `backbone`.
-        backbone: that backbone's entry, which says how pixels are prepared.
+        network: in evaluation mode, on its device.
         pictures: what to look at.
-        longer_side: S, the longer side of the resized images, in pixels.
-        batch_size: pictures of one size in a batch, at most.
-        workers: processes that decode, 0 for this one.
+        loading: how they are loaded.
+        compute: a method of the network, from prepared images (N, 3, H, W) to (N, ...); the descriptors if
+            not given.
         block: pictures that are all out before the next ones; 0 for no such blocks.
 
     Yields:
@@ -52,11 +49,11 @@ def network_outputs(
     Raises:
         UserError: a value is not finite, the memory does not suffice, or a worker died.
     """
-    weight = next(network.backbone.parameters())
-    on_gpu = weight.device.type == "cuda"
-    copies = torch.cuda.Stream(weight.device) if on_gpu else None
+    compute = network if compute is None else compute
+    device = network.backbone.device
+    copies = torch.cuda.Stream(device) if device.type == "cuda" else None
     running: tuple[list[int], Tensor] | None = None
-    for batch in size_batches(pictures, longer_side, batch_size, workers, block):
+    for batch in size_batches(pictures, loading, block):
         if isinstance(batch, BadPicture):
             if running is not None:
                 yield finished(pictures, *running)
@@ -64,8 +61,8 @@ def network_outputs(
             yield batch
             continue
         with told_of_failures(), torch.inference_mode():
-            pixels = to_device(batch.pixels, weight.device, copies)
-            values = network(backbone.normalise(pixels).to(weight.dtype))
+            pixels = to_device(batch.pixels, device, copies)
+            values = compute(network.backbone.prepare(pixels))
         # A GPU is only told what to do. Meanwhile the batch before is waited for and the next decoded.
         if running is not None:
             yield finished(pictures, *running)

@@ -60,7 +60,9 @@ class StoredRows:
         order = np.argsort(self._numbers, kind="stable")
         ends = np.searchsorted(self._numbers[order], self._starts)
         for number, (start, first, behind) in enumerate(zip(self._starts, ends, ends[1:], strict=False)):
-            shard = self._shard(number) if first < behind else None
+            if first == behind:
+                continue
+            shard = self._shard(number)
             for block in range(first, behind, BLOCK):
                 places = order[block : min(block + BLOCK, behind)]
                 local = self._numbers[places] - start
@@ -87,6 +89,12 @@ def row_blocks(database: Rows) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     for start in range(0, len(database), BLOCK):
         rows = database[start : start + BLOCK]
         yield np.arange(start, start + len(rows)), rows
+
+
+def split_columns(database: Rows, parts: int) -> list[Rows]:
+    """Return parts of equal width of a database's descriptors, (N, D / parts) each, not copied."""
+    width = database.shape[1] // parts
+    return [columns(database, slice(part * width, (part + 1) * width)) for part in range(parts)]
 
 
 def columns(database: Rows, chosen: slice) -> Rows:

@@ -1,19 +1,18 @@
 """What a descriptor depends on, beside its picture: descriptors that differ in any of it must never mix."""
 
 import hashlib
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from models.backbones import BACKBONES
 from utils.file_names import ATTENTION_WEIGHTS, PCA_COMPONENTS, PCA_MEAN, weights_folder
+from utils.options.fields import declared_options, to_json
+from utils.options.shared import DescriptorOptions, PoolingName
 from utils.saved_settings import METHOD
 from utils.weights.networks import read_backbone_weights
 from utils.weights.state_dicts import read_state_dict, read_weights_array
-
-SETTINGS = ("backbone", "pooling", "whiten", "S", "L", "activation", "scales", "precision")
 
 METHOD_VERSION = 2
 """Rises when the same options and weights come to give other descriptors: 2 resizes exactly as OpenCV does,
@@ -23,36 +22,38 @@ CHARACTERS = 16
 """Of a digest."""
 
 
-def descriptor_settings(options: Mapping[str, object], weights_dir: Path) -> dict[str, object]:
-    """The options that a descriptor depends on, and a digest of each part's weights.
+def descriptor_settings(options: DescriptorOptions, poolings: Sequence[PoolingName]) -> dict[str, object]:
+    """Return the options that descriptors depend on, and a digest of each part's weights, for JSON.
 
     Digests are of the values as published, before anything is folded or rounded, so that they do not
-    depend on the machine.
+    depend on the machine. Options that the poolings do not use are left out.
 
     Args:
-        options: values by the options' names, those of SETTINGS among them; several poolings with commas
-            between.
-        weights_dir: the weights folder.
+        options: the options of the descriptors; `options.pooling` does not count.
+        poolings: names of the poolings, whose descriptors lie beside each other.
 
     Raises:
-        UserError: a file of weights is missing or damaged.
+        UserError: a file of weights is missing or unreadable.
     """
-    settings = {METHOD: METHOD_VERSION} | {name: options[name] for name in SETTINGS}
-    backbone = str(options["backbone"])
-    folder = weights_folder(weights_dir, backbone)
-    state, _ = read_backbone_weights(BACKBONES[backbone], weights_dir)
+    saved = to_json(options)
+    settings = {METHOD: METHOD_VERSION} | {
+        one.name: saved[one.name] for one in declared_options(DescriptorOptions) if one.binding
+    }
+    settings["pooling"] = ",".join(poolings)
+    folder = weights_folder(options.weights_dir, options.backbone)
+    state, _ = read_backbone_weights(BACKBONES[options.backbone], options.weights_dir)
     settings["backbone weights"] = digest(state)
-    poolings = set(str(options["pooling"]).split(","))
-    if poolings == {"mac"}:
+    if set(poolings) == {"mac"}:
         del settings["L"]  # its one region is the whole map
     if "ra" in poolings:
         settings["attention weights"] = digest(read_state_dict(folder / ATTENTION_WEIGHTS))
     else:
         del settings["activation"]
-    if options["whiten"]:
-        settings["whitening"] = digest(
-            {name: torch.from_numpy(read_weights_array(folder / name)) for name in (PCA_COMPONENTS, PCA_MEAN)}
-        )
+    if options.whiten:
+        arrays = {
+            name: torch.from_numpy(read_weights_array(folder / name)) for name in (PCA_COMPONENTS, PCA_MEAN)
+        }
+        settings["whitening"] = digest(arrays)
     return settings
 
 

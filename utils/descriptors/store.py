@@ -13,7 +13,6 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -30,9 +29,9 @@ from utils.errors import UserError, advising
 from utils.file_names import SHARD_PREFIX, SHARD_ROWS_SUFFIX, STORE_SETTINGS
 from utils.files.records import Setting, read_json
 from utils.files.writing import make_folder, new_file
+from utils.options.shared import StorePrecision
+from utils.processes import Ranks
 from utils.saved_settings import check_same_settings
-
-StorePrecision = Literal["float32", "float16"]
 
 SHARD_ROWS = 4096
 SHARD_SECONDS = 30.0
@@ -160,6 +159,26 @@ class DescriptorStore:
         write_shard(self.folder, self._serial, self._writer, keys, np.stack(rows))
         del self._new[:count]
         self._new_since = time.monotonic()
+
+
+def open_shared_store(
+    folder: Path, made_with: Mapping[str, object], precision: StorePrecision, ranks: Ranks
+) -> DescriptorStore:
+    """Open a store in all processes; the first process makes it if there is none.
+
+    Args:
+        folder: its folder, one for all processes.
+        made_with: what the descriptors depend on, as JSON can hold it.
+        precision: the number type that rows are kept in.
+        ranks: the processes.
+
+    Raises:
+        UserError: as `open_store`.
+    """
+    if ranks.leads:
+        open_store(folder, made_with, precision=precision, verify=False, tidy=True)
+    ranks.gather([])
+    return open_store(folder, made_with, precision=precision)
 
 
 def open_store(

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from models.backbones import Backbone
 from models.retrieval_network import RetrievalNetwork
 from utils.data.oxford_paris import Query, RetrievalDataset
 from utils.figures.drawing import (
@@ -53,7 +52,6 @@ def draw_figures(
     similar: np.ndarray,
     curves: Mapping[str, Mapping[str, Curve]],
     network: RetrievalNetwork,
-    backbone: Backbone,
     longer_side: int,
 ) -> None:
     """Draws for each query its first results, its curves and, where the network has any, its attention.
@@ -65,13 +63,12 @@ def draw_figures(
         similar: (Q, N) similarities, by which the results rank.
         curves: by title, then by query.
         network: that described the queries.
-        backbone: its backbone's entry.
         longer_side: S, in pixels.
 
     Raises:
         UserError: an image cannot be decoded any more, or a figure cannot be written.
     """
-    has_attention = network.pooling == "ra"
+    has_attention = network.attention_pooling is not None
     for name in (RESULT_FIGURES, CURVE_FIGURES, *([ATTENTION_FIGURES] if has_attention else [])):
         make_folder(folder / name)
     places = first_places(similar, RESULTS_SHOWN)
@@ -89,7 +86,7 @@ def draw_figures(
         if of_query:
             draw_precision_recall(folder / CURVE_FIGURES / file_name, of_query)
         if has_attention:
-            heat = picture_attention(network, backbone, picture, longer_side)
+            heat = picture_attention(network, picture, longer_side)
             pixels = load_pixels(picture, longer_side).numpy()
             draw_attention(folder / ATTENTION_FIGURES / file_name, pixels, heat)
 

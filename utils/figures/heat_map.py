@@ -5,8 +5,6 @@ import torch
 from matplotlib import colormaps
 from PIL import Image
 
-from models.attention_map import attention_map
-from models.backbones import Backbone
 from models.retrieval_network import RetrievalNetwork
 from utils.images.loading import Picture, load_pixels
 
@@ -20,30 +18,25 @@ CAPTION = "from the least (dark) to the greatest weight (bright) of each picture
 """The scale of a heat map, for people."""
 
 
-def picture_attention(
-    network: RetrievalNetwork, backbone: Backbone, picture: Picture, longer_side: int
-) -> np.ndarray:
+def picture_attention(network: RetrievalNetwork, picture: Picture, longer_side: int) -> np.ndarray:
     """Where a network's attention lies in a picture, or in the part of it inside its box.
 
     Args:
         network: in evaluation mode, on its device.
-        backbone: the entry of its backbone, which says how pixels are prepared.
         picture: what to look at.
         longer_side: S, the longer side of the resized whole picture, in pixels.
 
     Returns:
-        (h, w) float32 weights, one a cell of the backbone's map, as `attention_map` says.
+        (h, w) float32 weights, one a cell of the backbone's map, as `RetrievalNetwork.attention_map` says.
 
     Raises:
         UnreadableImageError: the picture cannot be decoded.
         EmptyBoxError: the box has no pixel inside the picture.
         UserError: the memory does not suffice for the resized picture.
     """
-    weight = next(network.backbone.parameters())
     pixels = load_pixels(picture, longer_side).unsqueeze(0)
     with torch.inference_mode():
-        images = backbone.normalise(pixels.to(weight.device)).to(weight.dtype)
-        return attention_map(network, images)[0].cpu().numpy()
+        return network.attention_map(network.backbone.prepare(pixels))[0].cpu().numpy()
 
 
 def heat_map(heat: np.ndarray, pixels: np.ndarray) -> Image.Image:

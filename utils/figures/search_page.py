@@ -2,26 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 from PIL import Image
 from tqdm import tqdm
 
-from models.backbones import BACKBONES
 from models.retrieval_network import RetrievalNetwork
 from utils.errors import UserError
 from utils.figures.heat_map import heat_map, picture_attention
 from utils.figures.result_page import Hit, thumbnail, write_page
 from utils.images.loading import Picture, load_pixels, read_image
-from utils.search.image_index import PictureIndex
-
-
-class Match(Protocol):
-    """What a search found: rank, similarity and file."""
-
-    rank: int
-    similarity: float
-    path: Path
+from utils.search.image_index import Match, PictureIndex
 
 
 def write_search_page(
@@ -43,12 +33,12 @@ def write_search_page(
     Raises:
         UserError: the query cannot be decoded, or the page cannot be written.
     """
-    backbone, longer_side = BACKBONES[str(index.settings["backbone"])], int(index.settings["S"])
+    longer_side = int(index.settings["S"])
 
     def attention(picture: Picture) -> Image.Image | None:
-        if network.pooling != "ra":
+        if network.attention_pooling is None:
             return None
-        heat = picture_attention(network, backbone, picture, longer_side)
+        heat = picture_attention(network, picture, longer_side)
         return heat_map(heat, load_pixels(picture, longer_side).numpy())
 
     shown_query = Hit(

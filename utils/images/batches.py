@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from utils.device import suitable_batch_size, suitable_workers
 from utils.errors import UserError
 from utils.images.loading import Picture, UnreadableImageError, load_pixels
 from utils.images.workers import worker_items
@@ -18,6 +19,28 @@ HELD_BATCHES = 4
 
 PREFETCH = 4
 """Images that each worker decodes in advance."""
+
+
+class Loading(NamedTuple):
+    """How images are loaded."""
+
+    longer_side: int
+    """S, the longer side of the resized images, in pixels."""
+    batch_size: int
+    """Images of one size in a batch, at most."""
+    workers: int
+    """Processes that decode; 0 for none beside the computing one."""
+
+    @classmethod
+    def on(
+        cls, device: torch.device, longer_side: int, batch_size: int | None, workers: int | None
+    ) -> "Loading":
+        """Return the loading for a device, whose batch size and workers suit it where they are None."""
+        return cls(
+            longer_side,
+            suitable_batch_size(device) if batch_size is None else batch_size,
+            suitable_workers(device) if workers is None else workers,
+        )
 
 
 class Batch(NamedTuple):
@@ -30,7 +53,7 @@ class Batch(NamedTuple):
 class BadPicture(NamedTuple):
     """A picture that cannot be decoded: its place in the list and why."""
 
-    index: int
+    position: int
     error: UnreadableImageError
 
 
@@ -54,7 +77,7 @@ class PictureDataset(Dataset):
 
 
 def size_batches(
-    pictures: Sequence[Picture], longer_side: int, batch_size: int, workers: int, block: int = 0
+    pictures: Sequence[Picture], loading: Loading, block: int = 0
 ) -> Iterator[Batch | BadPicture]:
     """Decodes pictures and groups those of one size, in an order that only depends on the arguments.
 
@@ -63,9 +86,7 @@ def size_batches(
 
     Args:
         pictures: the pictures.
-        longer_side: S, the longer side of the resized image, in pixels.
-        batch_size: pictures in a batch, at most.
-        workers: worker processes; 0 decodes in this one.
+        loading: how they are loaded.
         block: pictures after which nothing waits any more, so that they are all out before the next ones; 0
             for no such blocks.
 
@@ -75,6 +96,7 @@ def size_batches(
     Raises:
         UserError: a box is empty, the memory does not suffice, or a worker died.
     """
+    longer_side, batch_size, workers = loading
     dataset = PictureDataset(pictures, longer_side)
     items = worker_items(dataset, range(len(pictures)), None, min(workers, len(pictures)), PREFETCH)
     waiting: dict[torch.Size, list[tuple[int, Tensor]]] = defaultdict(list)

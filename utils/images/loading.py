@@ -44,6 +44,18 @@ class Picture(NamedTuple):
 
     path: Path
     box: Box | None = None
+    query: str | None = None
+    """The name of the query that it is; None for an image of the database."""
+
+    @contextmanager
+    def named_in_errors(self) -> Iterator[None]:
+        """Name the query in the user errors of a block."""
+        try:
+            yield
+        except UserError as error:
+            if self.query is None:
+                raise
+            raise UserError(f"query {self.query}: {error}; a query cannot be left out") from error
 
 
 class UnreadableImageError(UserError):
@@ -82,17 +94,20 @@ def load_pixels(picture: Picture, longer_side: int) -> Tensor:
         EmptyBoxError: the box has no pixel inside the image.
         UserError: the memory does not suffice for the resized image.
     """
-    image = read_image(picture.path)
-    try:
-        pixels = resize(image, longer_side)
-    except (MemoryError, RuntimeError) as error:  # torch has no exception of its own for this on a CPU
-        raise UserError(
-            f"the memory does not suffice to resize {picture.path} to {longer_side} pixels: try a smaller --S"
-        ) from error
-    if picture.box is None:
-        return pixels
-    left, top, right, bottom = _resized_box(picture, longer_side, *image.shape[:2])
-    return pixels[top:bottom, left:right].contiguous()
+    with picture.named_in_errors():
+        image = read_image(picture.path)
+        try:
+            pixels = resize(image, longer_side)
+        except (MemoryError, RuntimeError) as error:  # torch has no exception of its own for this on a CPU
+            raise UserError(
+                f"the memory does not suffice to resize {picture.path} to {longer_side} pixels: "
+                "try a smaller --S"
+            ) from error
+        if picture.box is None:
+            return pixels
+        height, width, _ = image.shape
+        left, top, right, bottom = _resized_box(picture.path, picture.box, longer_side, height, width)
+        return pixels[top:bottom, left:right].contiguous()
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -132,7 +147,9 @@ def check_box(picture: Picture, longer_side: int) -> None:
         UnreadableImageError: the header cannot be read.
         EmptyBoxError: the box has no pixel inside the image.
     """
-    _resized_box(picture, longer_side, *picture_size(picture.path))
+    if picture.box is not None:
+        with picture.named_in_errors():
+            _resized_box(picture.path, picture.box, longer_side, *picture_size(picture.path))
 
 
 def resized_size(height: int, width: int, longer_side: int) -> tuple[int, int]:
@@ -151,21 +168,24 @@ def resize(pixels: np.ndarray, longer_side: int) -> Tensor:
     Returns:
         (H', W', 3) uint8.
     """
-    size = resized_size(*pixels.shape[:2], longer_side)
-    return torch.from_numpy(pixels if size == pixels.shape[:2] else bilinear_resize(pixels, *size))
+    height, width, _ = pixels.shape
+    size = resized_size(height, width, longer_side)
+    return torch.from_numpy(pixels if size == (height, width) else bilinear_resize(pixels, *size))
 
 
-def _resized_box(picture: Picture, longer_side: int, height: int, width: int) -> tuple[int, int, int, int]:
+def _resized_box(
+    path: Path, box: Box, longer_side: int, height: int, width: int
+) -> tuple[int, int, int, int]:
     """The box in pixels of the resized image of size height × width before resizing, clamped to it."""
     ratio = np.float32(longer_side / max(height, width))
     resized_height, resized_width = resized_size(height, width, longer_side)
     with np.errstate(over="ignore"):  # a side that float32 cannot hold is infinite, and clamped like others
-        sides = np.rint(np.array(picture.box).astype(np.float32) * ratio)
+        sides = np.rint(np.array(box).astype(np.float32) * ratio)
     limits = [resized_width, resized_height, resized_width, resized_height]
     left, top, right, bottom = sides.clip(0, limits).astype(int).tolist()
     if right <= left or bottom <= top:
-        box = " ".join(f"{side:g}" for side in picture.box)
-        raise EmptyBoxError(f"the box {box} has no pixel inside {picture.path} ({width} x {height})")
+        sides_text = " ".join(f"{side:g}" for side in box)
+        raise EmptyBoxError(f"the box {sides_text} has no pixel inside {path} ({width} x {height})")
     return left, top, right, bottom
 
 

@@ -57,13 +57,13 @@ def worker_items(
     Raises:
         UserError: the data set raised one, or a worker was killed or cannot be started.
     """
-    batches = {"sampler": numbers} if collate is None else {"batch_sampler": numbers}
     # torch warns of more workers than cores, which a user may want: a network's disk is waited for.
     warnings.filterwarnings("ignore", message=r"This DataLoader will create \d+ worker processes")
     loader = DataLoader(
         _ErrorsAsItems(dataset),
-        **batches,
-        **({"batch_size": None} if collate is None else {}),
+        batch_size=None if collate is None else 1,
+        sampler=numbers if collate is None else None,
+        batch_sampler=None if collate is None else numbers,
         num_workers=workers,
         collate_fn=_unchanged if collate is None else partial(_collated, collate),
         prefetch_factor=prefetch if workers else None,

@@ -139,7 +139,7 @@ class _Download:
         """Brings what is missing over one connection; returns the file's length, if told."""
         kept, validator = self._kept(url)
         position = self._reached() if validator else 0
-        ranges = {"Range": f"bytes={position}-", "If-Range": validator} if position else {}
+        ranges = {"Range": f"bytes={position}-", "If-Range": validator} if position and validator else {}
         with _network():
             request = Request(url, headers=HEADERS | ranges)
             response = self.opener.open(request, timeout=TIMEOUT)

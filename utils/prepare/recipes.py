@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from models.backbones import BACKBONES, DEFAULT_BACKBONE
+from models.backbones import AUTHORS_BACKBONE
 from utils.data.oxford_paris import CORRUPT_PARIS_IMAGES
 from utils.file_names import ATTENTION_WEIGHTS, IMAGES_FOLDER, LABELS_FOLDER, PCA_COMPONENTS, PCA_MEAN
 from utils.images.listing import IMAGE_SUFFIXES, is_thumbnail
@@ -175,7 +175,7 @@ WITH_DISTRACTORS = {
 """What a set with distractors is called."""
 
 AUTHORS_WEIGHTS = (
-    BACKBONES[DEFAULT_BACKBONE].weights.file_name,
+    AUTHORS_BACKBONE,
     ATTENTION_WEIGHTS,
     PCA_COMPONENTS,
     PCA_MEAN,

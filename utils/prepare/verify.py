@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from utils.data.imagenet import FOLDER as IMAGENET
 from utils.data.imagenet import read_training_images, read_validation_images, read_wnids
-from utils.data.open_dataset import labels_kind, open_dataset
+from utils.data.open_dataset import labels_kind, read_folder
 from utils.data.oxford_paris import CORRUPT_PARIS_IMAGES, RetrievalDataset
 from utils.errors import UserError
 from utils.file_names import IMAGES_FOLDER
@@ -41,7 +41,7 @@ def verify(folder: Path) -> None:
         problems = [] if images else [f"no images in {folder} or the folders in it"]
         problems += wrong_classes(folder)
     else:
-        data = open_dataset(folder)
+        data = read_folder(folder)
         images = list(dict.fromkeys([*data.images.values(), *data.query_images.values()]))
         print(f"{folder}: {len(data.images)} images, {len(data.queries)} queries")
         problems = [] if kind == "revisited" else [*wrong_counts(data), *missing_images(data)]

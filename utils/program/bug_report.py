@@ -9,7 +9,7 @@ from pathlib import Path
 ISSUE_TRACKER = "the project's issue tracker"
 """Address for reports; set it where the project is published."""
 
-PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
+PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
 
 def bug_line() -> str:

@@ -1,7 +1,7 @@
 """Ctrl-C: a program that ends at once, work that ends by KeyboardInterrupt, processes that ignore it."""
 
 # Built-in modules and those that Python has loaded already: importing `signal` takes 20 ms.
-import _signal
+import _signal  # type: ignore[import-not-found]  # typeshed does not know it
 import _thread
 import os
 import sys

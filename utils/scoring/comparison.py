@@ -1,75 +1,90 @@
-"""Several poolings side by side, with intervals that say whether a difference is more than luck."""
+"""Several poolings side by side, with intervals that tell a difference from chance."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from utils.scoring.bootstrap import CONFIDENCE, Difference, paired_bootstrap
-from utils.scoring.evaluate import Scores, average_precisions
-from utils.scoring.report import mean_average_precision
+from utils.scoring.report import scores_for_json
+from utils.scoring.scores import Scores
 
-Compared = Mapping[str, Mapping[str, Scores]]
-"""By pooling, then by search."""
+ScoresPerSearch = Mapping[str, Scores]
 
 
-def differences(scores: Compared, seed: int) -> dict[str, dict[str, dict[str, Difference]]]:
-    """How much better in mAP each pooling but the first is than the first.
+@dataclass(frozen=True)
+class Comparison:
+    """Scores of several poolings on the same queries, and the differences to the first pooling."""
 
-    Args:
-        scores: of the same queries.
-        seed: of the bootstrap.
+    scores: Mapping[str, ScoresPerSearch]
+    """Per pooling, then per search."""
+    differences: dict[str, dict[str, dict[str | None, Difference]]]
+    """Difference in mAP to the first pooling, per other pooling, search and protocol."""
 
-    Returns:
-        By pooling, by search, then by protocol ("" where the set has none).
-    """
-    first, *others = scores
-    found: dict[str, dict[str, dict[str, Difference]]] = {}
-    for pooling in others:
-        found[pooling] = {}
-        for search, of_first in scores[first].items():
-            of_other = average_precisions(scores[pooling][search])
-            found[pooling][search] = {
-                protocol: paired_bootstrap(
-                    np.array([precisions[query] for query in precisions]),
-                    np.array([of_other[protocol][query] for query in precisions]),
-                    seed,
-                )
-                for protocol, precisions in average_precisions(of_first).items()
+    @classmethod
+    def of(cls, scores: Mapping[str, ScoresPerSearch], seed: int) -> "Comparison":
+        """Compare each pooling with the first one.
+
+        Args:
+            scores: per pooling, then per search, of the same queries.
+            seed: seed of the bootstrap.
+        """
+        first, *others = scores
+        differences = {
+            pooling: {
+                search: _differences(of_first, scores[pooling][search], seed)
+                for search, of_first in scores[first].items()
             }
-    return found
-
-
-def for_json(
-    found: Mapping[str, Mapping[str, Mapping[str, Difference]]],
-) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
-    """What results.json holds of the differences, as fractions."""
-    return {
-        pooling: {
-            search: {protocol: change._asdict() for protocol, change in protocols.items()}
-            for search, protocols in of_pooling.items()
+            for pooling in others
         }
-        for pooling, of_pooling in found.items()
-    }
+        return cls(scores, differences)
+
+    def for_json(self) -> dict[str, object]:
+        """Return the comparison as results.json holds it, in fractions."""
+        return {
+            "compared": {pooling: scores_for_json(searches) for pooling, searches in self.scores.items()},
+            "differences": {
+                pooling: {search: _for_json(protocols) for search, protocols in searches.items()}
+                for pooling, searches in self.differences.items()
+            },
+        }
+
+    def format(self) -> str:
+        """Return a table of mAP in percent per search and protocol, a row per pooling."""
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        first, *_ = self.scores
+        for search, of_first in self.scores[first].items():
+            for protocol in of_first.protocols:
+                title = search if protocol is None else f"{search}, {protocol}"
+                yield f"{title}: mAP, difference to {first} and its {CONFIDENCE:.0%} interval"
+                for pooling, searches in self.scores.items():
+                    mean = searches[search].protocols[protocol].means()["mAP"]
+                    line = f"{pooling:<6}{100 * mean:>6.1f}"
+                    if pooling in self.differences:
+                        change = self.differences[pooling][search][protocol]
+                        interval = f"[{100 * change.low:+.1f}, {100 * change.high:+.1f}]"
+                        line += f"{100 * change.mean:>+8.1f}  {interval}"
+                    yield line
 
 
-def format_comparison(scores: Compared, found: Mapping[str, Mapping[str, Mapping[str, Difference]]]) -> str:
-    """A table of mAP in percent for each search and protocol, a line a pooling, differences behind.
+def _differences(first: Scores, second: Scores, seed: int) -> dict[str | None, Difference]:
+    """Return the difference in mAP per protocol, the scores of each query paired by its name."""
+    differences = {}
+    for protocol, scores in first.protocols.items():
+        precisions = scores.average_precisions
+        others = second.protocols[protocol].average_precisions
+        differences[protocol] = paired_bootstrap(
+            np.array([precisions[query] for query in precisions]),
+            np.array([others[query] for query in precisions]),
+            seed,
+        )
+    return differences
 
-    Args:
-        scores: as `differences` takes them.
-        found: what it returns.
-    """
-    first, *_ = scores
-    lines = []
-    for search, of_first in scores[first].items():
-        for protocol in average_precisions(of_first):
-            title = ", ".join(part for part in (search, protocol) if part)
-            lines.append(f"{title}: mAP, difference to {first} and its {CONFIDENCE:.0%} interval")
-            for pooling, searches in scores.items():
-                mean = mean_average_precision(average_precisions(searches[search])[protocol])
-                line = f"{pooling:<6}{100 * mean:>6.1f}"
-                if pooling in found:
-                    change = found[pooling][search][protocol]
-                    line += f"{100 * change.mean:>+8.1f}  [{100 * change.low:+.1f}, {100 * change.high:+.1f}]"
-                lines.append(line)
-    return "\n".join(lines)
+
+def _for_json(protocols: Mapping[str | None, Difference]) -> dict[str, object]:
+    """Return a search's differences: one per protocol, or a single one where the protocol has no name."""
+    if None in protocols:
+        return protocols[None]._asdict()
+    return {str(protocol): change._asdict() for protocol, change in protocols.items()}

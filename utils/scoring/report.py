@@ -5,6 +5,7 @@ import math
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import PIL
@@ -13,22 +14,27 @@ import torchvision
 
 from utils.file_names import DESCRIPTORS, RANKING_SUFFIX, RANKINGS_FOLDER, RESULTS
 from utils.files.writing import make_folder, replace_file
+from utils.scoring.scores import Scores
+from utils.search.searches import EXPANDED, PLAIN
 
 
-def mean_average_precision(precisions: Mapping[str, float]) -> float:
-    """Mean over the queries, those without positives left out; NaN if that leaves none."""
-    defined = [precision for precision in precisions.values() if not math.isnan(precision)]
-    return math.fsum(defined) / len(defined) if defined else float("nan")
+def format_scores(scores: Mapping[str, Scores]) -> str:
+    """Return the printed scores of the searches; each but the plain one comes after a line with its name."""
+    parts = []
+    for search, of_search in scores.items():
+        parts += [] if search == PLAIN else [f"{search.capitalize()}..."]
+        parts.append(of_search.format())
+    return "\n".join(parts)
 
 
-def format_scores(precisions: Mapping[str, float]) -> str:
-    """The original's printed form: a line `name: percent` a query, twenty dashes, `Mean: percent`.
-
-    Args:
-        precisions: average precision by query, 0..1, in the order to print.
-    """
-    lines = [f"{query}: {100 * precision:.2f}" for query, precision in precisions.items()]
-    return "\n".join([*lines, "-" * 20, f"Mean: {100 * mean_average_precision(precisions):.1f}"])
+def scores_for_json(scores: Mapping[str, Scores]) -> dict[str, object]:
+    """Return the scores of the searches as results.json holds them, the plain one by keys without suffix."""
+    entries: dict[str, object] = {}
+    for search, of_search in scores.items():
+        entries |= of_search.for_json("" if search == PLAIN else "_" + search.replace(" ", "_"))
+    if not scores[PLAIN].has_protocols and EXPANDED not in scores:
+        entries |= {"mAP_query_expansion": None, "AP_query_expansion": None}
+    return entries
 
 
 def start(output: Path) -> None:
@@ -42,6 +48,41 @@ def start(output: Path) -> None:
     make_folder(output)
     for name in (RESULTS, DESCRIPTORS):
         (output / name).unlink(missing_ok=True)
+
+
+class DescriptorTable(NamedTuple):
+    """The descriptors of an evaluation, by name."""
+
+    names: Sequence[str]
+    descriptors: np.ndarray
+    """(N, D)."""
+    query_names: Sequence[str]
+    query_descriptors: np.ndarray
+    """(Q, D)."""
+
+
+def write_output(
+    output: Path,
+    results: Mapping[str, object],
+    rankings: Iterable[tuple[str, Sequence[str]]],
+    descriptors: DescriptorTable | None,
+) -> None:
+    """Write the files of an evaluation.
+
+    Args:
+        output: their folder.
+        results: the contents of results.json.
+        rankings: name and ranking of each query, the most similar image first.
+        descriptors: the contents of descriptors.npz; None to write none.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    start(output)
+    if descriptors is not None:
+        write_descriptors(output, *descriptors)
+    write_rankings(output, rankings)
+    write_results(output, results)
 
 
 def write_results(output: Path, results: Mapping[str, object]) -> None:

@@ -6,32 +6,16 @@ Radenović et al., "Revisiting Oxford and Paris: Large-Scale Image Retrieval Ben
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
 from utils.data.oxford_paris import Query
 from utils.scoring.queries import found_at, ranks_of_names
-from utils.scoring.report import mean_average_precision
+from utils.scoring.scores import ProtocolScores
 
 KAPPAS = (1, 5, 10)
 """The k of mean precision at k."""
-
-
-@dataclass(frozen=True)
-class ProtocolScores:
-    """What one protocol says of a search, in fractions; NaN for a query without positives."""
-
-    average_precisions: dict[str, float]
-    """By query name."""
-    precisions: dict[int, dict[str, float]]
-    """By each k of KAPPAS, then by query name."""
-
-    def means(self) -> dict[str, float]:
-        """`mAP` and `mP@k`, queries without positives left out; NaN if that leaves none."""
-        precisions = {f"mP@{k}": mean_average_precision(by_query) for k, by_query in self.precisions.items()}
-        return {"mAP": mean_average_precision(self.average_precisions), **precisions}
 
 
 def score_protocols(
@@ -101,24 +85,6 @@ def precision_at(k: int, places: np.ndarray, positives: int) -> float:
         return 0.0
     k = min(k, int(places[-1]) + 1)
     return float(np.searchsorted(places, k)) / k
-
-
-def format_protocols(scores: Mapping[str, ProtocolScores]) -> str:
-    """A table of the means in percent, a line for each protocol, by its first letter: E, M, H."""
-    rows = {protocol[0].upper(): protocol_scores.means() for protocol, protocol_scores in scores.items()}
-    titles = ["mAP", *(f"mP@{k}" for k in KAPPAS)]
-    lines = [" ".join(["  ", *(f"{title:>6}" for title in titles)])]
-    for letter, means in rows.items():
-        lines.append(" ".join([f"{letter:<2}", *(f"{100 * means[title]:>6.1f}" for title in titles)]))
-    return "\n".join(lines)
-
-
-def for_json(scores: Mapping[str, ProtocolScores]) -> dict[str, dict[str, object]]:
-    """What results.json holds of the scores, by protocol: the means, and `AP` by query, as fractions."""
-    return {
-        protocol: {**protocol_scores.means(), "AP": dict(protocol_scores.average_precisions)}
-        for protocol, protocol_scores in scores.items()
-    }
 
 
 def _score_query(

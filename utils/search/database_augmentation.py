@@ -8,13 +8,14 @@ weighted sum of global descriptors, with weights that fall with the neighbour's 
 
 import numpy as np
 
+from utils.descriptors.rows import Rows
 from utils.search.neighbours import nearest_neighbours
 
 ROWS = 256
 """Images augmented at a time, which bounds the memory of their neighbours' descriptors."""
 
 
-def augment_database(database: np.ndarray, k: int) -> np.ndarray:
+def augment_database(database: Rows, k: int) -> np.ndarray:
     """Weighted mean of each image's descriptor and those of its k nearest neighbours.
 
     The image itself counts 1, its neighbour of rank r = 1..k counts (k + 1 - r) / (k + 1). That they

@@ -12,6 +12,7 @@ import numpy as np
 from scipy.sparse import csr_matrix, diags, identity
 from scipy.sparse.linalg import cg
 
+from utils.descriptors.rows import Rows
 from utils.search.neighbours import nearest_neighbours
 from utils.search.similarity import first_places
 
@@ -30,7 +31,7 @@ def affinities(similar: np.ndarray) -> np.ndarray:
     return np.maximum(similar.astype(np.float64), 0) ** GAMMA
 
 
-def neighbour_graph(database: np.ndarray, k: int) -> csr_matrix:
+def neighbour_graph(database: Rows, k: int) -> csr_matrix:
     """Normalised graph of the images that are among each other's k nearest neighbours.
 
     S = D^(-1/2) A D^(-1/2), where A holds the affinities of mutual neighbours, 0 for all others and on the

@@ -8,20 +8,20 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, NotRequired, TypedDict
+from typing import NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 
 from models.attention import Activation
-from models.retrieval_network import Pooling
 from utils.descriptors.keys import picture_key
 from utils.descriptors.rows import StoredRows
-from utils.descriptors.store import DescriptorStore, StorePrecision, open_store
+from utils.descriptors.store import DescriptorStore, open_store
 from utils.errors import BadFileError, UnreadableFileError, UserError
 from utils.file_names import CATALOGUE, INDEX_STORE
 from utils.files.records import read_json
 from utils.files.writing import replace_file
 from utils.images.loading import Picture
+from utils.options.shared import PoolingName, Precision, StorePrecision
 from utils.search.exact import exact_search
 
 HOW_TO_MAKE = "python Search_Images.py index FOLDER makes one"
@@ -32,17 +32,25 @@ WASTE = 2
 """The store is written anew when it holds so many times as many descriptors as count."""
 
 
+class Match(NamedTuple):
+    """An image that was found: its rank from 1, its similarity to the query, -1..1, and its file."""
+
+    rank: int
+    similarity: float
+    path: Path
+
+
 class SavedSettings(TypedDict):
     """Settings of descriptors that a query needs; the others are read with them."""
 
     backbone: str
-    pooling: Pooling
+    pooling: PoolingName
     whiten: bool
     S: int
     L: NotRequired[int]
     activation: NotRequired[Activation]
     scales: list[float]
-    precision: Literal["float32", "float16", "bfloat16"]
+    precision: Precision
 
 
 class CatalogueRecord(TypedDict):

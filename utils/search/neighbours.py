@@ -2,13 +2,14 @@
 
 import numpy as np
 
+from utils.descriptors.rows import Rows
 from utils.search.similarity import first_places, similarities
 
 ROWS = 256
 """Images whose similarities to the whole database are held at a time: 0.1 GB of them for 100,000 images."""
 
 
-def nearest_neighbours(database: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def nearest_neighbours(database: Rows, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The first images, other than itself, of each image's ranking of the database.
 
     All similarities are computed, so the time grows with the square of the database; the memory does not.

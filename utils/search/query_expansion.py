@@ -8,10 +8,12 @@ annotation", TPAMI 2018.
 
 import numpy as np
 
+from utils.descriptors.rows import Rows
+
 
 def expand_queries(
     queries: np.ndarray,
-    database: np.ndarray,
+    database: Rows,
     first: np.ndarray,
     alpha: float = 0.0,
     found: np.ndarray | None = None,

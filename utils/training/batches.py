@@ -7,13 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.attention_classifier import RegionFeatures, region_features
-from models.backbones import Backbone
+from models.backbone import Backbone
 from utils.data.imagenet import LabelledImages
 from utils.device import suitable_batch_size
 from utils.errors import UserError
+from utils.files.records import Setting
 from utils.processes import Ranks
 from utils.training.crops import CentreCrops, CropBatch, CropSettings, RandomCrops, crop_batches
 from utils.training.precomputed_features import precompute
@@ -27,7 +28,27 @@ class FeatureBatch(NamedTuple):
 
     features: RegionFeatures | None
     classes: Tensor
-    corrupt: list[Path]
+    unreadable: list[Path]
+
+
+class Draws(NamedTuple):
+    """How images are drawn."""
+
+    batch_size: int
+    """Images of a batch, over all processes."""
+    workers: int
+    """Processes that crop."""
+    seed: int
+
+
+class StoredFeatures(NamedTuple):
+    """A file of region features."""
+
+    path: Path
+    made_with: Mapping[str, Setting]
+    """Settings that the features depend on."""
+    channels: int
+    """C, the backbone's channels."""
 
 
 class BatchSource(NamedTuple):
@@ -39,6 +60,8 @@ class BatchSource(NamedTuple):
 
     training: Callable[[int, int], Iterator[FeatureBatch]]
     validation: Callable[[], Iterator[FeatureBatch]]
+    training_images: int
+    """Images that training draws from, unreadable ones included."""
 
 
 def crop_source(
@@ -47,10 +70,7 @@ def crop_source(
     crops: CropSettings,
     extract: Extract,
     ranks: Ranks,
-    *,
-    batch_size: int,
-    workers: int,
-    seed: int,
+    draws: Draws,
 ) -> BatchSource:
     """Random crops of the training pictures and the middles of the others, described as they are needed.
 
@@ -60,10 +80,9 @@ def crop_source(
         crops: how they are cut.
         extract: the frozen part, `extract_regions` for some network.
         ranks: each process gets its share of every batch.
-        batch_size: pictures of a batch, over all processes.
-        workers: processes that cut.
-        seed: of the draws.
+        draws: how images are drawn.
     """
+    batch_size, workers, seed = draws
 
     def train(first: int, end: int) -> Iterator[FeatureBatch]:
         numbers = (ranks.share(batch) for batch in _steps(first, end, batch_size))
@@ -73,43 +92,35 @@ def crop_source(
         numbers = (ranks.share(batch) for batch in _parts(len(validation.paths), batch_size))
         return _featured(crop_batches(CentreCrops(validation, crops), numbers, workers), extract)
 
-    return BatchSource(train, validate)
+    return BatchSource(train, validate, len(training.paths))
 
 
 def stored_source(
-    path: Path,
-    made_with: Mapping[str, object],
+    stored: StoredFeatures,
     training: LabelledImages,
     validation: LabelledImages,
     crops: CropSettings,
     extract: Extract,
     ranks: Ranks,
-    *,
-    channels: int,
-    batch_size: int,
-    workers: int,
-    seed: int,
+    draws: Draws,
 ) -> BatchSource:
     """The middles of all pictures, described once into a file; training goes through them epoch by epoch.
 
     Args:
-        path: the file.
-        made_with: settings that its features depend on.
+        stored: the file.
         training: pictures to learn from.
         validation: pictures to validate with.
         crops: how they are cut.
         extract: the frozen part, `extract_regions` for some network.
         ranks: one process alone.
-        channels: C, the backbone's channels.
-        batch_size: pictures of a batch.
-        workers: processes that cut.
-        seed: of the orders.
+        draws: how images are drawn; the seed is that of the orders.
 
     Raises:
         UserError: the file was made with other settings or cannot be written, or there are several processes.
     """
     if ranks.world > 1:
         raise UserError("--precompute works in one process: start it without torchrun")
+    batch_size, workers, seed = draws
     paths = training.paths + validation.paths
     classes = np.concatenate([training.classes, validation.classes])
 
@@ -118,7 +129,7 @@ def stored_source(
         dataset = CentreCrops(LabelledImages(paths, classes), crops)
         return (batch.features for batch in _featured(crop_batches(dataset, numbers, workers), extract))
 
-    store = precompute(path, paths, extract_from, made_with, channels=channels)
+    store = precompute(stored.path, paths, extract_from, stored.made_with, channels=stored.channels)
     whole = np.setdiff1d(np.arange(len(paths)), store.corrupt)
     to_learn, to_validate = whole[whole < len(training.paths)], whole[whole >= len(training.paths)]
     if len(to_learn) == 0:
@@ -138,15 +149,17 @@ def stored_source(
         for part in _parts(len(to_validate), batch_size):
             yield batch_of(to_validate[part.start : part.stop], [] if part.start else corrupt)
 
-    return BatchSource(train, validate)
+    return BatchSource(train, validate, len(training.paths))
 
 
-def extract_regions(network: nn.Module, entry: Backbone, levels: int, pixels: Tensor) -> RegionFeatures:
-    """Region features of (N, S, S, 3) uint8 pixels by a frozen network, fit to be differentiated."""
-    weight = next(network.parameters())
-    images = entry.normalise(pixels.to(weight.device)).to(weight.dtype)
-    features = region_features(network, images, levels, entry.stride, suitable_batch_size(weight.device))
-    return RegionFeatures(*(tensor.clone() for tensor in features))  # inference mode's own tensors are not
+def extract_regions(backbone: Backbone, levels: int, pixels: Tensor) -> RegionFeatures:
+    """Return the region features of (N, S, S, 3) uint8 pixels by a frozen backbone.
+
+    Inference mode's tensors cannot be part of a graph for gradients: these are copies that can.
+    """
+    batch_size = suitable_batch_size(backbone.device)
+    features = region_features(backbone, backbone.prepare(pixels), levels, batch_size)
+    return RegionFeatures(*(tensor.clone() for tensor in features))
 
 
 def _featured(batches: Iterable[CropBatch], extract: Extract) -> Iterator[FeatureBatch]:

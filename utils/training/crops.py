@@ -1,6 +1,6 @@
 """Crops of pictures for training and validation, each a function of the seed and its number alone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -47,8 +47,8 @@ MOST_PIXELS = 2**27
 def resize_shorter(image: Image.Image, side: int, interpolation: Interpolation) -> Image.Image:
     """Resizes an image so that its shorter side is `side`; the other is truncated to whole pixels."""
     shorter = min(image.size)
-    size = tuple(side if length == shorter else int(side * length / shorter) for length in image.size)
-    return image.resize(size, Image.Resampling[interpolation.upper()])
+    width, height = (side if length == shorter else int(side * length / shorter) for length in image.size)
+    return image.resize((width, height), Image.Resampling[interpolation.upper()])
 
 
 def random_crop(path: Path, settings: CropSettings, rng: np.random.Generator) -> np.ndarray:
@@ -85,7 +85,7 @@ class RandomCrops(Dataset):
 
     def __getitem__(self, number: int) -> tuple[np.ndarray, int, list[Path]]:
         rng = np.random.default_rng([self.seed, number])
-        corrupt = []
+        corrupt: list[Path] = []
         for _ in range(DRAWS):
             place = int(rng.integers(len(self.images.paths)))
             try:
@@ -114,7 +114,7 @@ class CentreCrops(Dataset):
             return np.zeros((0, 0, 3), np.uint8), 0, [path]
 
 
-def crop_batches(dataset: Dataset, numbers: list[range], workers: int) -> Iterator[CropBatch]:
+def crop_batches(dataset: Dataset, numbers: Iterable[Sequence[int]], workers: int) -> Iterator[CropBatch]:
     """Crops in batches, cut by worker processes; what comes out does not depend on how many there are.
 
     Args:

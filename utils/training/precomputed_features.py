@@ -62,7 +62,7 @@ def precompute(
     path: Path,
     pictures: Sequence[Path],
     extract_from: Callable[[int], Iterable[RegionFeatures | None]],
-    made_with: Mapping[str, object],
+    made_with: Mapping[str, Setting],
     *,
     channels: int,
 ) -> FeatureStore:

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from models.backbones import BACKBONES, DEFAULT_BACKBONE
+from models.backbones import AUTHORS_BACKBONE, BACKBONES, DEFAULT_BACKBONE
 from utils.file_names import ATTENTION_WEIGHTS, PCA_COMPONENTS, PCA_MEAN
 from utils.weights.networks import load_attention, load_backbone, load_whitening
 
@@ -18,7 +18,7 @@ def report_weights(folder: Path) -> Iterator[str]:
     entry = BACKBONES[DEFAULT_BACKBONE]
     backbone = load_backbone(entry, folder)
     parameters = sum(parameter.numel() for parameter in backbone.parameters())
-    yield _line(folder / entry.weights.file_name, f"{parameters:,} parameters of the backbone")
+    yield _line(folder / AUTHORS_BACKBONE, f"{parameters:,} parameters of the backbone")
     head = load_attention(folder / ATTENTION_WEIGHTS, entry.channels, "tanh")
     yield _line(
         folder / ATTENTION_WEIGHTS,

@@ -50,6 +50,14 @@ class StreamingPCA:
         whiten: whether `transform` divides by the root of the variance.
     """
 
+    _count: int
+    _mean: np.ndarray
+    _scatter: np.ndarray
+    _eps: float
+    _rows: np.ndarray
+    _filled: int
+    _solution: _Solution | None
+
     def __init__(self, n_components: int | None = None, whiten: bool = True) -> None:
         if n_components is not None and n_components < 1:
             raise ValueError(f"n_components must be at least 1, not {n_components}")
@@ -205,7 +213,7 @@ class StreamingPCA:
         self._count, self._mean, self._scatter = 0, np.zeros(width), np.zeros((width, width))
         self._eps = 0.0  # of the coarsest type that vectors came in
         self._rows, self._filled = np.empty((BLOCK, width)), 0
-        self._solution: _Solution | None = None
+        self._solution = None
 
     def _agree_on(self, width: int) -> None:
         if not self._width:

@@ -1,32 +1,40 @@
-"""Draws the Mini benchmark in any size, for load tests.
+"""Draw the Mini benchmark in any size, for load tests.
 
 python -m utils.data.mini datasets/Mini10k --distractors 10000
 python Measure_OxfordParis.py --dataset Mini10k ...
 """
 
 import sys
+from pathlib import Path
 
 from utils.data.mini import MiniSettings, draw_benchmark
 from utils.errors import UserError, run_command
 from utils.file_names import MINI_SETTINGS
-from utils.options import arguments
-from utils.options.ranges import RANGES
+from utils.options.fields import Range, option, options_class, redefault
+from utils.options.parser import parse_options
+from utils.options.shared import COUNTS, RunOptions
+
+
+@options_class
+class MiniOptions:
+    """Options of the drawing."""
+
+    title = "drawing"
+
+    folder: Path = option(help="replaced if it was drawn before", positional=True)
+    landmarks: int = option(default=MiniSettings().landmarks, help="buildings", valid=COUNTS)
+    distractors: int = option(
+        default=MiniSettings().distractors, help="images of nothing searched for", valid=Range(0, 10**9)
+    )
+    seed: int = redefault(RunOptions, "seed", MiniSettings().seed)
+    workers: int | None = option(
+        default=None, help="processes; one per core if not given", valid=Range(1, 1024)
+    )
 
 
 def command_line() -> None:
-    """Reads the options and draws."""
-    default = MiniSettings()
-    parser = arguments.ArgumentParser(__doc__.splitlines()[0])
-    parser.add_argument("folder", type=arguments.path, help="replaced if it was drawn before")
-    parser.add_argument(
-        "--landmarks", type=arguments.at_least(1), default=default.landmarks, help="buildings"
-    )
-    parser.add_argument(
-        "--distractors", type=arguments.at_least(0), default=default.distractors, help="other pictures"
-    )
-    parser.add_argument("--seed", type=RANGES["seed"], default=default.seed, help="of all that is drawn")
-    parser.add_argument("--workers", type=arguments.at_least(1), help="processes; one a core if not given")
-    options = parser.parse_args()
+    """Read the options and draw."""
+    options = parse_options(MiniOptions, __doc__.splitlines()[0])
     if options.folder.exists() and not (options.folder / MINI_SETTINGS).is_file():
         raise UserError(f"{options.folder} was not drawn by this program: choose another folder")
     settings = MiniSettings(options.seed, options.landmarks, options.distractors)

@@ -1,22 +1,8 @@
-import math
-
 import numpy as np
-import pytest
 
-from utils.scoring.evaluate import (
-    DIFFUSED,
-    EXPANDED,
-    PLAIN,
-    average_precisions,
-    for_results,
-    searches,
-    without_positives,
-)
-from utils.scoring.revisited_protocol import ProtocolScores
+from utils.options.shared import SearchOptions
+from utils.search.searches import DIFFUSED, EXPANDED, PLAIN, run_searches
 from utils.search.similarity import rank, similarities
-
-NAN = float("nan")
-NOTHING_ELSE = {"qe": 0, "alpha": 0.0, "diffusion": 0, "diffusion_alpha": 0.9}
 
 
 def directions(count, seed):
@@ -32,9 +18,10 @@ def test_every_search_asks_for_similarities_and_expansion_for_those_to_its_mean(
         asked.append(wanted)
         return similarities(wanted, database)
 
-    steps = searches(queries, database, similarities_to, **NOTHING_ELSE | {"qe": 2, "diffusion": 4})
-    found = dict(steps)
-    assert list(found) == [PLAIN, EXPANDED, DIFFUSED]
+    seconds = {}
+    options = SearchOptions(qe=2, diffusion=4, diffusion_alpha=0.9)
+    found = run_searches(queries, database, similarities_to, options, seconds)
+    assert list(found) == list(seconds) == [PLAIN, EXPANDED, DIFFUSED]
     assert len(asked) == 2
     np.testing.assert_array_equal(asked[0], queries)
     np.testing.assert_allclose(found[PLAIN], queries @ database.T, atol=1e-6)
@@ -56,40 +43,13 @@ def test_images_that_an_index_does_not_give_count_as_unlike_the_query():
             assert (least > 0).all()
             return np.where(similar < least, np.float32(nothing), similar)
 
-        steps = searches(queries, database, first_five, **NOTHING_ELSE | {"qe": 2, "diffusion": 4})
-        found[nothing] = {name: rank(similar) for name, similar in steps}
+        options = SearchOptions(qe=2, diffusion=4, diffusion_alpha=0.9)
+        results = run_searches(queries, database, first_five, options, {})
+        found[nothing] = {name: rank(similar) for name, similar in results.items()}
     assert found[0.0].keys() == found[-np.inf].keys() == {PLAIN, EXPANDED, DIFFUSED}
     for name, ranking in found[0.0].items():
         np.testing.assert_array_equal(found[-np.inf][name], ranking)
     assert (np.diff(found[0.0][PLAIN][:, 5:]) > 0).all()  # the others, in the database's order
-
-
-def test_results_name_each_search_the_plain_one_first():
-    found = for_results({PLAIN: {"q": 0.5, "none": NAN}, DIFFUSED: {"q": 0.25, "none": NAN}})
-    assert list(found) == [
-        "mAP",
-        "AP",
-        "mAP_diffusion",
-        "AP_diffusion",
-        "mAP_query_expansion",
-        "AP_query_expansion",
-    ]
-    assert (found["mAP"], found["mAP_diffusion"], found["mAP_query_expansion"]) == (0.5, 0.25, None)
-    expanded = for_results({PLAIN: {"q": 0.5}, EXPANDED: {"q": 0.75}})
-    assert (expanded["mAP_query_expansion"], expanded["AP_query_expansion"]) == (0.75, {"q": 0.75})
-
-
-def test_queries_without_positives_are_named_with_the_protocol_that_has_none():
-    assert without_positives({"one": 0.5, "two": NAN}) == ["two"]
-    scores = {
-        "easy": ProtocolScores({"one": NAN, "two": 0.5}, {}),
-        "hard": ProtocolScores({"one": 0.25, "two": NAN}, {}),
-    }
-    assert without_positives(scores) == ["one (easy)", "two (hard)"]
-    precisions = average_precisions(scores)
-    assert precisions.keys() == {"easy", "hard"}
-    assert precisions["hard"] == pytest.approx({"one": 0.25, "two": math.nan}, nan_ok=True)
-    assert average_precisions({"one": 0.5}) == {"": {"one": 0.5}}
 
 
 def test_what_an_approximate_search_did_not_find_is_not_expanded_with():
@@ -100,13 +60,12 @@ def test_what_an_approximate_search_did_not_find_is_not_expanded_with():
         return np.where(similar >= np.sort(similar, axis=1)[:, -3:-2], similar, np.float32(-np.inf))
 
     asked = []
-    steps = searches(
-        queries,
-        database,
-        lambda wanted: asked.append(wanted) or three_at_most(wanted),
-        **NOTHING_ELSE | {"qe": 9},
-    )
-    list(steps)
+
+    def compare(wanted):
+        asked.append(wanted)
+        return three_at_most(wanted)
+
+    run_searches(queries, database, compare, SearchOptions(qe=9), {})
     nearest = np.argsort(-(queries @ database.T)[0])[:3]
     total = queries[0] + database[nearest].sum(axis=0)
     np.testing.assert_allclose(asked[1][0], total / np.linalg.norm(total), atol=1e-6)

@@ -1,0 +1,59 @@
+"""A frozen network from pixels to a feature map, with the preprocessing that its weights expect."""
+
+import torch
+from torch import Tensor, nn
+
+from models.preprocessing import Preprocessing
+
+
+class Backbone(nn.Module):
+    """Convolutional features of images.
+
+    Args:
+        features: the layers, (N, 3, H, W) -> (N, C, h, w).
+        preprocessing: what the layers' weights expect of their input.
+        channels: C.
+        stride: pixels per cell of the feature map.
+    """
+
+    def __init__(self, features: nn.Module, preprocessing: Preprocessing, channels: int, stride: int) -> None:
+        super().__init__()
+        self.features = features
+        self.preprocessing = preprocessing
+        self.channels = channels
+        self.stride = stride
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the first layer."""
+        return next(self.features.parameters()).device
+
+    def compile_features(self) -> None:
+        """Have torch compile the layers for each size of images that they meet, the first few of them.
+
+        Sizes are not left open: compiling for any size takes longer than most evaluations. After eight sizes,
+        torch's limit, further sizes are computed without compilation.
+        """
+        self.features.compile(dynamic=False)
+
+    def prepare(self, pixels: Tensor) -> Tensor:
+        """Prepare pixels for `forward`, on the device and in the number type of the first layer.
+
+        Args:
+            pixels: (N, H, W, 3) uint8, RGB, on any device.
+
+        Returns:
+            (N, 3, H, W) in channels_last.
+        """
+        weight = next(self.features.parameters())
+        images: Tensor = self.preprocessing(pixels.to(weight.device))
+        return images.to(weight.dtype)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the feature maps (N, C, h, w) of prepared images (N, 3, H, W), in float32.
+
+        Pooling and attention compute in float32 whatever the backbone's number type: they cost little, and
+        their sums are long.
+        """
+        maps: Tensor = self.features(images)
+        return maps.float()

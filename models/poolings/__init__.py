@@ -1,0 +1,1 @@
+"""Poolings: modules that turn a feature map into one vector and one weight per region."""

@@ -1,0 +1,35 @@
+"""Regional attention: R-MAC regions, weighted by the context-aware attention head.
+
+Kim and Yoon, "Regional Attention Based Deep Feature for Image Retrieval", BMVC 2018, section 3.
+"""
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from models.attention import ContextAwareRegionalAttention
+from models.poolings.rmac import RMAC
+from models.region_pooling import CellGrid, has_cells, region_mean
+
+
+class RegionalAttention(RMAC):
+    """R-MAC regions with learned weights.
+
+    Args:
+        levels: L, the number of levels of the grid.
+        stride: pixels per cell of the backbone's map.
+        attention: the head.
+    """
+
+    name: ClassVar[str] = "ra"
+    has_attention: ClassVar[bool] = True
+
+    def __init__(self, levels: int, stride: int, attention: ContextAwareRegionalAttention) -> None:
+        super().__init__(levels, stride)
+        self.attention = attention
+
+    def weights(self, maps: Tensor, grid: CellGrid) -> Tensor:
+        """Return the weight that the head gives each region, (N, R), greater than 0."""
+        occupied = has_cells(grid, maps.device)
+        weights: Tensor = self.attention(region_mean(maps, grid), maps.mean((2, 3)), occupied)
+        return weights

@@ -1,0 +1,52 @@
+"""R-MAC: the maximum of each channel over each region of a multi-scale grid, all regions with weight 1.
+
+Tolias, Sicre and Jégou, "Particular object retrieval with integral max-pooling of CNN activations", ICLR
+2016, section 3.2.
+"""
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from models.poolings.pooling import Pooling, Regions
+from models.region_pooling import CellGrid, averaging_matrix, cell_grid, region_max
+from models.regions import check_levels
+
+
+class RMAC(Pooling):
+    """The regions of `rmac_regions`.
+
+    Args:
+        levels: L, the number of levels of the grid.
+        stride: pixels per cell of the backbone's map.
+
+    Raises:
+        ValueError: the number of levels is not valid.
+    """
+
+    name: ClassVar[str] = "rmac"
+
+    def __init__(self, levels: int, stride: int) -> None:
+        super().__init__()
+        check_levels(levels)
+        self.levels = levels
+        self.stride = stride
+
+    def forward(self, maps: Tensor, image_size: tuple[int, int]) -> Regions:
+        """Return the maximum of each region, (N, R, C), with the weights of `weights`."""
+        grid = self.grid(maps, image_size)
+        return Regions(region_max(maps, grid), self.weights(maps, grid))
+
+    def weights(self, maps: Tensor, grid: CellGrid) -> Tensor:
+        """Return the weight of each region, (N, R); 1 for all."""
+        return maps.new_ones(len(maps), grid.regions)
+
+    def grid(self, maps: Tensor, image_size: tuple[int, int]) -> CellGrid:
+        """Return the regions as ranges of cells of the maps."""
+        height, width = maps.shape[-2:]
+        return cell_grid(image_size, (height, width), self.levels, self.stride)
+
+    def coverage(self, maps: Tensor, image_size: tuple[int, int]) -> Tensor:
+        """Return (R, h · w), 1 where a region covers a cell."""
+        matrix = averaging_matrix(self.grid(maps, image_size), maps.device, maps.dtype)
+        return (matrix > 0).to(maps.dtype)

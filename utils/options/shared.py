@@ -1,0 +1,180 @@
+"""The options that several scripts share, each declared once."""
+
+from pathlib import Path
+from typing import Literal
+
+from models.attention import Activation
+from models.backbones import BACKBONES, DEFAULT_BACKBONE
+from models.regions import MOST_LEVELS
+from utils.errors import UserError
+from utils.file_names import DATASETS_DIR, WEIGHTS_DIR
+from utils.options.fields import Choices, Range, option, options_class
+from utils.text import brief
+
+PoolingName = Literal["ra", "rmac", "mac"]
+Precision = Literal["float32", "bfloat16", "float16"]
+StorePrecision = Literal["float32", "float16"]
+SearchKind = Literal["exact", "faiss-flat", "faiss-ivfpq"]
+
+COUNTS = Range(1, 10**9)
+LEVELS = Range(1, MOST_LEVELS)
+
+MOST_SCALES = 100
+SIDES = Range(1, 32768)
+NEIGHBOURS = Range(0, 10**6)
+
+
+@options_class
+class BackboneOptions:
+    """Options of all jobs that look at images through a backbone."""
+
+    title = "network"
+
+    weights_dir: Path = option(default=WEIGHTS_DIR, help="folder of the weight files")
+    backbone: str = option(
+        default=DEFAULT_BACKBONE, help="frozen network", valid=Choices(tuple(BACKBONES)), binding=True
+    )
+    precision: Precision = option(default="float32", help="number type of the backbone", binding=True)
+    L: int = option(default=5, help="number of R-MAC levels", valid=LEVELS, binding=True)
+
+
+@options_class
+class HeadOptions:
+    """Options of the attention head."""
+
+    title = "attention"
+
+    activation: Activation = option(
+        default="tanh", help="function between the layers of the attention head", binding=True
+    )
+
+
+@options_class
+class ImageOptions:
+    """Options of the images that the network is given."""
+
+    title = "images"
+
+    S: int = option(
+        default=1024, help="longer side of the resized image, in pixels", valid=SIDES, binding=True
+    )
+    batch_size: int | None = option(
+        default=None,
+        help="images of one size in a batch, at most; chosen for the device if not given",
+        valid=Range(1, 65536),
+    )
+
+
+@options_class
+class DescriptorOptions(BackboneOptions, HeadOptions, ImageOptions):
+    """All options that a descriptor depends on."""
+
+    title = "descriptors"
+
+    pooling: PoolingName = option(
+        default="ra",
+        help="regional attention, R-MAC (all regions alike) or MAC (the whole map)",
+        binding=True,
+    )
+    scales: tuple[float, ...] = option(
+        default=(1.0,),
+        help="factors, such as 0.7071,1,1.4142, by which each image is resized; its descriptors are averaged",
+        valid=Range(0, 16, exclude_least=True),
+        metavar="SCALE,...",
+        binding=True,
+    )
+    whiten: bool = option(default=True, help="leave the PCA whitening out", flag="--no-whiten", binding=True)
+
+    def check(self) -> None:
+        """Refuse an empty or endless list of scales."""
+        if not 1 <= len(self.scales) <= MOST_SCALES:
+            count = f"a list of 1 to {MOST_SCALES} numbers, each greater than 0, 16 at most"
+            raise UserError(f"scales {brief(self.scales)} is not {count}")
+
+
+@options_class
+class DeviceOptions:
+    """Options of the device and of the processes that decode images."""
+
+    title = "run"
+
+    device: str = option(default="auto", help="auto, cpu, cuda, or one GPU as cuda:1")
+    workers: int | None = option(
+        default=None,
+        help="processes that decode images, 0 for none beside the computing one; chosen for the device if "
+        "not given",
+        valid=Range(0, 1024),
+    )
+
+
+@options_class
+class RunOptions(DeviceOptions):
+    """Options of jobs that read data sets."""
+
+    datasets_dir: Path = option(default=DATASETS_DIR, help="folder of the data sets")
+    seed: int = option(default=0, help="seed of all random draws", valid=Range(0, 2**32 - 1), binding=True)
+    compile: bool = option(default=False, help="compile the backbone with torch.compile first")
+
+
+@options_class
+class StoreOptions:
+    """Options of the descriptor store."""
+
+    title = "descriptor store"
+
+    descriptors: Path | None = option(
+        default=None,
+        help="folder that keeps each descriptor: a killed run goes on from there, the next run reuses them",
+    )
+    store_precision: StorePrecision = option(
+        default="float32", help="number type of the descriptors in the store"
+    )
+
+    def check(self) -> None:
+        """Refuse a precision without a store."""
+        if self.store_precision != "float32" and self.descriptors is None:
+            raise UserError(
+                f"store_precision {self.store_precision} has no effect without a store: "
+                "name its folder by descriptors"
+            )
+
+
+@options_class
+class SearchOptions:
+    """Options of the search and of the searches that follow it."""
+
+    title = "search"
+
+    search: SearchKind = option(default="exact", help="exact search, or an index of FAISS")
+    qe: int = option(
+        default=5, help="images averaged with the query for query expansion; 0 for none", valid=NEIGHBOURS
+    )
+    alpha: float = option(
+        default=0.0,
+        help="power of the similarity that weighs each image in query expansion; 0 for equal weights",
+        valid=Range(0, 100),
+    )
+    dba: int = option(
+        default=0,
+        help="nearest neighbours averaged with each database image before any search; 0 for none",
+        valid=NEIGHBOURS,
+    )
+    diffusion: int = option(
+        default=0,
+        help="neighbours of each image in the graph of one more search by diffusion; 0 for none",
+        valid=NEIGHBOURS,
+    )
+    diffusion_alpha: float = option(
+        default=0.99,
+        help="share of the similarity that diffusion passes on per step; less for small databases",
+        valid=Range(0, 1, exclude_most=True),
+    )
+
+    def check(self) -> None:
+        """Refuse options that have no effect beside the others."""
+        if self.alpha != 0 and not self.qe:
+            raise UserError(f"alpha {self.alpha} has no effect without query expansion: leave one out")
+        if self.diffusion_alpha != 0.99 and not self.diffusion:
+            raise UserError(
+                f"diffusion_alpha {self.diffusion_alpha} has no effect without diffusion: give that as well"
+            )

@@ -1,0 +1,87 @@
+"""Scores of one search: average precision per query, under one protocol or several."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class ProtocolScores:
+    """Scores under one protocol, in fractions; NaN for a query without positives."""
+
+    average_precisions: dict[str, float]
+    """Per query."""
+    precisions: dict[int, dict[str, float]] = field(default_factory=dict)
+    """Precision at k, by k and then per query; empty where the protocol has none."""
+
+    def means(self) -> dict[str, float]:
+        """Return `mAP` and each `mP@k`, queries without positives left out; NaN if none is left."""
+        at = {f"mP@{k}": mean_over_queries(per_query) for k, per_query in self.precisions.items()}
+        return {"mAP": mean_over_queries(self.average_precisions), **at}
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one search, per protocol.
+
+    Oxford's evaluation has one protocol, whose name is None; the revisited evaluation has three.
+    """
+
+    protocols: dict[str | None, ProtocolScores]
+
+    @property
+    def has_protocols(self) -> bool:
+        """Whether there are protocols with names."""
+        return None not in self.protocols
+
+    def without_positives(self) -> list[str]:
+        """Return the queries whose average precision is undefined, with the protocol if it has a name."""
+        return [
+            query if protocol is None else f"{query} ({protocol})"
+            for protocol, scores in self.protocols.items()
+            for query, precision in scores.average_precisions.items()
+            if math.isnan(precision)
+        ]
+
+    def format(self) -> str:
+        """Return the printed form: Oxford's lines, or a table with one row per protocol."""
+        if self.has_protocols:
+            return "\n".join(self._table())
+        return "\n".join(self._lines(self.protocols[None]))
+
+    def for_json(self, suffix: str) -> dict[str, object]:
+        """Return the scores as results.json holds them.
+
+        Args:
+            suffix: end of the keys, empty for the plain search.
+        """
+        if not self.has_protocols:
+            scores = self.protocols[None]
+            return {f"mAP{suffix}": scores.means()["mAP"], f"AP{suffix}": scores.average_precisions}
+        return {
+            f"protocols{suffix}": {
+                str(protocol): {**scores.means(), "AP": scores.average_precisions}
+                for protocol, scores in self.protocols.items()
+            }
+        }
+
+    def _lines(self, scores: ProtocolScores) -> Iterator[str]:
+        """Yield the original's printed form: `name: percent` per query, twenty dashes, `Mean: percent`."""
+        for query, precision in scores.average_precisions.items():
+            yield f"{query}: {100 * precision:.2f}"
+        yield "-" * 20
+        yield f"Mean: {100 * scores.means()['mAP']:.1f}"
+
+    def _table(self) -> Iterator[str]:
+        """Yield a table of the means in percent: a row per protocol, named by its first letter."""
+        rows = {str(protocol): scores.means() for protocol, scores in self.protocols.items()}
+        titles = next(iter(rows.values()))
+        yield " ".join(["  ", *(f"{title:>6}" for title in titles)])
+        for protocol, means in rows.items():
+            yield " ".join([f"{protocol[0].upper():<2}", *(f"{100 * mean:>6.1f}" for mean in means.values())])
+
+
+def mean_over_queries(values: Mapping[str, float]) -> float:
+    """Return the mean of the queries' values, NaNs left out; NaN if none is left."""
+    defined = [value for value in values.values() if not math.isnan(value)]
+    return math.fsum(defined) / len(defined) if defined else float("nan")

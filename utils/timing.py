@@ -1,0 +1,24 @@
+"""Seconds that the stages of a job take."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+
+@contextmanager
+def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Add the time of a block to the seconds of a stage.
+
+    Args:
+        seconds: per stage.
+        stage: name of the stage.
+    """
+    start = time.perf_counter()
+    yield
+    add_seconds(seconds, {stage: time.perf_counter() - start})
+
+
+def add_seconds(seconds: dict[str, float], more: Mapping[str, float]) -> None:
+    """Add to the seconds of some stages, rounded to milliseconds."""
+    for stage, spent in more.items():
+        seconds[stage] = round(seconds.get(stage, 0.0) + spent, 3)
