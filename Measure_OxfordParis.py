@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from utils.data.open_dataset import open_dataset
@@ -124,7 +125,7 @@ def evaluate(options: MeasureOptions) -> dict[str, object]:
     curves: dict[str, dict[str, Curve]] = {}
     plain = []
     parts = zip(
-        split_columns(queries.rows[:], len(options.poolings)),
+        np.split(queries.rows[:], len(options.poolings), axis=1),
         split_columns(database.rows, len(options.poolings)),
         strict=True,
     )
@@ -140,8 +141,8 @@ def evaluate(options: MeasureOptions) -> dict[str, object]:
             }
         plain.append(results.similarities[PLAIN])
         if options.figures is not None:
-            drawn = {pooling: plain[-1]} if options.compare else results.similarities
-            curves |= {title: query_curves(data, names, drawn[title]) for title in drawn}
+            drawn = {str(pooling): plain[-1]} if options.compare else results.similarities
+            curves |= {title: query_curves(data, names, similar) for title, similar in drawn.items()}
 
     # Write, print and draw.
     first = scores[options.poolings[0]]

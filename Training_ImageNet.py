@@ -18,7 +18,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, cast
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +32,7 @@ from utils.data.imagenet import FOLDER, read_training_images, read_validation_im
 from utils.device import PRECISIONS, choose_device, suitable_workers
 from utils.errors import UserError, run_command
 from utils.file_names import TRAINING_STATE, WEIGHTS_DIR
+from utils.files.records import Setting
 from utils.files.writing import check_writable, make_folder
 from utils.options.fields import Range, binding_settings, option, options_class
 from utils.options.parser import called_with, parse_options
@@ -98,9 +99,9 @@ class TrainingOptions(BackboneOptions, HeadOptions, RunOptions):
     resume: bool = option(default=False, help="continue the training in --output")
 
     @property
-    def saved_settings(self) -> dict[str, object]:
+    def saved_settings(self) -> dict[str, Setting]:
         """All options that a training can only be resumed with."""
-        return binding_settings(self) | {"precompute": self.precompute is not None}
+        return cast(dict[str, Setting], binding_settings(self)) | {"precompute": self.precompute is not None}
 
     def check(self) -> None:
         """Refuse a resize range that is empty, or shorter than the crop."""

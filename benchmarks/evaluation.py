@@ -63,7 +63,7 @@ class Setting(NamedTuple):
     loading: Loading
 
 
-def stage(name: str, setting: Setting) -> Callable[[], None]:
+def stage(name: str, setting: Setting) -> Callable[[], object]:
     """One of STAGES over all pictures.
 
     A stage gets noise of the right sizes for what earlier stages would give it, and makes nothing that it
@@ -102,7 +102,7 @@ def stage(name: str, setting: Setting) -> Callable[[], None]:
     def original(picture: Picture) -> None:
         pixels = load_pixels(picture, longer_side)
         image = entry.preprocessing()(pixels.unsqueeze(0)).contiguous()
-        original_way.describe(backbone, image, parts["attention"], parts["whitening"])
+        original_way.describe(backbone, image, parts.attention, parts.whitening)
 
     return _each(original, setting.pictures)
 

@@ -31,7 +31,7 @@ from utils.descriptors.rows import row_blocks
 from utils.device import PRECISIONS, choose_device, suitable_workers
 from utils.errors import UserError, run_command
 from utils.file_names import IMAGES_FOLDER
-from utils.images.batches import Loading, size_batches
+from utils.images.batches import Batch, Loading, size_batches
 from utils.images.loading import Picture, load_pixels
 from utils.options.fields import Range, option, options_class
 from utils.options.parser import parse_options
@@ -135,7 +135,7 @@ def search_check(device: torch.device) -> Check:
 def gradient_check(device: torch.device) -> Check:
     """Gradients of one step of the attention's training."""
     torch.manual_seed(0)
-    attention = head(MEASURED)["attention"]
+    attention = head(MEASURED).attention
     shapes = ((4, 70, WIDTH), (4, 70, WIDTH), (4, WIDTH))
     features = RegionFeatures(*(torch.rand(shape) for shape in shapes))
     classes, weight, bias = torch.arange(4), torch.randn(1000, WIDTH) / 45, torch.zeros(1000)
@@ -216,6 +216,7 @@ def measure(case: Case, pictures: list[Picture], sizes: Sizes, device: torch.dev
     loaded = [
         network.backbone.prepare(batch.pixels)
         for batch in size_batches(pictures, loading._replace(workers=0))
+        if isinstance(batch, Batch)
     ]
 
     def alone(repeats: int) -> None:
@@ -241,7 +242,11 @@ def measure(case: Case, pictures: list[Picture], sizes: Sizes, device: torch.dev
 def original(pictures: list[Picture], longer_side: int, device: torch.device) -> None:
     """The original's way: one image, one region at a time."""
     preprocessing, backbone = BACKBONES[MEASURED].preprocessing(), plain_backbone(MEASURED).to(device)
-    attention, whitening = (copy.deepcopy(module).to(device) for module in head(MEASURED).values())
+    parts = head(MEASURED)
+    attention, whitening = (
+        copy.deepcopy(parts.attention).to(device),
+        copy.deepcopy(parts.whitening).to(device),
+    )
     for picture in pictures:
         image = preprocessing(load_pixels(picture, longer_side).unsqueeze(0)).contiguous().to(device)
         original_way.describe(backbone, image, attention, whitening).cpu()

@@ -15,8 +15,15 @@ SIZES = (100, 1000)
 
 def evaluation_memory(data: Path) -> float:
     """Peak memory of the evaluation of a data set in MB; to be called in a fresh process."""
-    settings = {"backbone": "efficientnet_lite0", "pooling": "rmac", "whiten": False, "S": 256}
-    Measure_OxfordParis.main(str(data), **settings, device="cpu", workers=0)
+    Measure_OxfordParis.main(
+        str(data),
+        backbone="efficientnet_lite0",
+        pooling="rmac",
+        whiten=False,
+        S=256,
+        device="cpu",
+        workers=0,
+    )
     return peak_memory()
 
 

@@ -1,8 +1,8 @@
 """Networks of random weights, for which no figure but time, memory and agreement means anything."""
 
 import copy
-from collections.abc import Mapping
 from functools import cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -31,18 +31,23 @@ def folded_backbone(name: str) -> nn.Module:
     return folded(plain_backbone(name))
 
 
+class Head(NamedTuple):
+    """The modules behind a backbone."""
+
+    attention: ContextAwareRegionalAttention
+    whitening: Whitening
+
+
 @cache
-def head(name: str) -> dict[str, nn.Module]:
-    """Attention and whitening for a backbone."""
+def head(name: str) -> Head:
+    """Return attention and whitening for a backbone."""
     torch.manual_seed(0)
     channels = BACKBONES[name].channels
     whitening = Whitening(torch.randn(channels, channels) / 45, -torch.rand(channels))
-    return {"attention": ContextAwareRegionalAttention(channels), "whitening": whitening}
+    return Head(ContextAwareRegionalAttention(channels), whitening)
 
 
-def network_of(
-    name: str, layers: nn.Module, parts: Mapping[str, nn.Module] | None = None
-) -> RetrievalNetwork:
+def network_of(name: str, layers: nn.Module, parts: Head | None = None) -> RetrievalNetwork:
     """Return the evaluation's network for a backbone, with given layers in place of the backbone's.
 
     Args:
@@ -52,8 +57,8 @@ def network_of(
     """
     spec, parts = BACKBONES[name], head(name) if parts is None else parts
     backbone = Backbone(layers, spec.preprocessing(), spec.channels, spec.stride)
-    pooling = RegionalAttention(5, spec.stride, parts["attention"])
-    return RetrievalNetwork(backbone, [pooling], parts["whitening"]).eval()
+    pooling = RegionalAttention(5, spec.stride, parts.attention)
+    return RetrievalNetwork(backbone, [pooling], parts.whitening).eval()
 
 
 def folded(backbone: nn.Module) -> nn.Module:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from benchmarks import original_way
-from benchmarks.random_networks import network_of
+from benchmarks.random_networks import Head, network_of
 from benchmarks.timing import machine, time_in_turn
 from models.attention import ContextAwareRegionalAttention
 from models.whitening import Whitening
@@ -23,8 +23,7 @@ def main() -> None:
     features = torch.rand(1, 2048, 24, 32).to(memory_format=torch.channels_last)
     attention = ContextAwareRegionalAttention(2048)
     whitening = Whitening(torch.randn(2048, 2048) / 45, -torch.rand(2048))
-    parts = {"attention": attention, "whitening": whitening}
-    network = network_of("resnet101_caffe", nn.Identity(), parts)
+    network = network_of("resnet101_caffe", nn.Identity(), Head(attention, whitening))
     planar = features.contiguous()  # what the original has
 
     def original() -> torch.Tensor:

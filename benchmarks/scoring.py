@@ -5,6 +5,8 @@ Similarities and labels are random. The original also writes each ranking to a f
     python -m benchmarks.scoring
 """
 
+from functools import partial
+
 import numpy as np
 
 from benchmarks.timing import machine, time_in_turn
@@ -39,9 +41,11 @@ def report(rounds: int = ROUNDS) -> None:
 
     found: dict[str, dict[str, float]] = {}
     ways = {"ranking and walking through names": walk, "here": here}
-    seconds = time_in_turn(
-        {name: lambda name=name, way=way: found.update({name: way()}) for name, way in ways.items()}, rounds
-    )
+
+    def keep(name: str) -> None:
+        found[name] = ways[name]()
+
+    seconds = time_in_turn({name: partial(keep, name) for name in ways}, rounds)
     if len({tuple(precisions.items()) for precisions in found.values()}) > 1:
         raise AssertionError("the two ways differ")
     print(f"| {QUERIES} queries, {IMAGES:,} images | seconds |")

@@ -47,7 +47,7 @@ class MappedShards(Sequence[np.ndarray]):
     def __len__(self) -> int:
         return len(self._paths)
 
-    def __getitem__(self, number: int) -> np.ndarray:
+    def __getitem__(self, number: int) -> np.ndarray:  # type: ignore[override]  # no slices
         with deletable():  # copy on write, since torch warns of arrays that it may not write to
             return map_array(self._paths[number], (np.float16, np.float32), (None, None), "c")
 

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 
 from utils.errors import UserError
@@ -99,8 +100,7 @@ def draw_strips(path: Path, strips: Sequence[Strip]) -> None:
     """
     columns = 1 + min(max(len(strip.results) for strip in strips), RESULTS_SHOWN)
     size = (columns * TILE[0], len(strips) * (TILE[1] + 0.15))
-    figure = Figure(size, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.02)
+    figure = Figure(size, layout=ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.02))
     for row, strip in zip(figure.subplots(len(strips), columns, squeeze=False), strips, strict=True):
         for axes in row:
             axes.set_axis_off()
@@ -122,10 +122,19 @@ def draw_strips(path: Path, strips: Sequence[Strip]) -> None:
 def _draw_tile(axes: Axes, pixels: np.ndarray, kind: str, text: str) -> None:
     axes.set_anchor("S")
     axes.imshow(pixels)
-    frame = Rectangle((0, 0), 1, 1, transform=axes.transAxes, fill=False, clip_on=False, **FRAMES[kind])
+    frame = Rectangle((0, 0), 1, 1, transform=axes.transAxes, fill=False, clip_on=False)
+    frame.set(**FRAMES[kind])
     axes.add_patch(frame)
-    below = {"xytext": (0, -2.5), "textcoords": "offset points", "ha": "center", "va": "top"}
-    axes.annotate(text, (0.5, 0), xycoords="axes fraction", fontsize=5.5, **below)
+    axes.annotate(
+        text,
+        (0.5, 0),
+        xycoords="axes fraction",
+        xytext=(0, -2.5),
+        textcoords="offset points",
+        ha="center",
+        va="top",
+        fontsize=5.5,
+    )
 
 
 def precision_recall(places: Iterable[int], positives: int) -> tuple[np.ndarray, np.ndarray]:
@@ -172,8 +181,13 @@ def draw_precision_recall(path: Path, curves: Mapping[str, tuple[np.ndarray, np.
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     if curves:
-        place = "outside upper center"
-        legend = figure.legend(loc=place, ncols=2, fontsize=8, handlelength=3.5, frameon=False)
+        legend = figure.legend(
+            loc="outside upper center",
+            ncols=2,
+            fontsize=8,
+            handlelength=3.5,
+            frameon=False,
+        )
         for text in legend.get_texts():
             text.set_parse_math(False)  # a name with dollars is no formula
     save(figure, path)

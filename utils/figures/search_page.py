@@ -1,6 +1,7 @@
 """The page of a search: thumbnails of the query and its matches, and where the attention lay in each."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from PIL import Image
@@ -33,7 +34,7 @@ def write_search_page(
     Raises:
         UserError: the query cannot be decoded, or the page cannot be written.
     """
-    longer_side = int(index.settings["S"])
+    longer_side = int(str(index.settings["S"]))
 
     def attention(picture: Picture) -> Image.Image | None:
         if network.attention_pooling is None:
@@ -46,12 +47,11 @@ def write_search_page(
     )
     hits = []
     for match in tqdm(matches, "page", unit="picture", disable=None):
-        try:
-            pictures = (thumbnail(read_image(match.path)), attention(Picture(match.path)))
-        except UserError:
-            pictures = (None, None)
-        name = str(match.path.relative_to(index.folder))
-        hits.append(Hit(match.rank, name, match.similarity, *pictures))
+        hit = Hit(match.rank, str(match.path.relative_to(index.folder)), match.similarity)
+        with suppress(UserError):  # unreadable by now: shown without images
+            pixels, heat = read_image(match.path), attention(Picture(match.path))
+            hit = hit._replace(thumbnail=thumbnail(pixels), heat=heat)
+        hits.append(hit)
     settings = index.settings
     note = (
         f"{len(index.names)} pictures of {index.folder}, described by {settings['backbone']}, "

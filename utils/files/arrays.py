@@ -5,7 +5,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple, cast
 
 import numpy as np
 
@@ -47,14 +47,14 @@ def read_array(path: Path, types: Sequence[NumberType], shape: Shape | None = No
     """
     with open_checked(path) as file:
         try:
-            return _read(file, _size(file), types, shape)
+            return _read(cast(io.BufferedIOBase, file), _size(file), types, shape)
         except ValueError as error:
             raise BadFileError(f"{path} is damaged: {error}") from error
 
 
 def map_array(
     path: Path, types: Sequence[NumberType], shape: Shape, mode: Literal["r", "r+", "c"] = "r"
-) -> np.ndarray:
+) -> np.memmap:
     """Map a .npy file into memory; see `read_array`.
 
     Args:
@@ -103,7 +103,7 @@ def read_arrays(
                 for name, (types, shape) in expected.items():
                     member = archive.getinfo(f"{name}.npy")
                     with archive.open(member) as values:
-                        arrays[name] = _read(values, member.file_size, types, shape)
+                        arrays[name] = _read(cast(io.BufferedIOBase, values), member.file_size, types, shape)
         except KeyError as error:
             raise BadFileError(f"{path} is damaged: it has no array {name!r}") from error
         except MemoryError:
@@ -114,7 +114,10 @@ def read_arrays(
 
 
 def _read(
-    file: BinaryIO | zipfile.ZipExtFile, size: int, types: Sequence[NumberType], shape: Shape | None
+    file: io.BufferedIOBase,
+    size: int,
+    types: Sequence[NumberType],
+    shape: Shape | None,
 ) -> np.ndarray:
     head = file.read(LONGEST_HEADER)
     header = _header(head, size, types, shape)

@@ -9,7 +9,7 @@ from utils.errors import UserError
 try:
     import fcntl
 except ImportError:  # Windows, where nothing keeps a second process out
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]  # the module's type, not an optional one
 
 
 @contextmanager

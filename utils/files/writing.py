@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from utils.errors import UserError
 
@@ -19,6 +19,9 @@ TEMPORARY_SUFFIX = ".tmp"
 
 LONGEST_NAME = 100
 """Bytes of a file's name that its temporary names repeat."""
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
 
 REASONS = {
     errno.ENOSPC: "the disk is full",
@@ -117,7 +120,8 @@ def told_of(path: Path) -> Iterator[None]:
 
 def unwritable(path: Path, error: OSError) -> UserError:
     """Return the error that a file or folder cannot be written, with its reason in words."""
-    return UserError(f"cannot write {path}: {REASONS.get(error.errno, error.strerror or error)}")
+    reason = REASONS.get(error.errno) if error.errno is not None else None
+    return UserError(f"cannot write {path}: {reason or error.strerror or error}")
 
 
 def short_name(path: Path) -> str:
@@ -133,7 +137,7 @@ class _RawFile(io.FileIO):
 
     failure: OSError | None = None
 
-    def write(self, data: bytes) -> int | None:
+    def write(self, data: "Buffer", /) -> int:
         try:
             return super().write(data)
         except OSError as error:

@@ -7,7 +7,7 @@ file open for each. Arrays go through pipes.
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from torch.utils.data import DataLoader, Dataset
 
@@ -63,7 +63,7 @@ def worker_items(
         _ErrorsAsItems(dataset),
         batch_size=None if collate is None else 1,
         sampler=numbers if collate is None else None,
-        batch_sampler=None if collate is None else numbers,
+        batch_sampler=None if collate is None else cast(Iterable[list[int]], numbers),
         num_workers=workers,
         collate_fn=_unchanged if collate is None else partial(_collated, collate),
         prefetch_factor=prefetch if workers else None,

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path, PurePosixPath
-from typing import IO, Self
+from typing import IO, Self, cast
 
 from utils.errors import BadFileError, UserError
 
@@ -117,7 +117,7 @@ def _outer_members(archive: Path, file: IO[bytes]) -> Iterator[tuple[str, IO[byt
         return
     decompress = next((opener for magic, opener in DECOMPRESSORS if re.match(magic, start)), nullcontext)
     with decompress(file) as stream:
-        yield from _tar_members(archive, stream)
+        yield from _tar_members(archive, cast(IO[bytes], stream))
 
 
 def _inner_members(
@@ -155,10 +155,10 @@ def _zip_infos(archive: Path, zipped: zipfile.ZipFile) -> Iterator[zipfile.ZipIn
 
 def _tar_names(archive: Path, file: IO[bytes]) -> Iterator[str]:
     source = _SeekableSource(file)
-    with tarfile.open(fileobj=source, mode="r:", tarinfo=_StrictTarInfo) as tar:
+    with tarfile.open(fileobj=cast(IO[bytes], source), mode="r:", tarinfo=_StrictTarInfo) as tar:
         while (info := tar.next()) is not None:
-            tar.members.clear()
-            tar.pax_headers.clear()
+            tar.members.clear()  # type: ignore[attr-defined]  # typeshed lacks it
+            tar.pax_headers.clear()  # type: ignore[attr-defined]  # a dict, which typeshed does not say
             if not info.isdir():
                 _check(archive, info.name, info.isreg() and not info.issparse())
                 yield info.name
@@ -167,14 +167,17 @@ def _tar_names(archive: Path, file: IO[bytes]) -> Iterator[str]:
 
 def _tar_members(archive: Path, stream: IO[bytes], within: str = "") -> Iterator[tuple[str, IO[bytes]]]:
     source = _Source(stream)
-    with tarfile.open(fileobj=source, mode="r|", tarinfo=_StrictTarInfo, bufsize=CHUNK_BYTES) as tar:
+    with tarfile.open(
+        fileobj=cast(IO[bytes], source), mode="r|", tarinfo=_StrictTarInfo, bufsize=CHUNK_BYTES
+    ) as tar:
         while (info := tar.next()) is not None:
-            tar.members.clear()  # these would pile up in memory, and global headers too
-            tar.pax_headers.clear()
+            tar.members.clear()  # type: ignore[attr-defined]  # these would pile up in memory, and global headers too
+            tar.pax_headers.clear()  # type: ignore[attr-defined]  # a dict, which typeshed does not say
             if not info.isdir():
                 _check(archive, info.name, info.isreg() and not info.issparse())
                 source.allowance = math.inf
-                with tar.extractfile(info) as data:
+                # A regular file always has data.
+                with cast(IO[bytes], tar.extractfile(info)) as data:
                     yield within + info.name, data
                     _exhaust(data)
             source.allowance = HEADER_BYTES
@@ -201,7 +204,7 @@ class _StrictTarInfo(tarfile.TarInfo):
         """Reads the next header."""
         try:
             info = super().fromtarfile(tar)
-        except tarfile.EOFHeaderError:
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # typeshed lacks it
             raise
         except tarfile.HeaderError as error:
             is_first = tar.fileobj.tell() <= tarfile.BLOCKSIZE

@@ -31,7 +31,8 @@ def score(
         UserError: the program cannot be run, or fails.
     """
     if data.protocols:
-        return Scores({**score_protocols(data.protocols, names, similarities)})
+        protocols = score_protocols(data.protocols, names, similarities)
+        return Scores({name: scores for name, scores in protocols.items()})  # noqa: C416  keys may be None
     if eval_binary is None:
         precisions = score_queries(data.queries, names, similarities)
     else:

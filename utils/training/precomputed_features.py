@@ -157,7 +157,7 @@ def _read_record(path: Path, record: Path, settings: Mapping[str, object], count
     return state
 
 
-def _mapped(path: Path, count: int, channels: int, mode: Literal["r", "r+"]) -> np.ndarray:
+def _mapped(path: Path, count: int, channels: int, mode: Literal["r", "r+"]) -> np.memmap:
     try:
         rows = map_array(path, (np.float16,), (count, None, channels), mode)
     except BadFileError as error:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import NotRequired, TypedDict, cast
 
 import torch
 from torch import Tensor, nn
@@ -199,7 +199,9 @@ def _checked_tensors(state: _State, head: nn.Module) -> dict[int, dict[str, Tens
     present = {name: buffer for name, buffer in buffers.items() if buffer is not None}
     if present:
         _check_tensors("optimizer", present, parameters)
-    return {index: {MOMENTUM_BUFFER: buffer} for index, buffer in enumerate(buffers.values())}
+    return {
+        index: {MOMENTUM_BUFFER: cast(Tensor | None, buffer)} for index, buffer in enumerate(buffers.values())
+    }
 
 
 def _check_tensors(what: str, saved: Mapping[str, object], wanted: Mapping[str, Tensor]) -> None:

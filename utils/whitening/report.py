@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -25,7 +26,7 @@ def write_files(folder: Path, components: np.ndarray, mean: np.ndarray, record: 
             np.save(file, array.astype(np.float32))
     with replace_file(folder / PCA_RECORD) as file:
         file.write(json.dumps(record, indent=2).encode() + b"\n")
-    draw_spectrum(folder / PCA_SPECTRUM, record["explained_variance"], len(components))
+    draw_spectrum(folder / PCA_SPECTRUM, cast(Sequence[float], record["explained_variance"]), len(components))
 
 
 def draw_spectrum(path: Path, variances: Sequence[float], kept: int) -> None:

@@ -46,7 +46,7 @@ def save_state(path: Path, pca: StreamingPCA, progress: PCAProgress, settings: M
     """Writes all that a learning needs to go on."""
     about = json.dumps({"progress": asdict(progress), "settings": dict(settings)})
     with replace_file(path) as file:
-        np.savez(file, about=np.array(about), **pca.state_dict())
+        np.savez(file, allow_pickle=False, about=np.array(about), **pca.state_dict())
 
 
 def load_state(

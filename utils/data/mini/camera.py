@@ -44,7 +44,8 @@ def faces_camera(quad: np.ndarray) -> bool:
 
 def warp(image: Image.Image, quad: np.ndarray, size: tuple[int, int]) -> Image.Image:
     """Maps an image's corners, clockwise from the upper left, to the four pixels of `quad`."""
-    longest = max(np.linalg.norm(quad[1] - quad[0]), np.linalg.norm(quad[3] - quad[0]), 1)
+    top, side = (float(np.linalg.norm(quad[corner] - quad[0])) for corner in (1, 3))
+    longest = max(top, side, 1.0)
     factor = int(max(image.size) / longest)
     if factor > 1:  # the transform below reads four pixels for each: it would alias when it shrinks
         image = image.reduce(factor)

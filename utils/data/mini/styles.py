@@ -1,8 +1,12 @@
 """What makes one drawn building differ from another, chosen at random."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
+
+Choice = TypeVar("Choice")
 
 Color = tuple[int, int, int]
 
@@ -54,19 +58,20 @@ class Style:
 def draw_style(rng: np.random.Generator) -> Style:
     """Draws a building's style at random."""
 
-    def pick(choices: tuple) -> object:
+    def pick(choices: Sequence[Choice]) -> Choice:
         return choices[int(rng.integers(len(choices)))]
 
     def tint(color: Color, spread: float) -> Color:
-        return tuple(int(np.clip(level + rng.normal(0, spread), 0, 255)) for level in color)
+        red, green, blue = (int(np.clip(level + rng.normal(0, spread), 0, 255)) for level in color)
+        return red, green, blue
 
     wall = tint(pick(WALLS), 10)
     lighter = float(rng.uniform(-0.35, 0.5))
-    trim = tuple(int(np.clip(level * (1 + lighter), 20, 250)) for level in wall)
+    red, green, blue = (int(np.clip(level * (1 + lighter), 20, 250)) for level in wall)
     towers = pick(("none", "none", "pair", "pair", "left", "right"))
     return Style(
         wall=wall,
-        trim=trim,
+        trim=(red, green, blue),
         roof=tint(pick(ROOFS), 10),
         glass=tint(pick(GLASS), 6),
         texture=pick(TEXTURES),
