@@ -160,13 +160,13 @@ def evaluate(options: MeasureOptions) -> dict[str, object]:
         "versions": report.versions(device),
         **({} if comparison is None else comparison.for_json()),
     }
-    if options.output is not None:
+    print(report.format_scores(first) if comparison is None else comparison.format())
+    if options.output is not None:  # after the scores are printed: the disk may be full
         table = None
         if store is None:
             query_names = [query.name for query in data.queries]
             table = report.DescriptorTable(names, database.rows[:], query_names, queries.rows[:])
         report.write_output(options.output, summary, named_rankings(data, names, plain[0]), table)
-    print(report.format_scores(first) if comparison is None else comparison.format())
     if options.figures is not None:
         draw_figures(options.figures, data, names, plain[0], curves, network, options.S)
     return summary
@@ -176,7 +176,9 @@ def check_paths(options: MeasureOptions) -> None:
     """Check, before any work, that the outputs can be written and the scoring program can be run."""
     if options.eval_binary is not None:
         check_program(options.eval_binary)
-    for folder in (options.output, options.descriptors, options.figures):
+    if options.output is not None:
+        report.check_output(options.output)
+    for folder in (options.descriptors, options.figures):
         if folder is not None:
             check_writable(folder)
 

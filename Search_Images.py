@@ -12,6 +12,7 @@ if __name__ == "__main__":  # before the imports that take seconds
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,9 +25,11 @@ from utils.descriptors.settings import descriptor_settings
 from utils.descriptors.store import open_store
 from utils.device import choose_device
 from utils.errors import UserError, advising, run_command
+from utils.figures.result_page import BEGIN
 from utils.figures.search_page import write_search_page
 from utils.file_names import CATALOGUE, INDEX_LOCK, INDEX_STORE, OWN_WEIGHTS_DIR, SEARCH_INDEX
 from utils.files.lock import only_writer
+from utils.files.outputs import check_output_file
 from utils.files.paths import user_path
 from utils.files.writing import check_writable, make_folder, replace_file
 from utils.images.batches import Loading
@@ -60,6 +63,9 @@ from utils.search.image_index import (
 from utils.text import log_to_stderr, shown, some_of
 
 log = logging.getLogger(__name__)
+
+JSON_BEGIN = b'{\n  "query": "'
+"""First bytes of a file of --json."""
 
 
 @options_class
@@ -238,7 +244,7 @@ def search(
 def find(options: QueryOptions, index: PictureIndex) -> list[Match]:
     """Find the most similar images of an index, and write the page if one is asked for."""
     if options.html is not None:
-        check_writable(options.html.parent)
+        check_output_file(options.html, BEGIN.encode())
     described = indexed_with(index, options)
     query = Picture(options.picture, options.box)
     if options.box is not None:
@@ -291,7 +297,9 @@ def run_index(options: IndexOptions) -> None:
 def run_query(options: QueryOptions) -> None:
     """Run the command `query`: print the matches, and write them as JSON if asked for."""
     if options.json is not None:
-        check_writable(options.json.parent)
+        check_output_file(options.json, JSON_BEGIN)
+        if options.html is not None and os.path.realpath(options.json) == os.path.realpath(options.html):
+            raise UserError(f"--json and --html name the same file, {options.json}: name two")
     matches = find(options, read_index(options.index))
     if options.json is not None:
         contents = {

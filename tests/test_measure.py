@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from conftest import (
     needs_authors_head,
     needs_photographs,
     recipe_state_dict,
+    run_on_small_disk,
     write_query,
 )
 from PIL import Image
@@ -279,15 +281,43 @@ def test_an_earlier_outputs_other_files_are_left_alone(measure, dataset, tmp_pat
     assert sorted(path.name for path in (tmp_path / "out" / "rankings").iterdir()) == ["notes.txt", "q_1.rnk"]
 
 
-def test_what_was_described_is_kept_when_a_program_cannot_score(measure, tmp_path):
+def files(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_an_evaluation_that_fails_leaves_the_earlier_results(measure, tmp_path):
     program = tmp_path / "compute_ap"
     program.write_text("#!/bin/sh\nexit 1\n")
     program.chmod(0o755)
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "results.json").write_text("of an earlier run")
-    line = error_line(measure("--output", tmp_path / "out", "--eval-binary", program))
+    measure("--output", tmp_path / "out")
+    before = files(tmp_path / "out")
+    assert len(before) == 3
+    line = error_line(measure("--output", tmp_path / "out", "--eval-binary", program, "--S", "80"))
     assert "failed on query q_1" in line
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["descriptors.npz", "rankings"]
+    assert files(tmp_path / "out") == before
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "results.json").write_text("mine")
+    line = error_line(measure("--output", tmp_path / "mine"))
+    assert "mine/results.json: it was not written by this program" in line
+
+
+def test_scores_are_printed_though_the_disk_of_the_output_is_full(dataset, tmp_path):
+    (tmp_path / "disk").mkdir()
+    command = [sys.executable, *evaluation(dataset, "--output", tmp_path / "disk" / "out")]
+    done = run_on_small_disk(tmp_path / "disk", "16k", command, then="ls")
+    assert done.returncode == 2
+    assert re.search(r"^error: cannot write .*descriptors\.npz: the disk is full$", done.stderr, re.M)
+    assert done.stdout.startswith("q_1: ")
+    assert "Mean:" in done.stdout.splitlines()[-1]  # ls names nothing
+
+
+def test_the_longest_names_of_queries_are_evaluated(dataset, measure, tmp_path):
+    name = "q" * 245
+    write_query(dataset, name, "b 0 0 40 40", good="a")
+    status, _, err = measure("--output", tmp_path / "out", "--figures", tmp_path / "figures")
+    assert status == 0, err
+    assert (tmp_path / "out" / "rankings" / f"{name}.rnk").read_text().split()[0] == "b"
+    assert (tmp_path / "figures" / "results" / f"{name}.png").exists()
 
 
 STAND_IN = """#!{python}

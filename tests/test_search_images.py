@@ -490,3 +490,37 @@ def test_main_functions_check_their_options_as_the_command_line_does(pictures, t
         Search_Images.index(pictures, index=tmp_path / "index", pooling="gem")
     with pytest.raises(UserError, match="S 0 is not a whole number from 1 to 32768"):
         Search_Images.describe([pictures / "a.png"], S=0)
+
+
+def test_outputs_replace_no_image_and_no_file_of_the_user(command, indexed, tmp_path):
+    (tmp_path / "mine.html").write_text("<!DOCTYPE html>\n<p>mine")
+    images = [indexed / "a.png", indexed / "c.png"]
+    before = [path.read_bytes() for path in images]
+    for option in ("--json", "--html"):
+        for path in (*images, tmp_path / "mine.html", indexed):
+            status, out, err = command("query", indexed / "a.png", option, path)
+            assert (status, out) == (2, "")
+            assert err.startswith(f"error: cannot replace {path}")
+        for _ in range(2):  # what it wrote itself it replaces
+            assert command("query", indexed / "a.png", "--top", "1", option, tmp_path / option[2:])[0] == 0
+        status, _, err = command("query", indexed / "a.png", "--top", "1", option, "/dev/null")
+        assert status == 0, err
+    assert [path.read_bytes() for path in images] == before
+    assert (tmp_path / "mine.html").read_text().endswith("mine")
+    assert json.loads((tmp_path / "json").read_text())["matches"][0]["rank"] == 1
+    same = ["--json", tmp_path / "both", "--html", tmp_path / "both"]
+    status, _, err = command("query", indexed / "a.png", *same)
+    assert (status, (tmp_path / "both").exists()) == (2, False)
+    assert "name the same file" in err
+
+
+def test_an_index_with_a_damaged_shard_is_left_as_it_was(command, pictures, indexed):
+    index = Path("search_index")
+    (index / "lock").unlink()
+    shard = next(index.rglob("shard-*.npy"))
+    shard.write_bytes(shard.read_bytes()[:-8])
+    before = sorted(index.rglob("*"))
+    status, _, err = command("index", pictures, *FAST)
+    assert status == 2
+    assert "is damaged" in err
+    assert sorted(index.rglob("*")) == before

@@ -31,6 +31,13 @@ BOX_COLOR = "#ffd400"
 ALLOWED = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 """What a browser may do with the page: show its own pictures in its own style."""
 
+BEGIN = f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{ALLOWED}">"""
+"""First lines of each page."""
+
 
 class Hit(NamedTuple):
     """A picture in the page: one that was found, or the query."""
@@ -98,11 +105,7 @@ def page(query: Hit, hits: Sequence[Hit], title: str, note: str) -> str:
     """The page that `write_page` writes, pure UTF-8."""
     has_heat = any(hit.heat is not None for hit in (query, *hits))
     found = "".join(f"<li>{_figure(hit, has_heat)}</li>\n" for hit in hits)
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{ALLOWED}">
+    return f"""{BEGIN}
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{_text(title)}</title>
 <style>{STYLE}</style>

@@ -1,33 +1,80 @@
-"""A lock that keeps a second process from writing to a folder; it goes when its process does."""
+"""Locks between the processes that write to one folder; a lock ends with its process."""
 
+import errno
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from utils.errors import UserError
+from filelock import FileLock, Timeout
 
-try:
-    import fcntl
-except ImportError:  # Windows, where nothing keeps a second process out
-    fcntl = None  # type: ignore[assignment]  # the module's type, not an optional one
+from utils.errors import UserError
+from utils.files.writing import unwritable
+
+NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
+"""Errors of disks that have no locks."""
 
 
 @contextmanager
 def only_writer(lock: Path) -> Iterator[None]:
-    """Holds a lock for as long as the block lasts.
+    """Hold a lock while the block runs, and refuse a second process.
 
     Args:
-        lock: the lock's file, made where it is missing and left there.
+        lock: the lock's file, made if it does not exist; it stays unless it was made and the block failed.
 
     Raises:
-        UserError: another process holds it.
+        UserError: another process holds it, or it cannot be made.
     """
-    with lock.open("w") as file:
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UserError(f"another process is writing to {lock.parent}: wait for it") from error
-            except OSError:  # a disk without locks
-                pass
+    is_new = not lock.exists()
+    try:
+        held = _acquired(lock, timeout=0)
+    except Timeout as error:
+        raise UserError(f"another process is writing to {lock.parent}: wait for it") from error
+    try:
         yield
+    except BaseException:
+        if is_new:
+            _remove(lock)
+        raise
+    finally:
+        held.release()
+
+
+@contextmanager
+def in_turn(lock: Path) -> Iterator[None]:
+    """Hold a lock while the block runs, once the processes that hold it have released it.
+
+    Args:
+        lock: the lock's file, made and removed again.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    held = _acquired(lock, timeout=-1)
+    try:
+        yield
+    finally:
+        _remove(lock)
+        held.release()
+
+
+def _acquired(lock: Path, timeout: float) -> FileLock:
+    """Return the lock, held unless the disk has no locks.
+
+    Raises:
+        Timeout: another process holds it.
+        UserError: its file cannot be made.
+    """
+    held = FileLock(lock, timeout=timeout)
+    try:
+        held.acquire()
+    except Timeout:
+        raise
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise unwritable(lock, error) from error
+    return held
+
+
+def _remove(lock: Path) -> None:
+    with suppress(OSError):  # Windows removes no file that is open
+        lock.unlink()

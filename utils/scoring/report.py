@@ -2,8 +2,11 @@
 
 import json
 import math
+import os
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,10 +15,16 @@ import PIL
 import torch
 import torchvision
 
+from utils.errors import UserError
 from utils.file_names import DESCRIPTORS, RANKING_SUFFIX, RANKINGS_FOLDER, RESULTS
-from utils.files.writing import make_folder, replace_file
+from utils.files.entries import replace_entries
+from utils.files.outputs import check_replaceable
+from utils.files.writing import check_writable, make_folder, replace_file
 from utils.scoring.scores import Scores
 from utils.search.searches import EXPANDED, PLAIN
+
+RESULTS_BEGIN = b'{\n  "settings": {'
+"""First bytes of results.json."""
 
 
 def format_scores(scores: Mapping[str, Scores]) -> str:
@@ -37,17 +46,36 @@ def scores_for_json(scores: Mapping[str, Scores]) -> dict[str, object]:
     return entries
 
 
-def start(output: Path) -> None:
-    """Makes the output folder, and takes away what an earlier run left that this one may not come to replace.
+@contextmanager
+def new_results(output: Path) -> Iterator[Path]:
+    """Make a temporary folder whose results take the place of an earlier evaluation's once complete.
 
-    That is results.json, the last file to be written, and descriptors.npz, which a run with a store has not.
+    Args:
+        output: the folder of the results; whatever else is in it stays.
 
     Raises:
-        UserError: the folder cannot be made or written to.
+        UserError: it cannot be written; the earlier results are then as they were.
     """
-    make_folder(output)
-    for name in (RESULTS, DESCRIPTORS):
-        (output / name).unlink(missing_ok=True)
+    with replace_entries(output, (DESCRIPTORS, RANKINGS_FOLDER, RESULTS)) as draft:
+        yield draft
+        earlier, rankings = output / RANKINGS_FOLDER, draft / RANKINGS_FOLDER
+        for path in earlier.iterdir() if earlier.is_dir() else ():
+            if path.suffix != RANKING_SUFFIX and path.is_file():  # of the user
+                shutil.copy2(path, rankings / path.name)
+
+
+def check_output(output: Path) -> None:
+    """Check, before hours of work, that results can be written to a folder and replace no other files.
+
+    Raises:
+        UserError: they cannot, or would.
+    """
+    check_writable(output)
+    check_replaceable(output / RESULTS, RESULTS_BEGIN)
+    for name, is_kind in ((RANKINGS_FOLDER, Path.is_dir), (DESCRIPTORS, Path.is_file)):
+        path = output / name
+        if os.path.lexists(path) and (path.is_symlink() or not is_kind(path)):
+            raise UserError(f"{path} was not written by this program: name another --output")
 
 
 class DescriptorTable(NamedTuple):
@@ -67,7 +95,7 @@ def write_output(
     rankings: Iterable[tuple[str, Sequence[str]]],
     descriptors: DescriptorTable | None,
 ) -> None:
-    """Write the files of an evaluation.
+    """Write the files of an evaluation, which replace an earlier evaluation's once all are complete.
 
     Args:
         output: their folder.
@@ -78,11 +106,11 @@ def write_output(
     Raises:
         UserError: a file cannot be written.
     """
-    start(output)
-    if descriptors is not None:
-        write_descriptors(output, *descriptors)
-    write_rankings(output, rankings)
-    write_results(output, results)
+    with new_results(output) as draft:
+        if descriptors is not None:
+            write_descriptors(draft, *descriptors)
+        write_rankings(draft, rankings)
+        write_results(draft, results)
 
 
 def write_results(output: Path, results: Mapping[str, object]) -> None:
@@ -110,17 +138,12 @@ def write_descriptors(
 
 
 def write_rankings(output: Path, rankings: Iterable[tuple[str, Sequence[str]]]) -> None:
-    """Writes rankings/<query>.rnk, image names one a line, and takes away those of an earlier run."""
+    """Writes rankings/<query>.rnk, image names one a line."""
     folder = output / RANKINGS_FOLDER
     make_folder(folder)
-    queries = set()
     for query, names in rankings:
-        queries.add(query)
         with replace_file(ranking_file(folder, query)) as file:
             file.write("".join(f"{name}\n" for name in names).encode())
-    for path in folder.glob(f"*{RANKING_SUFFIX}"):
-        if path.name.removesuffix(RANKING_SUFFIX) not in queries:
-            path.unlink()
 
 
 def ranking_file(folder: Path, query: str) -> Path:
