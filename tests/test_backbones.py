@@ -103,6 +103,7 @@ def test_pixels_are_normalised_as_each_backbone_was_trained(backbone, expected):
     torch.testing.assert_close(normal[0, :, 1, 2], torch.tensor(expected), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @needs_photographs
 @torch.inference_mode()
 def test_efficientnet_recognises_photographs():

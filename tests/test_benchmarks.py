@@ -66,6 +66,7 @@ def test_the_resize_is_compared_with_opencvs_for_each_size(monkeypatch, capsys):
     assert all(float(cell) > 0 for cell in rows["40 x 30"].split("|")[2:5:2])
 
 
+@pytest.mark.slow
 def test_a_dry_run_of_the_gpus_checks_passes_and_measures_every_case():
     sizes = ["--images", "1", "--longer-side", "192", "--rows", "300", "--pass-seconds", "0.01"]
     text = subprocess.run(
@@ -85,6 +86,7 @@ def test_a_dry_run_of_the_gpus_checks_passes_and_measures_every_case():
     assert {"exact search", "the original's way, float32"} <= set(table_rows(text))
 
 
+@pytest.mark.slow
 def test_without_a_gpu_its_benchmark_is_one_line_of_error():
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.gpu"],
@@ -109,6 +111,7 @@ print(*{name.split(".")[0] for name in sys.modules})
 """
 
 
+@pytest.mark.slow
 def test_the_gpus_benchmark_needs_torch_torchvision_pillow_and_numpy_alone():
     done = subprocess.run(
         [sys.executable, "-c", IMPORTED], cwd=ROOT, capture_output=True, text=True, check=True

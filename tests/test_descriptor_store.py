@@ -272,6 +272,7 @@ for number in range(len(store), 1_000_000):
 """
 
 
+@pytest.mark.slow
 def test_a_process_killed_at_any_moment_loses_less_than_two_shards(tmp_path):
     rng = np.random.default_rng(0)
     folder, before = tmp_path / "store", 0

@@ -44,6 +44,7 @@ def test_readme_is_short():
     assert len(without_code((ROOT / "README.md").read_text(encoding="utf-8")).split()) <= 1500
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", SCRIPTS)
 def test_options_in_the_table_of_a_page_are_those_of_its_script(page):
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")

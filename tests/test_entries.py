@@ -98,6 +98,7 @@ with replace_entries(Path(sys.argv[1]), NAMES) as draft:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moves", range(7))
 def test_a_kill_between_two_moves_loses_nothing(tmp_path, moves):
     write(tmp_path, "old")
@@ -136,6 +137,7 @@ sys.exit(status)
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_keeps_the_entries_from_before(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'tests'}")
     done = run_on_small_disk(tmp_path, "128k", [sys.executable, "-c", FULL, tmp_path])

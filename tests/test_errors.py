@@ -130,3 +130,15 @@ def test_a_name_that_the_terminal_cannot_show_is_printed_all_the_same():
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
     )
     assert done.stdout == b"caf\\xe9\n"
+
+
+@pytest.mark.parametrize("script", ["Measure_OxfordParis.py", "Search_Images.py", "LearningPCA_landmark.py"])
+def test_a_user_without_a_home_folder_is_told_nothing_about_matplotlibs_cache(script):
+    places = ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")
+    done = subprocess.run(
+        [sys.executable, Path(__file__).parents[1] / script, "--help"],
+        env={**os.environ, **dict.fromkeys(places, "/proc/none")},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")

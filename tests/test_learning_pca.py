@@ -118,6 +118,7 @@ def undisturbed(data, tmp_path_factory):
     return output, done
 
 
+@pytest.mark.slow
 def test_the_files_are_scikit_learns_pca_of_the_region_maxima(data, undisturbed):
     components, mean = learned(undisturbed[0])
     vectors = region_vectors(sorted((data / "Landmark" / "train" / "data").glob("[01]*.png")))
@@ -144,6 +145,7 @@ def test_all_that_is_written_lies_in_the_backbones_folder(undisturbed):
     ]
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bits(data, undisturbed, tmp_path):
     killed = as_program(data, tmp_path, change=DIES_IN_THE_THIRD_BLOCK)
     assert killed.returncode == -9
@@ -157,6 +159,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(data, undisturbed, tmp_path):
         assert found.read_bytes() == expected.read_bytes()
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_does(data, undisturbed, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{RUN.format('pass')}")
@@ -189,6 +192,7 @@ def test_fewer_components_are_the_first_ones_and_cost_no_second_look(
     np.testing.assert_array_equal(learned(tmp_path)[0], learned(undisturbed[0])[0][:3])
 
 
+@pytest.mark.slow
 def test_the_seed_draws_the_samples(learn, tmp_path):
     found = []
     for place, options in enumerate([("--seed", 1), ("--seed", 1), ("--seed", 2)]):
@@ -315,6 +319,7 @@ def test_a_state_of_other_pictures_under_the_same_names_is_told(learn, tmp_path)
     assert "saved with other settings: pictures " in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_saves_what_it_has(data, undisturbed, tmp_path, number):
     stops = DIES_IN_THE_THIRD_BLOCK.replace("signal.SIGKILL", str(int(number)))

@@ -64,6 +64,7 @@ def error_line(result):
     return err
 
 
+@pytest.mark.slow
 def test_the_script_prints_the_originals_form_and_nothing_else(dataset, tmp_path):
     write_query(dataset, "q_2", "d 0 0 64 48", good="d")
     done = subprocess.run(
@@ -161,6 +162,7 @@ def test_half_precision_keeps_the_directions(measure, tmp_path, precision, least
     assert np.abs(full - half).max() > 0
 
 
+@pytest.mark.slow
 @needs_photographs
 @pytest.mark.parametrize(("pooling", "expected", "expanded"), [("mac", 70.6, 55.1), ("rmac", 73.1, 62.6)])
 def test_photographs_of_landmarks_score_as_by_another_implementation(pooling, expected, expanded):
@@ -235,7 +237,7 @@ def test_a_query_on_an_undecodable_image_is_named_even_if_those_are_skipped(meas
 def test_bad_options_are_told(measure, tmp_path):
     assert "--S: '0' is not a whole number from 1 to 32768" in error_line(measure("--S", "0"))
     assert "unrecognized arguments: --pool" in error_line(measure("--pool", "rmac"))
-    assert "invalid choice: 'gem'" in error_line(measure("--pooling", "gem"))
+    assert "--pooling: 'gem' is not one of ra, rmac, mac" in error_line(measure("--pooling", "gem"))
     assert "device 'gpu' cannot be used" in error_line(measure("--device", "gpu"))
     if not torch.cuda.is_available():
         assert "device 'cuda' cannot be used" in error_line(measure("--device", "cuda"))
@@ -301,6 +303,7 @@ def test_an_evaluation_that_fails_leaves_the_earlier_results(measure, tmp_path):
     assert "mine/results.json: it was not written by this program" in line
 
 
+@pytest.mark.slow
 def test_scores_are_printed_though_the_disk_of_the_output_is_full(dataset, tmp_path):
     (tmp_path / "disk").mkdir()
     command = [sys.executable, *evaluation(dataset, "--output", tmp_path / "disk" / "out")]
@@ -435,6 +438,7 @@ def test_the_shipped_whitening_is_of_unit_variance_where_it_was_learned():
     assert (folder / "pca_components.npy").stat().st_size < 3_000_000
 
 
+@pytest.mark.slow
 def test_two_processes_describe_what_one_does(measure, dataset, tmp_path):
     (dataset / "jpg" / "broken.png").write_bytes(b"")
     _, out, _ = measure("--skip-bad-images", "--output", tmp_path / "one")
@@ -451,6 +455,7 @@ def test_two_processes_describe_what_one_does(measure, dataset, tmp_path):
     assert results["images_left_out"] == [str(dataset / "jpg" / "broken.png")]
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_ends_all_of_them(dataset):
     (dataset / "jpg" / "broken.png").write_bytes(b"")
     done = subprocess.run([*TWO_PROCESSES, *evaluation(dataset)], capture_output=True, text=True, timeout=300)
@@ -483,6 +488,7 @@ Measure_OxfordParis.command_line()
 """An evaluation that reads the pipe beside jpg/ that is named as an image before that image."""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not Path("/proc/self/task").is_dir() or not list(Path("/proc/self/task").glob("*/children")),
     reason="the processes of torchrun are found by Linux's /proc",

@@ -251,6 +251,7 @@ Measure_OxfordParis.command_line(sys.argv[1:])
 """An evaluation that never comes to an end: it is killed at the image g."""
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_from_its_shards_and_ends_as_an_unbroken_one(
     measure, dataset, store, decoded, tmp_path
 ):
@@ -280,6 +281,7 @@ def test_a_killed_run_goes_on_from_its_shards_and_ends_as_an_unbroken_one(
     assert ranking(tmp_path / "resumed") == ranking(tmp_path / "unbroken")
 
 
+@pytest.mark.slow
 def test_two_processes_that_share_a_store_do_what_one_does(measure, dataset, store, decoded, tmp_path):
     (dataset / "jpg" / "broken.png").write_bytes(b"")
     _, out, _ = measure("--skip-bad-images", "--output", tmp_path / "one")

@@ -216,6 +216,7 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
         draw_benchmark(tmp_path / "file" / "Mini", SMALL)
 
 
+@pytest.mark.slow
 def test_framing_decides_how_much_is_visible():
     shares = {"whole": [], "part": [], "glimpse": []}
     for seed in range(20):

@@ -18,6 +18,7 @@ from utils.images.workers import worker_items
 SCRIPTS = sorted(path.name for path in ROOT.glob("*_*.py"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="only root may mount")
 def test_workers_need_no_shared_memory(tmp_path):
     """One image of 1024 x 768 x 3 bytes is more than the shared memory there is."""
@@ -36,6 +37,7 @@ def test_workers_need_no_shared_memory(tmp_path):
     assert done.stdout.startswith("6 pictures of ")
 
 
+@pytest.mark.slow
 def test_standard_error_may_be_closed(dataset, tmp_path):
     words = [sys.executable, *evaluation(dataset)]
     open_streams = subprocess.run(words, capture_output=True, text=True)
@@ -60,6 +62,7 @@ def test_ctrl_c_while_modules_are_imported_is_quiet(script, seconds):
     assert (process.returncode, err) in ((130, "interrupted\n"), (0, ""))
 
 
+@pytest.mark.slow
 def test_one_unreadable_image_ends_all_processes_without_their_tracebacks(dataset):
     from conftest import TWO_PROCESSES
 
@@ -92,6 +95,7 @@ class Failing(Dataset):
         raise UserError(f"number {number}\nfails")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, os.cpu_count() + 1])
 @pytest.mark.parametrize(("numbers", "collate"), [([7], None), ([[7, 8]], list)])
 def test_an_error_of_a_worker_has_its_own_text_and_torch_is_quiet(workers, numbers, collate):

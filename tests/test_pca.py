@@ -42,6 +42,7 @@ def assert_equal_states(state, other):
         np.testing.assert_array_equal(state[name], other[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mean", "dtype"),
     [(0, np.float64), (1e4, np.float64), (1e6, np.float64), (3, np.float32)],

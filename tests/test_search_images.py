@@ -314,6 +314,7 @@ def test_a_name_that_begins_like_a_users_home_is_a_name(command, pictures, tmp_p
     assert Search_Images.describe("~backup.png", **SETTINGS).shape == (1, 1280)
 
 
+@pytest.mark.slow
 def test_it_runs_from_any_folder_with_the_weights_that_come_with_it(pictures, tmp_path):
     done = subprocess.run(
         [sys.executable, ROOT / "Search_Images.py", "index", pictures, "--S", "64", "--device", "cpu"],
@@ -354,6 +355,7 @@ def test_a_query_that_is_no_picture_is_one_line(command, indexed, tmp_path):
         assert name in err
 
 
+@pytest.mark.slow
 def test_a_damaged_index_is_one_line_and_made_again(command, indexed):
     catalogue = Path("search_index", "catalogue.json")
     told = {"folder": str(indexed), "keys": [1], "settings": {}, "precision": "float32"}
@@ -456,6 +458,7 @@ Search_Images.index(sys.argv[1], index=sys.argv[2], **options)
 """
 
 
+@pytest.mark.slow
 def test_an_indexing_killed_at_any_moment_leaves_an_index_that_answers(
     command, pictures, tmp_path, monkeypatch
 ):
@@ -524,3 +527,15 @@ def test_an_index_with_a_damaged_shard_is_left_as_it_was(command, pictures, inde
     assert status == 2
     assert "is damaged" in err
     assert sorted(index.rglob("*")) == before
+
+
+@pytest.mark.parametrize("folder", ["\\ud800", "a\\u0000b", ""])
+def test_a_catalogue_of_a_folder_that_cannot_exist_is_one_line(command, indexed, folder):
+    catalogue = Path("search_index", "catalogue.json")
+    record = json.loads(catalogue.read_text())
+    text = json.dumps(record | {"folder": "FOLDER"}).replace("FOLDER", folder)
+    catalogue.write_text(text)
+    status, _, err = command("query", indexed / "a.png")
+    assert status == 2
+    assert err.startswith("error: search_index/catalogue.json is damaged")
+    assert err.count("\n") == 1

@@ -29,7 +29,7 @@ def test_groups_pictures_of_one_size(tmp_path, workers):
     pictures, batches = batches_of(tmp_path, [wide, tall, wide, None, wide, tall], 2, workers)
     assert [batch.indices for batch in batches if not isinstance(batch, BadPicture)] == [[0, 2], [1, 5], [4]]
     bad = [batch for batch in batches if isinstance(batch, BadPicture)]
-    assert [(item.index, item.error.path) for item in bad] == [(3, pictures[3].path)]
+    assert [(item.position, item.error.path) for item in bad] == [(3, pictures[3].path)]
     for batch in batches:
         if not isinstance(batch, BadPicture):
             for index, pixels in zip(batch.indices, batch.pixels, strict=True):
@@ -59,7 +59,7 @@ def test_of_each_block_all_are_out_before_the_next(tmp_path, workers):
     sizes = [(64, 48), (48, 64), None, (64, 48), (64, 48), None, (48, 64)]
     pictures, _ = batches_of(tmp_path, sizes, 4)
     batches = list(size_batches(pictures, Loading(64, 4, workers), block=3))
-    found = [[batch.index] if isinstance(batch, BadPicture) else batch.indices for batch in batches]
+    found = [[batch.position] if isinstance(batch, BadPicture) else batch.indices for batch in batches]
     assert found == [[2], [0], [1], [5], [3, 4], [6]]
 
 
@@ -81,6 +81,7 @@ def test_an_error_in_a_worker_is_as_without_workers(tmp_path):
             list(size_batches([Picture(tmp_path / "a.png", (900, 0, 999, 9))], Loading(64, 1, workers)))
 
 
+@pytest.mark.slow
 def test_thousands_of_waiting_pictures_keep_no_shared_memory(tmp_path):
     """Each tensor from a worker holds a file open until it is copied, and systems allow some 1000 of them."""
     draw_picture(tmp_path / "a.png", size=(8, 8))

@@ -77,12 +77,14 @@ def train(imagenet, output, *options):
     )
 
 
+@pytest.mark.slow
 def test_strange_names_are_trained_on_and_precomputed(imagenet, tmp_path):
     done = train(imagenet, tmp_path / "out", "--precompute", tmp_path / "f.npy")
     assert done.returncode == 0, done.stderr
     assert len(np.load(tmp_path / "f.npy")) == 7
 
 
+@pytest.mark.slow
 def test_names_of_unreadable_images_are_escaped_in_notes_and_errors(imagenet, tmp_path):
     for folder in (imagenet / "train" / "data").iterdir():
         for path in folder.iterdir():

@@ -155,6 +155,7 @@ def test_validation_is_of_the_middles_of_the_pictures(data, undisturbed):
         assert report["val_loss"] != report["val_loss_uniform"]
 
 
+@pytest.mark.slow
 def test_learns_what_it_sees(tmp_path, train):
     _, found, _ = train(tmp_path / "out", "--iterations", "60", "--checkpoint-every", "20", "--lr", "1")
     assert found[-1]["loss"] < found[0]["loss"]
@@ -181,6 +182,7 @@ def test_a_training_in_two_parts_is_one_in_one(undisturbed, tmp_path, train, mon
     assert reports(tmp_path / "out") == reports(undisturbed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_training_goes_on_to_the_same_weights(data, undisturbed, tmp_path, train, sent):
     output = tmp_path / "out"
@@ -202,6 +204,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(data, undisturbed, tmp_pa
     assert_same_weights(output, tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_does(data, undisturbed, tmp_path):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -218,6 +221,7 @@ def test_two_processes_train_what_one_does(data, undisturbed, tmp_path):
         torch.testing.assert_close(tensor, weights(tmp_path / "out")[name], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_precomputed_features_are_made_once_and_resumed(data, tmp_path, train, monkeypatch):
     from utils.training import precomputed_features
 
@@ -425,6 +429,7 @@ def test_pipes_among_the_images_are_named_and_left_out(with_pipes, tmp_path, tra
     assert str(with_pipes[1]) in caplog.text
 
 
+@pytest.mark.slow
 def test_few_corrupt_pictures_are_counted_and_left_out(data, tmp_path, train, monkeypatch, caplog):
     monkeypatch.setattr(Training_ImageNet, "MOST_UNREADABLE", 0.1)
     victim = next(iter(sorted((data / "ImageNet" / "train" / "data").glob("*/*"))))
@@ -459,6 +464,7 @@ def test_a_training_does_without_tensorboard(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_that_names_the_file(data, tmp_path):
     words = [sys.executable, *command(data, tmp_path, "--iterations", "1")]
     done = run_on_small_disk(tmp_path, "100k", words, then="ls")
@@ -470,6 +476,7 @@ def test_a_full_disk_is_one_line_that_names_the_file(data, tmp_path):
     assert done.stdout.splitlines()[1:] == []  # the report alone: nothing was left on the disk
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [2])
 def test_several_processes_go_on_between_two_updates(data, tmp_path, processes):
     """A training that ends after step 14 of updates every four steps and goes on is one that did not end."""

@@ -95,6 +95,7 @@ def run_on(nodes, folder, program):
     ]
 
 
+@pytest.mark.slow
 def test_two_nodes_describe_what_one_process_does(nodes, measure, dataset, tmp_path):
     _, alone, _ = measure("--output", tmp_path / "one")
     program = evaluation(dataset, "--output", tmp_path / "two")
@@ -105,6 +106,7 @@ def test_two_nodes_describe_what_one_process_does(nodes, measure, dataset, tmp_p
     assert_same_descriptors(tmp_path / "one", tmp_path / "two", names="abcd")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("broken", "node"), [("c", 0), ("d", 1)])
 def test_a_node_that_fails_ends_both(nodes, dataset, tmp_path, broken, node):
     # Of a, b, c and d the first node has a and c, the second b and d.

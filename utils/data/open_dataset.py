@@ -6,9 +6,9 @@ from typing import Literal
 
 from utils.data.mini import prepare_mini
 from utils.data.oxford_paris import RetrievalDataset, find_dataset, read_dataset
+from utils.data.published import EXPECTED, REVISITED_FILES
 from utils.data.revisited import has_revisited_labels, read_revisited_dataset
 from utils.file_names import LABELS_FOLDER, MINI
-from utils.prepare.recipes import EXPECTED, REVISITED_LABELS
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ def labels_kind(folder: Path) -> LabelsKind | None:
         return "revisited"
     if (folder / LABELS_FOLDER).is_dir() or folder.name in EXPECTED:
         return "Oxford"
-    return "revisited" if folder.name in REVISITED_LABELS else None
+    return "revisited" if folder.name in REVISITED_FILES else None
 
 
 def open_dataset(dataset: str, datasets_dir: Path, seed: int = 0) -> RetrievalDataset:

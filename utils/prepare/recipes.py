@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from models.backbones import AUTHORS_BACKBONE
 from utils.data.oxford_paris import CORRUPT_PARIS_IMAGES
+from utils.data.published import REVISITED_FILES
 from utils.file_names import ATTENTION_WEIGHTS, IMAGES_FOLDER, LABELS_FOLDER, PCA_COMPONENTS, PCA_MEAN
 from utils.images.listing import IMAGE_SUFFIXES, is_thumbnail
 
@@ -161,8 +162,8 @@ ALIKE = {"ROxford": "Oxford", "RParis": "Paris", "Oxford": "ROxford", "Paris": "
 """Sets of the same images, which are linked instead of downloaded a second time."""
 
 REVISITED_LABELS = {
-    "ROxford": ("gnd_roxford5k.pkl", _mirrors(f"{REVISITED}/roxford5k/gnd_roxford5k.pkl")[::-1]),
-    "RParis": ("gnd_rparis6k.pkl", _mirrors(f"{REVISITED}/rparis6k/gnd_rparis6k.pkl")[::-1]),
+    "ROxford": (REVISITED_FILES["ROxford"], _mirrors(f"{REVISITED}/roxford5k/gnd_roxford5k.pkl")[::-1]),
+    "RParis": (REVISITED_FILES["RParis"], _mirrors(f"{REVISITED}/rparis6k/gnd_rparis6k.pkl")[::-1]),
 }
 """The labels of the revisited protocol: file name and mirrors."""
 
@@ -188,7 +189,3 @@ WEIGHTS = Part(
 )
 
 COMPUTE_AP = _mirrors(f"{OXFORD}/compute_ap.cpp")
-
-QUERIES = 55
-EXPECTED = {"Oxford": (5063, QUERIES), "Paris": (6392, QUERIES)}
-"""Images and queries of a complete set, the images published corrupt not counted."""

@@ -31,3 +31,8 @@ def show_import_error(
 install()
 open_standard_streams()
 sys.excepthook = show_import_error
+
+import logging  # noqa: E402  only now that Ctrl-C is quiet: the import takes 10 ms
+
+# Matplotlib tells users without a home folder of its temporary cache in five lines.
+logging.getLogger("matplotlib").setLevel(logging.ERROR)

@@ -5,6 +5,7 @@ there before, and what was described meanwhile is found in the store by the next
 """
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,9 +172,18 @@ def read_catalogue(folder: Path) -> Catalogue:
         raise
     except BadFileError as error:
         raise BadFileError(f"{error}; {INDEX_AGAIN}") from error
-    if "\0" in record["folder"] or not record["folder"]:
+    names = [key.split("\0")[0] for key in record["keys"]]
+    if not all(map(_is_path, [record["folder"], *names])):
         raise _damaged(folder)
     return Catalogue(Path(record["folder"]), record["keys"], dict(record["settings"]), record["precision"])
+
+
+def _is_path(text: str) -> bool:
+    """Return whether a text can name a file or a folder."""
+    try:
+        return bool(os.fsencode(text)) and "\0" not in text
+    except UnicodeEncodeError:  # JSON can hold half a character, which no file system takes
+        return False
 
 
 def _damaged(folder: Path) -> UserError:
