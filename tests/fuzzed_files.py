@@ -167,7 +167,7 @@ def load_training_state(folder):
     ]
     progress = training_state.load_state(folder, head, optimizer, {"L": 3, "lr": 0.1}, RANKS)
     assert all(type(value) is int and value >= 0 for value in (progress.step, progress.hits, progress.images))
-    assert type(progress.loss) is float and math.isfinite(progress.loss)
+    assert type(progress.loss) in (int, float) and math.isfinite(progress.loss)
     assert all(isinstance(path, str) for path in _list(progress.corrupt))
     for report in _list(progress.reports):
         assert all(isinstance(name, str) and type(value) in (int, float) for name, value in report.items())

@@ -318,6 +318,9 @@ STATE_DAMAGES = {
     "head with a further tensor": in_state("head", "more", value=torch.zeros(1)),
     "head of another shape": in_state("head", WEIGHT, value=torch.zeros(1)),
     "head of nan": lambda state: state["head"][WEIGHT].fill_(torch.nan),
+    "head of numbers too large": in_state(
+        "head", WEIGHT, value=torch.full((1, 64, 1), 1e39, dtype=torch.float64)
+    ),
     "head of integers": lambda state: state["head"].update({WEIGHT: state["head"][WEIGHT].int()}),
     "head on meta": lambda state: state["head"].update({WEIGHT: state["head"][WEIGHT].to("meta")}),
     "head as text": in_state("head", WEIGHT, value="0"),
@@ -332,6 +335,8 @@ STATE_DAMAGES = {
     "step as text": in_state("progress", "step", value="3"),
     "step as fraction": in_state("progress", "step", value=3.5),
     "step negative": in_state("progress", "step", value=-1),
+    "step too large": in_state("progress", "step", value=10**400),
+    "loss too large": in_state("progress", "loss", value=10**400),
     "loss of nan": in_state("progress", "loss", value=float("nan")),
     "reports of nothing": in_state("progress", "reports", value=[{}]),
     "unknown progress": in_state("progress", "more", value=1),

@@ -88,6 +88,10 @@ def test_what_is_no_state_dict_is_an_error(tmp_path):
             r"weight has shape \(3, 3\), expected \(2, 3\)",
         ),
         ({"weight": torch.full((2, 3), torch.nan), "bias": torch.zeros(2)}, "not finite"),
+        (  # finite in float64, infinite in the module's float32
+            {"weight": torch.full((2, 3), 1e39, dtype=torch.float64), "bias": torch.zeros(2)},
+            "not finite",
+        ),
     ],
 )
 def test_weights_of_another_network_are_told(state, said):

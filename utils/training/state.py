@@ -1,6 +1,6 @@
 """Checkpoints of a training: the head's weights for use, and the full state to go on from."""
 
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,6 +24,9 @@ FORMAT = 2
 """Of a state file; 2 has the gradient of all processes."""
 
 MOMENTUM_BUFFER = "momentum_buffer"
+
+MOST_COUNTED = 2**53
+"""Largest count of a state: float64, in which processes add them up, holds all integers up to it."""
 
 REPORTED = frozenset(
     {"step", "loss", "train_accuracy"}
@@ -172,7 +175,8 @@ def _checked_progress(saved: object) -> Progress:
         ValueError: it counts less than nothing, or its loss is not finite.
     """
     progress = Progress(**saved)  # type: ignore[arg-type]  # check_record has compared its fields
-    if min(progress.step, progress.hits, progress.images) < 0 or not math.isfinite(progress.loss):
+    counts = (progress.step, progress.hits, progress.images)
+    if min(counts) < 0 or max(counts) > MOST_COUNTED or not abs(progress.loss) <= sys.float_info.max:
         raise ValueError("its progress is no progress of a training")
     for report in progress.reports:
         if missing := sorted(REPORTED - report.keys()):
@@ -214,5 +218,5 @@ def _check_tensors(what: str, saved: Mapping[str, object], wanted: Mapping[str, 
         if tensor.shape != wanted[name].shape:
             shapes = f"{tuple(tensor.shape)}, expected {tuple(wanted[name].shape)}"
             raise ValueError(f"{name} of {what} has shape {shapes}")
-        if tensor.is_meta or not torch.isfinite(tensor).all():
+        if tensor.is_meta or not torch.isfinite(tensor.to(wanted[name].dtype)).all():
             raise ValueError(f"{name} of {what} holds values that are not finite")

@@ -101,7 +101,7 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
             )
         if not state[name].is_floating_point() or state[name].layout != torch.strided:
             raise UserError(f"{source} is no weights file: {name} holds no real numbers, or sparse ones")
-        if not torch.isfinite(state[name]).all():
+        if not torch.isfinite(state[name].to(wanted[name].dtype)).all():
             raise UserError(f"{source} is damaged: {name} holds values that are not finite")
     module.load_state_dict({name: state[name] for name in needed}, strict=False)
 
