@@ -1,0 +1,125 @@
+"""Compiled loops of the bilinear resize. Importing Numba takes a third of a second: import this when needed.
+
+The loops are written so that LLVM makes vector instructions of them, which `inspect_asm` shows. Along x, the
+two neighbours of each output pixel are first moved next to each other, four bytes at a time. Along y, each
+product of two 16-bit numbers is reduced to its upper half in a loop of one statement (pmulhw on x86).
+"""
+
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+from numba import int16, int32, int64, njit, types, uint8, uint32, uint64
+
+IMAGE = types.Array(uint32, 2, "A", readonly=True, aligned=False)
+ROW = types.Array(uint32, 1, "A", readonly=True, aligned=False)
+WORDS = types.Array(uint32, 2, "A", aligned=False)
+SIGNATURE = types.void(
+    IMAGE,
+    ROW,
+    uint64[:, ::1],
+    int16[:, ::1],
+    int64[:, ::1],
+    int16[:, ::1],
+    WORDS,
+    uint8[:, ::1],
+    int16[:, ::1],
+    int16[:, ::1],
+    uint8[:, ::1],
+)
+
+
+@cache
+def compiled_resize_rows() -> Callable[..., None]:
+    """Return `resize_rows` as machine code.
+
+    It is kept in `__pycache__`, or in the user's cache folder if that cannot be written. If neither can, or
+    what is in it is damaged, the code is compiled in each process, which takes a few seconds.
+    """
+    try:
+        return njit(SIGNATURE, nogil=True, cache=True)(resize_rows)
+    except Exception:  # a full disk, no home folder, whatever the unpickling of a damaged file raises
+        return njit(SIGNATURE, nogil=True)(resize_rows)
+
+
+def resize_rows(
+    image: np.ndarray,
+    last_row: np.ndarray,
+    x_offsets: np.ndarray,
+    x_weights: np.ndarray,
+    y_indices: np.ndarray,
+    y_weights: np.ndarray,
+    words: np.ndarray,
+    neighbours: np.ndarray,
+    interpolated: np.ndarray,
+    products: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Resize an image; the rows interpolated along x are used again by the next output row.
+
+    Args:
+        image: (H - 1, 3 W), all rows but the last: at each byte, the four bytes from there on as one word.
+        last_row: (3 W - 2,), the last row in the same form.
+        x_offsets: (2, width), byte of the first channel of the two neighbours along x.
+        x_weights: (2, 3 width), their weights in 1/2048, three times each.
+        y_indices: (2, height), indices of the two source rows.
+        y_weights: (2, height), their weights in 1/2048.
+        words: (2, 3 width - 2), the words of `neighbours`, whose memory it shares.
+        neighbours: (2, 3 width + 1), a buffer for the two neighbours along x.
+        interpolated: (2, 3 width), a buffer for the two rows interpolated along x.
+        products: (2, 3 width), a buffer for their products with the weights along y.
+        out: (height, 3 width), the result.
+    """
+    upper, lower = interpolated[0], interpolated[1]
+    upper_index = lower_index = -1
+    for y in range(len(out)):
+        if y_indices[0, y] == lower_index:
+            upper, lower = lower, upper
+            upper_index, lower_index = lower_index, upper_index
+        if y_indices[0, y] != upper_index:
+            upper_index = y_indices[0, y]
+            row = last_row if upper_index == len(image) else image[upper_index]
+            _interpolate_along_x(row, x_offsets, x_weights, words, neighbours, upper)
+        if y_indices[1, y] != lower_index:
+            lower_index = y_indices[1, y]
+            row = last_row if lower_index == len(image) else image[lower_index]
+            _interpolate_along_x(row, x_offsets, x_weights, words, neighbours, lower)
+        _interpolate_along_y(upper, lower, y_weights[0, y], y_weights[1, y], products, out[y])
+
+
+@njit(nogil=True)
+def _interpolate_along_x(
+    row: np.ndarray,
+    offsets: np.ndarray,
+    weights: np.ndarray,
+    words: np.ndarray,
+    neighbours: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Write r >> 4 of one source row to `out`, (3 width,) int16; the arguments are those of `resize_rows`."""
+    for side in range(2):
+        for x in range(offsets.shape[1]):
+            words[side, 3 * x] = row[offsets[side, x]]  # the next pixel overwrites the fourth byte
+    first, second = neighbours[0], neighbours[1]
+    first_weight, second_weight = weights[0], weights[1]
+    for i in range(len(out)):
+        out[i] = (int32(first_weight[i]) * int32(first[i]) + int32(second_weight[i]) * int32(second[i])) >> 4
+
+
+@njit(nogil=True)
+def _interpolate_along_y(
+    upper: np.ndarray,
+    lower: np.ndarray,
+    upper_weight: int,
+    lower_weight: int,
+    products: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Write one output row, (3 width,) uint8, of two rows of r >> 4; it needs no clipping to 0..255."""
+    first, second = products[0], products[1]
+    for i in range(len(out)):
+        first[i] = int32(int32(upper_weight) * int32(upper[i])) >> 16
+    for i in range(len(out)):
+        second[i] = int32(int32(lower_weight) * int32(lower[i])) >> 16
+    for i in range(len(out)):
+        out[i] = int16(first[i] + second[i] + 2) >> 2
