@@ -1,0 +1,93 @@
+"""Options declared once serve the command line, Python callers and saved settings."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from utils.errors import UserError
+from utils.options.fields import Range, binding_settings, option, options_class, redefault, to_json
+from utils.options.parser import called_with, parse_options
+
+
+@options_class
+class Shared:
+    title = "shared"
+
+    S: int = option(default=1024, help="side", valid=Range(1, 4096), binding=True)
+    whiten: bool = option(default=True, help="leave whitening out", flag="--no-whiten")
+
+
+@options_class
+class Options(Shared):
+    title = "job"
+
+    S: int = redefault(Shared, "S", 800)
+    dataset: str = option(default="Oxford", help="name", kw_only=False)
+    pooling: Literal["ra", "mac"] = option(default="ra", help="pooling")
+    scales: tuple[float, ...] = option(default=(1.0,), help="factors", valid=Range(0, 10))
+    output: Path | None = option(default=None, help="folder")
+
+    def check(self):
+        if self.pooling == "mac" and self.whiten:
+            raise UserError("mac is not whitened here")
+
+
+def test_a_command_line_gives_values_of_the_declared_types():
+    words = ["--S", "64", "--scales", "1,0.5", "--no-whiten", "--pooling", "mac", "--output", "out"]
+    options = parse_options(Options, "A job.", words)
+    assert dataclasses.asdict(options) == {
+        "S": 64,
+        "whiten": False,
+        "dataset": "Oxford",
+        "pooling": "mac",
+        "scales": (1.0, 0.5),
+        "output": Path("out"),
+    }
+
+
+def test_python_callers_give_options_by_name_and_the_first_by_place():
+    main = called_with(Options)(lambda options: options)
+    assert main("Paris", S=5) == Options("Paris", S=5)
+    assert main().S == 800
+    with pytest.raises(UserError, match=r"^S True is not a whole number from 1 to 4096$"):
+        main(S=True)
+    with pytest.raises(UserError, match=r"^mac is not whitened here$"):
+        main(pooling="mac")
+    with pytest.raises(TypeError, match="unknown"):
+        main(unknown=1)
+
+
+def test_only_what_saved_work_depends_on_is_binding():
+    assert binding_settings(Options(S=7)) == {"S": 7}
+
+
+def test_a_record_of_a_run_repeats_it_unless_an_option_is_given(tmp_path):
+    options = Options("Paris", S=64, scales=(0.5, 2), output=Path("out"))
+    record = tmp_path / "results.json"
+    record.write_text(json.dumps({"settings": to_json(options), "mAP": 0.5}))
+    assert parse_options(Options, "A job.", ["--config", str(record)]) == options
+    changed = parse_options(Options, "A job.", ["--config", str(record), "--S", "32"])
+    assert changed == dataclasses.replace(options, S=32)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"settings": {"size": 5}}', "'size' is no option of this script"),
+        ('{"settings": {"S": "64"}}', "S '64' is not a whole number from 1 to 4096"),
+        ('{"settings": {"S": 0}}', "S 0 is not a whole number"),
+        ('{"settings": 5}', "is damaged"),
+        ("<html>", "is damaged"),
+    ],
+)
+def test_a_record_that_does_not_fit_is_named(tmp_path, text, said):
+    record = tmp_path / "results.json"
+    record.write_text(text)
+    with pytest.raises(UserError, match=said) as caught:
+        parse_options(Options, "A job.", ["--config", str(record)])
+    assert str(record) in str(caught.value)
+    with pytest.raises(UserError, match="is missing"):
+        parse_options(Options, "A job.", ["--config", str(tmp_path / "none.json")])
