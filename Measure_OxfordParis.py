@@ -15,6 +15,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -120,42 +121,20 @@ def evaluate(options: MeasureOptions) -> dict[str, object]:
     names = readable_names(data, database)
 
     # For each pooling: search, search again with what was retrieved, and score each ranking.
-    scores: dict[str, dict[str, Scores]] = {}
-    recalls: dict[str, dict[str, float]] = {}
-    curves: dict[str, dict[str, Curve]] = {}
-    plain = []
-    parts = zip(
-        np.split(queries.rows[:], len(options.poolings), axis=1),
-        split_columns(database.rows, len(options.poolings)),
-        strict=True,
-    )
-    for pooling, (pooling_queries, pooling_rows) in zip(options.poolings, parts, strict=True):
-        results = search(pooling_queries, pooling_rows, options, options.seed)
-        if results.recall:
-            recalls[pooling] = results.recall
-        add_seconds(seconds, results.seconds)
-        with timed(seconds, "scoring"):
-            scores[pooling] = {
-                name: score(data, names, similarities, options.eval_binary)
-                for name, similarities in results.similarities.items()
-            }
-        plain.append(results.similarities[PLAIN])
-        if options.figures is not None:
-            drawn = {str(pooling): plain[-1]} if options.compare else results.similarities
-            curves |= {title: query_curves(data, names, similar) for title, similar in drawn.items()}
+    results = search_and_score(options, data, names, queries, database, seconds)
 
     # Write, print and draw.
-    first = scores[options.poolings[0]]
+    first = results.scores[options.poolings[0]]
     if without := first[PLAIN].without_positives():
         log.warning("note: queries without positives are left out of the mean: %s", ", ".join(without))
-    comparison = Comparison.of(scores, options.seed) if options.compare else None
+    comparison = Comparison.of(results.scores, options.seed) if options.compare else None
     summary = {
         "settings": used_settings(options, loading, device),
         "images": len(names),
         "images_left_out": [str(error.path) for error in database.bad.values()],
         "queries": len(data.queries),
         **report.scores_for_json(first),
-        "recall": recalls,
+        "recall": results.recalls,
         "seconds": seconds,
         "versions": report.versions(device),
         **({} if comparison is None else comparison.for_json()),
@@ -166,10 +145,67 @@ def evaluate(options: MeasureOptions) -> dict[str, object]:
         if store is None:
             query_names = [query.name for query in data.queries]
             table = report.DescriptorTable(names, database.rows[:], query_names, queries.rows[:])
-        report.write_output(options.output, summary, named_rankings(data, names, plain[0]), table)
+        report.write_output(options.output, summary, named_rankings(data, names, results.plain), table)
     if options.figures is not None:
-        draw_figures(options.figures, data, names, plain[0], curves, network, options.S)
+        draw_figures(options.figures, data, names, results.plain, results.curves, network, options.S)
     return summary
+
+
+class Evaluation(NamedTuple):
+    """Rankings and scores of all poolings."""
+
+    scores: dict[str, dict[str, Scores]]
+    """Per pooling, then per search."""
+    recalls: dict[str, dict[str, float]]
+    """Recall of the approximate index per pooling; empty for exact search."""
+    curves: dict[str, dict[str, Curve]]
+    """Precision over recall per title and query, for the figures."""
+    plain: np.ndarray
+    """(Q, N) similarities of the plain search with the first pooling."""
+
+
+def search_and_score(
+    options: MeasureOptions,
+    data: RetrievalDataset,
+    names: Sequence[str],
+    queries: Descriptors,
+    database: Descriptors,
+    seconds: dict[str, float],
+) -> Evaluation:
+    """Search by the descriptors of each pooling, and score each ranking.
+
+    Args:
+        options: options of the evaluation.
+        data: with its queries and labels.
+        names: the images that have descriptors.
+        queries: descriptors of the queries, those of all poolings beside each other.
+        database: descriptors of the images, likewise.
+        seconds: gets the time of each step.
+    """
+    scores: dict[str, dict[str, Scores]] = {}
+    recalls: dict[str, dict[str, float]] = {}
+    curves: dict[str, dict[str, Curve]] = {}
+    plain = []
+    parts = zip(
+        np.split(queries.rows[:], len(options.poolings), axis=1),
+        split_columns(database.rows, len(options.poolings)),
+        strict=True,
+    )
+    for pooling, (pooling_queries, pooling_rows) in zip(options.poolings, parts, strict=True):
+        searches = search(pooling_queries, pooling_rows, options, options.seed)
+        if searches.recall:
+            recalls[pooling] = searches.recall
+        add_seconds(seconds, searches.seconds)
+        with timed(seconds, "scoring"):
+            scores[pooling] = {
+                name: score(data, names, similarities, options.eval_binary)
+                for name, similarities in searches.similarities.items()
+            }
+        plain.append(searches.similarities[PLAIN])
+        if options.figures is not None:
+            drawn = {str(pooling): plain[-1]} if options.compare else searches.similarities
+            curves |= {title: query_curves(data, names, similar) for title, similar in drawn.items()}
+    return Evaluation(scores, recalls, curves, plain[0])
 
 
 def check_paths(options: MeasureOptions) -> None:
