@@ -250,7 +250,7 @@ def find(options: QueryOptions, index: PictureIndex) -> list[Match]:
     if options.box is not None:
         check_box(query, described.S)
     settings = descriptor_settings(described, [described.pooling])
-    check_same_settings(index.folder, index.settings, settings)
+    check_same_settings(index.location, index.settings, settings)
 
     device = choose_device(options.device)
     network = prepared_network(described, json.dumps(settings), device)

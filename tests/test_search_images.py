@@ -20,9 +20,11 @@ from utils.descriptors import store as descriptor_store
 from utils.descriptors.prepared_network import prepared_network
 from utils.descriptors.rows import StoredRows
 from utils.errors import UserError, run_command
+from utils.file_names import CATALOGUE, INDEX_STORE, STORE_SETTINGS
 from utils.files.lock import only_writer
 from utils.images import batches as size_batches
 from utils.images.loading import Picture
+from utils.saved_settings import METHOD
 from utils.search.image_index import PictureIndex, read_index
 
 ROOT = Path(__file__).parents[1]
@@ -400,7 +402,7 @@ def test_a_picture_comes_first_however_many_equals_sort_before_it(command, pictu
 def index_of(rows):
     names = [f"{place}.png" for place in range(len(rows))]
     stored = StoredRows([rows], np.arange(len(rows)))
-    return PictureIndex(Path("pictures"), names, names, stored, {})
+    return PictureIndex(Path("pictures"), names, names, stored, {}, Path("search_index"))
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
@@ -539,3 +541,16 @@ def test_a_catalogue_of_a_folder_that_cannot_exist_is_one_line(command, indexed,
     assert status == 2
     assert err.startswith("error: search_index/catalogue.json is damaged")
     assert err.count("\n") == 1
+
+
+def test_an_index_of_another_method_is_named_by_its_own_folder(command, indexed):
+    index = Path("search_index")
+    for path in (index / CATALOGUE, index / INDEX_STORE / STORE_SETTINGS):
+        record = json.loads(path.read_text())
+        settings = record.get("settings", record)
+        settings[METHOD] -= 1
+        path.write_text(json.dumps(record))
+    status, out, err = command("query", indexed / "a.png")
+    assert (status, out) == (2, "")
+    assert err.startswith(f"error: {index} was saved by another version")
+    assert str(indexed) not in err

@@ -86,6 +86,8 @@ class PictureIndex:
     """(N, D)."""
     settings: dict[str, object]
     """What the descriptors were made with: options by name, and digests of weights."""
+    location: Path
+    """The folder of the index itself."""
 
     def path(self, place: int) -> Path:
         """The file of a picture."""
@@ -151,7 +153,7 @@ def _read_index(folder: Path) -> PictureIndex:
         raise _damaged(folder)
     names = [key.split("\0")[0] for key in catalogue.keys]
     rows = store.rows(catalogue.keys)
-    return PictureIndex(catalogue.folder, names, catalogue.keys, rows, catalogue.settings)
+    return PictureIndex(catalogue.folder, names, catalogue.keys, rows, catalogue.settings, folder)
 
 
 def read_catalogue(folder: Path) -> Catalogue:
