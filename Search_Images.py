@@ -35,7 +35,7 @@ from utils.files.writing import check_writable, make_folder, replace_file
 from utils.images.batches import Loading
 from utils.images.listing import images_below, report_thumbnails
 from utils.images.loading import Box, Picture, check_box
-from utils.options.fields import Range, from_json, make, option, options_class, redefault
+from utils.options.fields import Range, declared_options, from_json, make, option, options_class, redefault
 from utils.options.parser import (
     ArgumentParser,
     add_options,
@@ -275,8 +275,8 @@ def find(options: QueryOptions, index: PictureIndex) -> list[Match]:
 
 def indexed_with(index: PictureIndex, options: QueryOptions) -> DescribeOptions:
     """Return the options that an index was made with; an index stores only those that its pooling uses."""
-    names = {name for name in index.settings if hasattr(DescribeOptions, name)}
-    saved = from_json(DescribeOptions, {name: index.settings[name] for name in names}, str(index.folder))
+    names = {one.name for one in declared_options(DescribeOptions)} & index.settings.keys()
+    saved = from_json(DescribeOptions, {name: index.settings[name] for name in names}, str(index.location))
     return make(DescribeOptions, saved | {"weights_dir": options.weights_dir, "device": options.device})
 
 

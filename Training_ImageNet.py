@@ -196,7 +196,8 @@ def open_source(options: TrainingOptions, extract: Extract, classes: int, ranks:
     if options.precompute is None:
         return crop_source(training, validation, crops, extract, ranks, draws)
     names = ("backbone", "L", "crop", "interpolation", "precision")
-    made_with = {name: options.saved_settings[name] for name in names}
+    settings = options.saved_settings
+    made_with = {name: settings[name] for name in names}
     channels = BACKBONES[options.backbone].channels
     store = StoredFeatures(options.precompute, made_with, channels)
     return stored_source(store, training, validation, crops, extract, ranks, draws)

@@ -10,7 +10,7 @@ from typing import Concatenate, NoReturn, ParamSpec, TypeVar
 
 from utils.errors import UserError
 from utils.files.records import check_record, read_json
-from utils.options.fields import Choices, InvalidValueError, Option, Range, declared_options, from_json
+from utils.options.fields import Choices, InvalidValueError, Option, Range, declared_options, from_json, make
 
 Options = TypeVar("Options")
 LONGEST_MESSAGE = 600
@@ -83,7 +83,7 @@ def make_options(options: type[Options], given: argparse.Namespace) -> Options:
     saved: dict[str, object] = {}
     if config is not None:
         saved = from_json(options, read_settings(config), str(config))
-    return options(**(saved | values))
+    return make(options, saved | values)
 
 
 def read_settings(path: Path) -> dict[str, object]:

@@ -132,7 +132,7 @@ class StoreOptions:
 
     def check(self) -> None:
         """Refuse a precision without a store."""
-        if self.store_precision != "float32" and self.descriptors is None:
+        if self.store_precision != StoreOptions.store_precision and self.descriptors is None:
             raise UserError(
                 f"store_precision {self.store_precision} has no effect without a store: "
                 "name its folder by descriptors"
@@ -172,9 +172,9 @@ class SearchOptions:
 
     def check(self) -> None:
         """Refuse options that have no effect beside the others."""
-        if self.alpha != 0 and not self.qe:
+        if self.alpha != SearchOptions.alpha and not self.qe:
             raise UserError(f"alpha {self.alpha} has no effect without query expansion: leave one out")
-        if self.diffusion_alpha != 0.99 and not self.diffusion:
+        if self.diffusion_alpha != SearchOptions.diffusion_alpha and not self.diffusion:
             raise UserError(
                 f"diffusion_alpha {self.diffusion_alpha} has no effect without diffusion: give that as well"
             )

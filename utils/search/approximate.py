@@ -7,17 +7,16 @@ nearest neighbor search", PAMI 2011.
 
 import logging
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from utils.descriptors.rows import Rows, row_blocks
 from utils.errors import UserError
+from utils.options.shared import SearchKind
 from utils.search.exact import exact_search
 
 log = logging.getLogger(__name__)
-
-SearchKind = Literal["exact", "faiss-flat", "faiss-ivfpq"]
 
 LISTS_A_ROOT = 4
 """Inverted lists for each square root of the database's size."""

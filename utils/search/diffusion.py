@@ -13,13 +13,14 @@ from scipy.sparse import csr_matrix, diags, identity
 from scipy.sparse.linalg import cg
 
 from utils.descriptors.rows import Rows
+from utils.options.shared import SearchOptions
 from utils.search.neighbours import nearest_neighbours
 from utils.search.similarity import first_places
 
 GAMMA = 3
 """Power of a similarity, in the graph and where a query starts: weak ones hardly count (Iscen et al.)."""
 
-ALPHA = 0.99
+ALPHA: float = SearchOptions.diffusion_alpha
 """Share of the similarity that goes on to the next images at each step (Iscen et al.)."""
 
 QUERY_NEIGHBOURS = 10

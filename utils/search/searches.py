@@ -55,7 +55,8 @@ def search(queries: np.ndarray, database: Rows, options: SearchOptions, seed: in
             recall = report_recall(index, queries, database)
         compare = partial(similarities_by, index, count=len(database))
     results = run_searches(queries, database, compare, options, seconds)
-    report_left_out(results[PLAIN])
+    if options.search != "exact":
+        report_left_out(results[PLAIN])
     return SearchResults(results, recall, seconds)
 
 
