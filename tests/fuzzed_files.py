@@ -18,6 +18,7 @@ from conftest import draw_picture, write_query
 from mutations import ARRAYS, DEEP, PLAIN, tensors
 from PIL import Image
 
+from Measure_OxfordParis import MeasureOptions
 from models.attention import ContextAwareRegionalAttention
 from models.attention_classifier import RegionFeatures
 from utils.data import imagenet
@@ -28,6 +29,8 @@ from utils.data.revisited_labels import as_json, read_labels, read_pickled_label
 from utils.descriptors.store import open_store
 from utils.files.reading import read_text
 from utils.images.loading import Picture, UnreadableImageError, picture_size, read_image
+from utils.options.fields import from_json, to_json
+from utils.options.parser import read_settings
 from utils.prepare import download
 from utils.processes import Ranks
 from utils.search.image_index import read_index, write_index
@@ -470,6 +473,16 @@ def load_picture(folder):
     assert size == pixels.shape[:2]
 
 
+def make_config(folder):
+    (folder / "results.json").write_text(json.dumps({"settings": to_json(MeasureOptions()), "mAP": 50.0}))
+
+
+def load_config(folder):
+    path = folder / "results.json"
+    options = MeasureOptions(**from_json(MeasureOptions, read_settings(path), str(path)))
+    assert MeasureOptions(**from_json(MeasureOptions, to_json(options), "x.json")) == options
+
+
 def make_text(folder):
     (folder / "x.txt").write_text("naïve\n1\n")
 
@@ -503,6 +516,7 @@ KINDS: Mapping[str, Kind] = {
     "val.txt": Kind(make_validation, "val/val.txt", load_validation),
     "mini.json": Kind(make_mini, "Mini/mini.json", load_mini, "json"),
     "download": Kind(make_download, "x.tar.part.json", load_download, "json"),
+    "config": Kind(make_config, "results.json", load_config, "json"),
     "text": Kind(make_text, "x.txt", load_text),
     **{
         f"image{suffix}{mode}": Kind(make_picture(suffix, mode), f"x{suffix}", load_picture)

@@ -345,6 +345,21 @@ STATE_DAMAGES = {
 }
 
 
+def test_gradients_in_float64_are_taken_in_the_parameters_type(tmp_path):
+    head = ContextAwareRegionalAttention(4)
+    optimizer = torch.optim.SGD(head.parameters(), 0.1)
+    ranks = Ranks(0, 1, torch.device("cpu"))
+    for parameter in head.parameters():
+        parameter.grad = torch.full_like(parameter, 0.5)
+    save_state(tmp_path, head, optimizer, Progress(step=3), {}, ranks)
+    state = torch.load(tmp_path / "training_state.pth", weights_only=True)
+    state["gradients"] = {name: gradient.double() for name, gradient in state["gradients"].items()}
+    torch.save(state, tmp_path / "training_state.pth")
+    load_state(tmp_path, head, optimizer, {}, ranks)
+    assert all((parameter.grad == 0.5).all() for parameter in head.parameters())
+    assert all(parameter.grad.dtype == torch.float32 for parameter in head.parameters())
+
+
 @pytest.mark.parametrize("damage", STATE_DAMAGES.values(), ids=STATE_DAMAGES.keys())
 def test_a_state_that_is_not_one_changes_nothing_and_is_one_line(tmp_path, damage):
     head = ContextAwareRegionalAttention(4)

@@ -1,5 +1,8 @@
+import io
 import os
 import pickle
+import tracemalloc
+import zipfile
 from functools import partial
 
 import numpy as np
@@ -27,6 +30,29 @@ from utils.weights.state_dicts import fill, read_state_dict
 def save_pca(folder, components, mean):
     np.save(folder / "pca_components.npy", components)
     np.save(folder / "pca_mean.npy", mean)
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_reads_large_and_small_tensors_in_their_order(tmp_path, zipped):
+    tensors = {f"t{size}": torch.arange(float(size)) for size in (3, 100_000, 1, 5000)}
+    torch.save(tensors, tmp_path / "x.pth", _use_new_zipfile_serialization=zipped)
+    state = read_state_dict(tmp_path / "x.pth")
+    assert all(torch.equal(state[name], tensor) for name, tensor in tensors.items())
+
+
+def test_a_damaged_length_reserves_no_memory(tmp_path):
+    torch.save({"weight": torch.arange(3.0)}, tmp_path / "x.pth", _use_new_zipfile_serialization=False)
+    data = (tmp_path / "x.pth").read_bytes()
+    length, name = b"\x10\0\0\0", b"protocol_version"
+    assert length + name in data
+    (tmp_path / "x.pth").write_bytes(data.replace(length + name, b"\0\0\0\xf0" + name))  # 4 GB of text
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match="cannot be read as a state dict of tensors"):
+            read_state_dict(tmp_path / "x.pth")
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_reads_files_of_2018_with_cuda_storages(tmp_path, monkeypatch):
@@ -302,3 +328,19 @@ def test_a_pipe_in_the_place_of_a_download_is_not_waited_for(tmp_path, monkeypat
     os.mkfifo(tmp_path / "hub" / "checkpoints" / "resnet101-63fe2227.pth")
     with pytest.raises(UserError, match=r"resnet101-63fe2227\.pth: it is a pipe"):
         load_backbone(BACKBONES["resnet101"], tmp_path)
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_class_name_of_100_kilobytes_is_refused_before_pytorch_searches_it(tmp_path, zipped):
+    torch.save({"a": torch.zeros(1)}, tmp_path / "x.pth", _use_new_zipfile_serialization=zipped)
+    real, long = b"ctorch._utils\n_rebuild_tensor_v2\n", b"c" + b"q" * 100_000 + b"\nx\n"
+    data = (tmp_path / "x.pth").read_bytes()
+    if zipped:
+        with zipfile.ZipFile(io.BytesIO(data)) as source, zipfile.ZipFile(tmp_path / "x.pth", "w") as file:
+            for name in source.namelist():
+                file.writestr(name, source.read(name).replace(real, long))
+    else:
+        assert real in data
+        (tmp_path / "x.pth").write_bytes(data.replace(real, long))
+    with pytest.raises(UserError, match="a string of 100,002 characters"):  # "module name"
+        read_state_dict(tmp_path / "x.pth")

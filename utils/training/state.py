@@ -162,7 +162,7 @@ def load_state(
     if ranks.leads:
         for name, parameter in head.named_parameters():
             gradient = state["gradients"].get(name)
-            parameter.grad = None if gradient is None else gradient.to(parameter.device)
+            parameter.grad = None if gradient is None else gradient.to(parameter)
     else:
         progress.clear_sums()
     return progress

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from utils.errors import BadFileError, UserError
 from utils.files.arrays import read_array
 from utils.files.reading import open_checked
+from utils.weights.saved_pickles import BoundedReader, check_strings
 
 WRAPPER = "module."
 """Prefix of the names in a state dict of nn.DataParallel."""
@@ -57,8 +58,10 @@ def load_plain_tensors(path: Path, what: str) -> Any:  # noqa: ANN401  whatever 
         FileNotFoundError: there is none.
         UserError: it cannot be read, or holds anything else.
     """
-    with open_checked(path) as file:
+    with open_checked(path) as opened:
+        file = BoundedReader(opened)
         try:
+            check_strings(file)
             with warnings.catch_warnings(action="ignore"):  # of odd pickles, which end in an error below
                 return torch.load(file, map_location="cpu", weights_only=True)
         except MemoryError:
@@ -70,6 +73,8 @@ def load_plain_tensors(path: Path, what: str) -> Any:  # noqa: ANN401  whatever 
 def _reason(error: Exception) -> str:
     if "TorchScript" in str(error):
         return "it is a TorchScript program: save the state_dict() of the module that it was made from"
+    if isinstance(error, BadFileError):
+        return str(error)
     if match := re.search(r"GLOBAL ([\w.]+)", str(error)):
         return f"it holds a Python object, {match[1]}: save the state_dict() of a module instead"
     return "is it whole?"
