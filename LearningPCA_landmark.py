@@ -26,7 +26,7 @@ from models.backbones import BACKBONES
 from models.poolings.rmac import RMAC
 from models.regions import rmac_regions
 from models.retrieval_network import RetrievalNetwork
-from utils.data.landmark import FOLDER, SizedPictures, find_pictures, large_enough
+from utils.data.landmark import FOLDER, SizedImages, find_images, large_enough
 from utils.descriptors.extraction import Output, network_outputs
 from utils.descriptors.settings import METHOD_VERSION
 from utils.device import PRECISIONS, choose_device
@@ -41,19 +41,19 @@ from utils.file_names import (
     weights_folder,
 )
 from utils.files.writing import check_writable, make_folder
-from utils.images.batches import BadPicture, Loading
-from utils.images.loading import Picture
+from utils.images.batches import Loading, UnreadableImage
+from utils.images.loading import InputImage
 from utils.options.fields import Range, binding_settings, option, options_class, redefault
 from utils.options.parser import called_with, parse_options
 from utils.options.shared import COUNTS, SIDES, BackboneOptions, ImageOptions, RunOptions
-from utils.processes import Ranks, joined_ranks, launched_device, log_level
+from utils.processes import Processes, joined_processes, launched_device, log_level
 from utils.program.signals import StopWish, stop_wish
 from utils.saved_settings import METHOD
 from utils.text import log_to_stderr
 from utils.weights.networks import load_folded_backbone
 from utils.whitening import report as pca_report
 from utils.whitening.pca import StreamingPCA
-from utils.whitening.state import PCAProgress, load_state, picture_digest, save_state
+from utils.whitening.state import PCAProgress, image_digest, load_state, save_state
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class PCAOptions(BackboneOptions, ImageOptions, RunOptions):
     """Options of the learning of a whitening."""
 
     title = "learning"
-    recorded = frozenset({METHOD, "pictures"})
+    recorded = frozenset({METHOD, "images"})
 
     S: int = redefault(ImageOptions, "S", 800)
     L: int = redefault(BackboneOptions, "L", 3)
@@ -114,11 +114,11 @@ def learn(options: PCAOptions) -> dict[str, object]:
     check_output(options)
     device = choose_device(launched_device(options.device))
     loading = Loading.on(device, options.S, options.batch_size, options.workers)
-    with joined_ranks(device) as ranks:
+    with joined_processes(device) as processes:
         # The images. Their headers tell how many vectors there will be, before hours of work.
-        paths = find_pictures(options.datasets_dir / FOLDER, options.samples, options.seed)
+        paths = find_images(options.datasets_dir / FOLDER, options.samples, options.seed)
         images = large_enough(paths, options.S, options.min_side)
-        ranks.agree_on([path.name for path in images.paths], "images")
+        processes.agree_on([path.name for path in images.paths], "images")
         check_unreadable(images.unreadable, len(paths))
         spec = BACKBONES[options.backbone]
         components = spec.channels if options.components is None else options.components
@@ -131,11 +131,11 @@ def learn(options: PCAOptions) -> dict[str, object]:
             backbone.compile_features()
 
         # The statistics, and the components; an error names how many components the data carry.
-        pca, progress = add_up(options, network, images, loading, ranks, len(paths))
+        pca, progress = add_up(options, network, images, loading, processes, len(paths))
         whitened = pca.whitened_components(components)
         record = {
             "settings": settings_of(options, images) | {"components": components},
-            "pictures": len(images.paths) - len(progress.unreadable),
+            "images": len(images.paths) - len(progress.unreadable),
             "vectors": pca.n_samples_seen_,
             "left_out": {
                 "too_small": len(images.small),
@@ -145,9 +145,9 @@ def learn(options: PCAOptions) -> dict[str, object]:
             "variance_kept": float(pca.explained_variance_ratio_[:components].sum()),
             "explained_variance": pca.explained_variance_.tolist(),
         }
-        if ranks.leads:
+        if processes.leads:
             pca_report.write_files(options.folder, whitened, pca.mean_, record)
-            summary = ("pictures", "vectors", "rank", "variance_kept")
+            summary = ("images", "vectors", "rank", "variance_kept")
             print(json.dumps({"components": components} | {name: record[name] for name in summary}))
     return record
 
@@ -155,9 +155,9 @@ def learn(options: PCAOptions) -> dict[str, object]:
 def add_up(
     options: PCAOptions,
     network: RetrievalNetwork,
-    images: SizedPictures,
+    images: SizedImages,
     loading: Loading,
-    ranks: Ranks,
+    processes: Processes,
     count: int,
 ) -> tuple[StreamingPCA, PCAProgress]:
     """Add up the statistics of all images, block by block.
@@ -169,7 +169,7 @@ def add_up(
         network: gives the region vectors.
         images: images that are large enough.
         loading: how images are loaded.
-        ranks: the processes that share each block.
+        processes: the processes that share each block.
         count: images before any was left out.
     """
     state_file, settings = options.folder / PCA_STATE, settings_of(options, images)
@@ -181,14 +181,14 @@ def add_up(
     make_folder(options.folder)
     starts = range(progress.done, total, BLOCK)
     blocks = [images.paths[start : start + BLOCK] for start in starts]
-    shares = [[block[index] for index in ranks.share(range(len(block)))] for block in blocks]
-    inputs = [Picture(path) for share in shares for path in share]
-    block_size = len(ranks.share(range(BLOCK)))
+    shares = [[block[index] for index in processes.share(range(len(block)))] for block in blocks]
+    inputs = [InputImage(path) for share in shares for path in share]
+    block_size = len(processes.share(range(BLOCK)))
     compute = network.region_vectors
-    outputs: Iterator[Output | BadPicture] = iter(())
+    outputs: Iterator[Output | UnreadableImage] = iter(())
     if inputs:
         outputs = network_outputs(network, inputs, loading, compute=compute, block=block_size)
-    hidden = None if ranks.leads else True
+    hidden = None if processes.leads else True
     bar = tqdm(total=total, initial=progress.done, unit="image", disable=hidden)
     saved = time.monotonic()
     with bar, stop_wish() as wish:
@@ -198,30 +198,30 @@ def add_up(
             while seen < len(share):
                 output = next(outputs)
                 if wish.signal_number:
-                    stop(state_file, pca, progress, settings, wish, ranks)
-                if isinstance(output, BadPicture):
+                    stop(state_file, pca, progress, settings, wish, processes)
+                if isinstance(output, UnreadableImage):
                     unreadable.append(str(output.error.path))
                     seen += 1
                     continue
                 seen += len(output.indices)
                 part.partial_fit(output.values.reshape(-1, network.backbone.channels))
-                bar.update(len(output.indices) * ranks.world)
-            pca.merge(part.summed(ranks.add_up_array))
-            progress.unreadable += ranks.gather(unreadable)
+                bar.update(len(output.indices) * processes.count)
+            pca.merge(part.summed(processes.add_up_array))
+            progress.unreadable += processes.gather(unreadable)
             progress.done += len(block)
             bar.n = progress.done
             check_unreadable([*images.unreadable, *progress.unreadable], count)
             is_due = progress.done == total or time.monotonic() - saved >= options.save_every
-            if ranks.leads and is_due:
+            if processes.leads and is_due:
                 save_state(state_file, pca, progress, settings)
                 saved = time.monotonic()
     return pca, progress
 
 
-def settings_of(options: PCAOptions, images: SizedPictures) -> dict[str, object]:
+def settings_of(options: PCAOptions, images: SizedImages) -> dict[str, object]:
     """Return all that the statistics depend on; a run can only be resumed with the same."""
     method = {METHOD: METHOD_VERSION}
-    return method | binding_settings(options) | {"pictures": picture_digest(images)}
+    return method | binding_settings(options) | {"images": image_digest(images)}
 
 
 def stop(
@@ -230,10 +230,10 @@ def stop(
     progress: PCAProgress,
     settings: dict[str, object],
     wish: StopWish,
-    ranks: Ranks,
+    processes: Processes,
 ) -> NoReturn:
     """Save the statistics of the finished blocks and end the process."""
-    if progress.done and ranks.leads:
+    if progress.done and processes.leads:
         save_state(state_file, pca, progress, settings)
         log.warning("stopped after %d images; --resume continues from there", progress.done)
     raise SystemExit(wish.exit_status())
@@ -270,7 +270,7 @@ def check_unreadable(unreadable: Sequence[object], images: int) -> None:
         )
 
 
-def check_vectors(images: SizedPictures, levels: int, components: int) -> None:
+def check_vectors(images: SizedImages, levels: int, components: int) -> None:
     """Check that there will be enough vectors: n vectors carry at most n - 1 components.
 
     Raises:

@@ -34,7 +34,7 @@ from utils.images.batches import Loading
 from utils.options.fields import option, options_class, to_json
 from utils.options.parser import called_with, parse_options
 from utils.options.shared import DescriptorOptions, PoolingName, RunOptions, SearchOptions, StoreOptions
-from utils.processes import joined_ranks, launched_device, log_level
+from utils.processes import joined_processes, launched_device, log_level
 from utils.scoring import report
 from utils.scoring.comparison import Comparison
 from utils.scoring.compute_ap import check_program
@@ -98,7 +98,7 @@ def evaluate(options: MeasureOptions) -> dict[str, object]:
     device = choose_device(launched_device(options.device))
     loading = Loading.on(device, options.S, options.batch_size, options.workers)
     seconds: dict[str, float] = {}
-    with joined_ranks(device) as ranks:
+    with joined_processes(device) as processes:
         with timed(seconds, "load"):
             data = open_dataset(options.dataset, options.datasets_dir, options.seed)
             check_job(options, data)
@@ -106,17 +106,17 @@ def evaluate(options: MeasureOptions) -> dict[str, object]:
             store = None
             if options.descriptors is not None:
                 made_with = descriptor_settings(options, options.poolings)
-                store = open_shared_store(options.descriptors, made_with, options.store_precision, ranks)
+                store = open_shared_store(options.descriptors, made_with, options.store_precision, processes)
 
         # One descriptor per query box and per image of the database.
         with timed(seconds, "queries"):
-            queries = describe(network, data.query_pictures(), loading, ranks, title="queries", store=store)
+            queries = describe(network, data.query_inputs(), loading, processes, title="queries", store=store)
         if options.compile:  # after the queries: each box has a size of its own, and each size is compiled
             network.backbone.compile_features()
         with timed(seconds, "images"):
-            pictures, skip = data.database_pictures(), options.skip_bad_images
-            database = describe(network, pictures, loading, ranks, store=store, skip_bad_images=skip)
-    if not ranks.leads:
+            images, skip = data.database_inputs(), options.skip_bad_images
+            database = describe(network, images, loading, processes, store=store, skip_bad_images=skip)
+    if not processes.leads:
         return {}
     names = readable_names(data, database)
 

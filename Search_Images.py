@@ -3,7 +3,7 @@
 Results go to standard output, a line per image: rank, similarity and path, with tabs between. Everything else
 goes to standard error.
 
-    python Search_Images.py index ~/Pictures
+    python Search_Images.py index ~/Images
     python Search_Images.py query holiday.jpg --box 120 80 640 560 --html results.html
 """
 
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.descriptors.describe import describe as describe_pictures
+from utils.descriptors.describe import describe as describe_images
 from utils.descriptors.prepared_network import prepared_network
 from utils.descriptors.settings import descriptor_settings
 from utils.descriptors.store import open_store
@@ -34,7 +34,7 @@ from utils.files.paths import user_path
 from utils.files.writing import check_writable, make_folder, replace_file
 from utils.images.batches import Loading
 from utils.images.listing import images_below, report_thumbnails
-from utils.images.loading import Box, Picture, check_box
+from utils.images.loading import Box, InputImage, check_box
 from utils.options.fields import Range, declared_options, from_json, make, option, options_class, redefault
 from utils.options.parser import (
     ArgumentParser,
@@ -50,11 +50,11 @@ from utils.options.shared import (
     StoreOptions,
     StorePrecision,
 )
-from utils.processes import Ranks
+from utils.processes import Processes
 from utils.saved_settings import check_same_settings
 from utils.search.image_index import (
+    ImageIndex,
     Match,
-    PictureIndex,
     check_same_folder,
     read_catalogue,
     read_index,
@@ -94,7 +94,7 @@ class QueryOptions:
 
     title = "query"
 
-    picture: Path = option(help="an image file, of the index or not", positional=True)
+    image: Path = option(help="an image file, of the index or not", positional=True)
     box: tuple[float, float, float, float] | None = option(
         default=None,
         help="part of it, in its pixels",
@@ -112,8 +112,8 @@ class QueryOptions:
 
 
 @called_with_first(DescribeOptions)
-def describe(pictures: Sequence[str | Path | Picture], options: DescribeOptions) -> np.ndarray:
-    """Describe image files, or the parts of them inside a box, Picture(path, box).
+def describe(images: Sequence[str | Path | InputImage], options: DescribeOptions) -> np.ndarray:
+    """Describe image files, or the parts of them inside a box, InputImage(path, box).
 
     The options are those of the command `index`.
 
@@ -123,19 +123,19 @@ def describe(pictures: Sequence[str | Path | Picture], options: DescribeOptions)
     Raises:
         UserError: an image is unreadable, or an option is not valid.
     """
-    several = [pictures] if isinstance(pictures, str | Path | Picture) else pictures
+    several = [images] if isinstance(images, str | Path | InputImage) else images
     inputs = [
-        picture if isinstance(picture, Picture) else Picture(user_path(picture, "a picture"))
-        for picture in several
+        image if isinstance(image, InputImage) else InputImage(user_path(image, "an image"))
+        for image in several
     ]
     device = choose_device(options.device)
     settings = descriptor_settings(options, [options.pooling])
     network = prepared_network(options, json.dumps(settings), device)
     loading = Loading.on(device, options.S, options.batch_size, options.workers)
-    return describe_pictures(network, inputs, loading, Ranks(0, 1, device), title="pictures").rows[:]
+    return describe_images(network, inputs, loading, Processes(0, 1, device), title="images").rows[:]
 
 
-def build(options: IndexOptions) -> PictureIndex:
+def build(options: IndexOptions) -> ImageIndex:
     """Index all images in a folder and the folders below it; the options are those of the command line.
 
     Images that the index holds and that have not changed are not described again; images that are gone are
@@ -160,13 +160,13 @@ def build(options: IndexOptions) -> PictureIndex:
         if not paths:  # all have gone since
             write_index(options.index, folder, [], settings, store)
             return read_index(options.index)
-        descriptors = describe_pictures(
+        descriptors = describe_images(
             network,
-            [Picture(path) for path in paths],
+            [InputImage(path) for path in paths],
             loading,
-            Ranks(0, 1, device),
+            Processes(0, 1, device),
             skip_bad_images=True,
-            title="pictures",
+            title="images",
             store=store,
             names=[str(path.relative_to(folder)) for path in paths],
         )
@@ -177,7 +177,7 @@ def build(options: IndexOptions) -> PictureIndex:
 
 
 index = called_with(IndexOptions)(build)
-"""`build`, whose options Python callers give by their names: index("~/Pictures", index="search_index")."""
+"""`build`, whose options Python callers give by their names: index("~/Images", index="search_index")."""
 
 
 def find_images(options: IndexOptions) -> list[Path]:
@@ -188,7 +188,7 @@ def find_images(options: IndexOptions) -> list[Path]:
     """
     folder = options.folder
     if not folder.is_dir():
-        raise UserError(f"no folder of pictures at {folder}")
+        raise UserError(f"no folder of images at {folder}")
     check_writable(options.index)
     check_same_folder(options.index, folder)
     contents = images_below(folder)
@@ -196,18 +196,18 @@ def find_images(options: IndexOptions) -> list[Path]:
     if contents.others:
         names = some_of([str(path.relative_to(folder)) for path in contents.others])
         log.warning(
-            "note: %d files or folders are no pictures, or cannot be read (%s)", len(contents.others), names
+            "note: %d files or folders are no images, or cannot be read (%s)", len(contents.others), names
         )
     if not contents.images and not (options.index / CATALOGUE).exists():
-        raise UserError(f"no pictures in {folder} or the folders in it")
+        raise UserError(f"no images in {folder} or the folders in it")
     return contents.images
 
 
 def search(
-    picture: str | Path,
+    image: str | Path,
     *,
     box: Box | None = None,
-    index: str | Path | PictureIndex = QueryOptions.index,
+    index: str | Path | ImageIndex = QueryOptions.index,
     top: int = QueryOptions.top,
     weights_dir: str | Path = QueryOptions.weights_dir,
     device: str = QueryOptions.device,
@@ -216,7 +216,7 @@ def search(
     """Find the images of an index that are most similar to an image, or to the part of it inside a box.
 
     Args:
-        picture: an image file, of the index or not. An image of the index ranks before its equals.
+        image: an image file, of the index or not. An image of the index ranks before its equals.
         box: x1, y1, x2, y2 in its pixels; the image without a box if None.
         index: the index's own folder; or an index that was read before, which saves the time to read it.
         top: how many to find, at most.
@@ -231,22 +231,22 @@ def search(
         UserError: there is no index, it was made with other weights, or the image is unreadable.
     """
     options = QueryOptions(
-        picture=user_path(picture, "picture"),
+        image=user_path(image, "image"),
         box=box,
         top=top,
         weights_dir=user_path(weights_dir, "weights_dir"),
         device=device,
         html=None if html is None else user_path(html, "html"),
     )
-    return find(options, index if isinstance(index, PictureIndex) else read_index(user_path(index, "index")))
+    return find(options, index if isinstance(index, ImageIndex) else read_index(user_path(index, "index")))
 
 
-def find(options: QueryOptions, index: PictureIndex) -> list[Match]:
+def find(options: QueryOptions, index: ImageIndex) -> list[Match]:
     """Find the most similar images of an index, and write the page if one is asked for."""
     if options.html is not None:
         check_output_file(options.html, BEGIN.encode())
     described = indexed_with(index, options)
-    query = Picture(options.picture, options.box)
+    query = InputImage(options.image, options.box)
     if options.box is not None:
         check_box(query, described.S)
     settings = descriptor_settings(described, [described.pooling])
@@ -257,8 +257,8 @@ def find(options: QueryOptions, index: PictureIndex) -> list[Match]:
     itself = None if options.box is not None else index.place_of(query)
     if itself is None:
         loading = Loading(described.S, batch_size=1, workers=0)
-        ranks = Ranks(0, 1, device)
-        descriptor = describe_pictures(network, [query], loading, ranks, title="query").rows[:][0]
+        processes = Processes(0, 1, device)
+        descriptor = describe_images(network, [query], loading, processes, title="query").rows[:][0]
     else:
         descriptor = index.rows[np.array([itself])][0]
     nearest = index.nearest(descriptor, options.top, itself)
@@ -273,7 +273,7 @@ def find(options: QueryOptions, index: PictureIndex) -> list[Match]:
     return matches
 
 
-def indexed_with(index: PictureIndex, options: QueryOptions) -> DescribeOptions:
+def indexed_with(index: ImageIndex, options: QueryOptions) -> DescribeOptions:
     """Return the options that an index was made with; an index stores only those that its pooling uses."""
     names = {one.name for one in declared_options(DescribeOptions)} & index.settings.keys()
     saved = from_json(DescribeOptions, {name: index.settings[name] for name in names}, str(index.location))
@@ -289,7 +289,7 @@ def run_index(options: IndexOptions) -> None:
     made = build(options)
     new, gone = len(set(made.keys) - before), len(before - set(made.keys))
     print(
-        f"{len(made.names)} pictures of {shown(str(made.folder))} are in {shown(str(options.index))}: "
+        f"{len(made.names)} images of {shown(str(made.folder))} are in {shown(str(options.index))}: "
         f"{new} new or changed, {gone} forgotten"
     )
 
@@ -303,7 +303,7 @@ def run_query(options: QueryOptions) -> None:
     matches = find(options, read_index(options.index))
     if options.json is not None:
         contents = {
-            "query": str(options.picture),
+            "query": str(options.image),
             "box": options.box,
             "matches": [match._asdict() | {"path": str(match.path)} for match in matches],
         }

@@ -37,7 +37,7 @@ from utils.files.writing import check_writable, make_folder
 from utils.options.fields import Range, binding_settings, option, options_class
 from utils.options.parser import called_with, parse_options
 from utils.options.shared import COUNTS, SIDES, BackboneOptions, HeadOptions, RunOptions
-from utils.processes import Ranks, joined_ranks, launched_device, log_level
+from utils.processes import Processes, joined_processes, launched_device, log_level
 from utils.program.signals import stop_wish
 from utils.text import log_to_stderr, some_of
 from utils.training import report as training_report
@@ -122,7 +122,7 @@ def train(options: TrainingOptions) -> list[dict[str, float]]:
     """
     check_output(options)
     device = choose_device(launched_device(options.device))
-    with joined_ranks(device) as ranks, stop_wish() as wish:
+    with joined_processes(device) as processes, stop_wish() as wish:
         # The frozen backbone and classifier, and the head, the only part that learns.
         spec = BACKBONES[options.backbone]
         fc_weight, fc_bias = load_classifier(spec, options.weights_dir)
@@ -138,49 +138,51 @@ def train(options: TrainingOptions) -> list[dict[str, float]]:
         )
 
         # Batches of region features: of crops as they are drawn, or of centre crops described once.
-        source = open_source(options, partial(extract_regions, backbone, options.L), len(fc_bias), ranks)
+        source = open_source(options, partial(extract_regions, backbone, options.L), len(fc_bias), processes)
 
         make_folder(options.output)
         settings = options.saved_settings
         progress = Progress()
         if options.resume:
-            progress = load_state(options.output, head, optimizer, settings, ranks)
-        with progress_bar(options, progress, ranks) as bar:
+            progress = load_state(options.output, head, optimizer, settings, processes)
+        with progress_bar(options, progress, processes) as bar:
             for batch in source.training(progress.step, options.iterations):
                 train_step(model, batch, progress, options.batch_size * options.accumulate)
                 note_unreadable(progress, batch.unreadable, source.training_images)
-                stop = bool(wish.signal_number) and ranks.world == 1
+                stop = bool(wish.signal_number) and processes.count == 1
                 if progress.step % options.accumulate == 0:
-                    stop = optimizer_step(head, optimizer, ranks, bool(wish.signal_number))
+                    stop = optimizer_step(head, optimizer, processes, bool(wish.signal_number))
                 bar.update(options.batch_size)
                 bar.set_postfix(progress.averages(), refresh=False)
                 is_last = progress.step == options.iterations
                 report_is_due = progress.step % options.checkpoint_every == 0 or is_last
                 if not (stop or report_is_due):
                     continue
-                progress.add_up_sums(ranks)
+                progress.add_up_sums(processes)
                 if report_is_due:
-                    validate(model, source.validation(), progress, ranks)
-                    if ranks.leads:
+                    validate(model, source.validation(), progress, processes)
+                    if processes.leads:
                         write_report(options.output, head, progress)
                     progress.clear_sums()
-                save_state(options.output, head, optimizer, progress, settings, ranks)
+                save_state(options.output, head, optimizer, progress, settings, processes)
                 if stop:
                     log.warning("stopped after step %d; --resume continues from there", progress.step)
                     raise SystemExit(wish.exit_status())
-        if ranks.leads and progress.reports:
+        if processes.leads and progress.reports:
             training_report.draw_curves(options.output, progress.reports)
     return progress.reports
 
 
-def open_source(options: TrainingOptions, extract: Extract, classes: int, ranks: Ranks) -> BatchSource:
+def open_source(
+    options: TrainingOptions, extract: Extract, classes: int, processes: Processes
+) -> BatchSource:
     """Return the source of batches: random crops, or centre crops whose features are kept in a file.
 
     Args:
         options: options of the training.
         extract: the frozen part of the model.
         classes: classes of the classifier.
-        ranks: the processes that share each batch.
+        processes: the processes that share each batch.
 
     Raises:
         UserError: images or labels are missing, or the file was made with other settings.
@@ -188,19 +190,19 @@ def open_source(options: TrainingOptions, extract: Extract, classes: int, ranks:
     folder = options.datasets_dir / FOLDER
     training = read_training_images(folder, classes)
     validation = read_validation_images(folder, classes, options.val_images, options.seed)
-    if len(validation.paths) < options.val_images and ranks.leads:
+    if len(validation.paths) < options.val_images and processes.leads:
         log.warning("note: there are only %d validation images; all are used", len(validation.paths))
     crops = CropSettings(options.crop, *options.resize, options.interpolation)
-    device_workers = suitable_workers(ranks.device) if options.workers is None else options.workers
+    device_workers = suitable_workers(processes.device) if options.workers is None else options.workers
     draws = Draws(options.batch_size, device_workers, options.seed)
     if options.precompute is None:
-        return crop_source(training, validation, crops, extract, ranks, draws)
+        return crop_source(training, validation, crops, extract, processes, draws)
     names = ("backbone", "L", "crop", "interpolation", "precision")
     settings = options.saved_settings
     made_with = {name: settings[name] for name in names}
     channels = BACKBONES[options.backbone].channels
     store = StoredFeatures(options.precompute, made_with, channels)
-    return stored_source(store, training, validation, crops, extract, ranks, draws)
+    return stored_source(store, training, validation, crops, extract, processes, draws)
 
 
 def train_step(
@@ -228,17 +230,17 @@ def train_step(
 
 
 def optimizer_step(
-    head: ContextAwareRegionalAttention, optimizer: Optimizer, ranks: Ranks, wants_to_stop: bool
+    head: ContextAwareRegionalAttention, optimizer: Optimizer, processes: Processes, wants_to_stop: bool
 ) -> bool:
     """Update the head with the gradients of all processes; return whether any of them is to stop."""
     parameters = list(head.parameters())
     for parameter in parameters:
         if parameter.grad is None:  # this process had no readable image since the last update
             parameter.grad = torch.zeros_like(parameter)
-        ranks.add_up(parameter.grad)
+        processes.add_up(parameter.grad)
     optimizer.step()
     optimizer.zero_grad()
-    return bool(ranks.add_up(torch.tensor(float(wants_to_stop), device=parameters[0].device)) > 0)
+    return bool(processes.add_up(torch.tensor(float(wants_to_stop), device=parameters[0].device)) > 0)
 
 
 def note_unreadable(progress: Progress, unreadable: Sequence[Path], images: int) -> None:
@@ -260,7 +262,7 @@ def note_unreadable(progress: Progress, unreadable: Sequence[Path], images: int)
 
 @torch.inference_mode()
 def validate(
-    model: AttentionClassifier, validation: Iterable[FeatureBatch], progress: Progress, ranks: Ranks
+    model: AttentionClassifier, validation: Iterable[FeatureBatch], progress: Progress, processes: Processes
 ) -> None:
     """Validate the head, and uniform weights beside it, and add a report to the progress."""
     sums = torch.zeros(5, dtype=torch.float64, device=model.bias.device)
@@ -278,7 +280,7 @@ def validate(
             len(unreadable),
             some_of(unreadable),
         )
-    *totals, images = ranks.add_up(sums).tolist()
+    *totals, images = processes.add_up(sums).tolist()
     loss, accuracy, uniform_loss, uniform_accuracy = (total / max(images, 1) for total in totals)
     averages = progress.averages()
     progress.reports.append(
@@ -324,11 +326,11 @@ def check_output(options: TrainingOptions) -> None:
         raise UserError(f"{state} is of an earlier training: --resume, or another --output")
 
 
-def progress_bar(options: TrainingOptions, progress: Progress, ranks: Ranks) -> "tqdm[NoReturn]":
+def progress_bar(options: TrainingOptions, progress: Progress, processes: Processes) -> "tqdm[NoReturn]":
     """Return a progress bar over the images, shown by the process that leads."""
     images = options.iterations * options.batch_size
     done = progress.step * options.batch_size
-    return tqdm(total=images, initial=done, unit="image", disable=None if ranks.leads else True)
+    return tqdm(total=images, initial=done, unit="image", disable=None if processes.leads else True)
 
 
 main = called_with(TrainingOptions)(train)

@@ -1,6 +1,6 @@
 """Images a second and memory of the evaluation and of each of its stages, and of the original's way.
 
-Random weights, drawn pictures: nothing is downloaded, and no figure but time and memory means anything.
+Random weights, drawn images: nothing is downloaded, and no figure but time and memory means anything.
 
     python -m benchmarks.evaluation --backbone resnet101_caffe --images 8
 """
@@ -25,11 +25,11 @@ from utils.device import CPU_BATCH_SIZE
 from utils.errors import run_command
 from utils.file_names import IMAGES_FOLDER
 from utils.images.batches import Loading
-from utils.images.loading import Picture, load_pixels, picture_size, read_image, resize, resized_size
+from utils.images.loading import InputImage, image_size, load_pixels, read_image, resize, resized_size
 from utils.options.fields import option, options_class, redefault
 from utils.options.parser import parse_options
 from utils.options.shared import COUNTS, SIDES, BackboneOptions, DeviceOptions
-from utils.processes import Ranks
+from utils.processes import Processes
 
 IMAGES, ROUNDS = 8, 3
 MEASURED = 2
@@ -59,34 +59,34 @@ class Setting(NamedTuple):
     """What the stages run on."""
 
     backbone: str
-    pictures: tuple[Picture, ...]
+    images: tuple[InputImage, ...]
     loading: Loading
 
 
 def stage(name: str, setting: Setting) -> Callable[[], object]:
-    """One of STAGES over all pictures.
+    """One of STAGES over all images.
 
     A stage gets noise of the right sizes for what earlier stages would give it, and makes nothing that it
     does not use: its peak memory is its own.
     """
     entry, longer_side = BACKBONES[setting.backbone], setting.loading.longer_side
-    sizes = [resized_size(*picture_size(picture.path), longer_side) for picture in setting.pictures]
+    sizes = [resized_size(*image_size(image.path), longer_side) for image in setting.images]
 
     def inputs(channels: int, stride: int) -> list[torch.Tensor]:
         shapes = [(1, channels, -(-height // stride), -(-width // stride)) for height, width in sizes]
         return [torch.rand(shape).to(memory_format=torch.channels_last) for shape in shapes]
 
     if name == DECODE:
-        return _each(lambda picture: read_image(picture.path), setting.pictures)
+        return _each(lambda image: read_image(image.path), setting.images)
     if name == RESIZE:
-        decoded = [read_image(picture.path) for picture in setting.pictures]
+        decoded = [read_image(image.path) for image in setting.images]
         return _each(lambda pixels: resize(pixels, longer_side), decoded)
     if name == NORMALISE:
         noise = [torch.randint(0, 256, (*size, 3), dtype=torch.uint8) for size in sizes]
         # a batch of one is stacked, which copies it, as the evaluation does
         return _each(lambda pixels: entry.preprocessing()(torch.stack([pixels]).to("cpu")), noise)
     if name == PUBLISHED:
-        return _each(plain_backbone(setting.backbone), [image.contiguous() for image in inputs(3, 1)])
+        return _each(plain_backbone(setting.backbone), [tensor.contiguous() for tensor in inputs(3, 1)])
     if name == BOUND:
         return _each(folded_backbone(setting.backbone), inputs(3, 1))
     if name == HEAD:
@@ -95,16 +95,16 @@ def stage(name: str, setting: Setting) -> Callable[[], object]:
         return _each(lambda pair: network.describe_maps(*pair), list(zip(maps, sizes, strict=True)))
     if name == EVALUATION:
         network = network_of(setting.backbone, folded_backbone(setting.backbone))
-        ranks = Ranks(0, 1, torch.device("cpu"))
-        return partial(describe, network, setting.pictures, setting.loading, ranks)
+        processes = Processes(0, 1, torch.device("cpu"))
+        return partial(describe, network, setting.images, setting.loading, processes)
     backbone, parts = plain_backbone(setting.backbone), head(setting.backbone)
 
-    def original(picture: Picture) -> None:
-        pixels = load_pixels(picture, longer_side)
-        image = entry.preprocessing()(pixels.unsqueeze(0)).contiguous()
-        original_way.describe(backbone, image, parts.attention, parts.whitening)
+    def original(image: InputImage) -> None:
+        pixels = load_pixels(image, longer_side)
+        tensor = entry.preprocessing()(pixels.unsqueeze(0)).contiguous()
+        original_way.describe(backbone, tensor, parts.attention, parts.whitening)
 
-    return _each(original, setting.pictures)
+    return _each(original, setting.images)
 
 
 @torch.inference_mode()
@@ -118,26 +118,26 @@ def stage_memory(name: str, setting: Setting) -> float:
 @torch.inference_mode()
 def report(options: EvaluationOptions) -> None:
     """Print the table."""
-    backbone, images, rounds = options.backbone, options.images, options.rounds
+    backbone, count, rounds = options.backbone, options.images, options.rounds
     loading = Loading.on(torch.device("cpu"), options.longer_side, CPU_BATCH_SIZE, options.workers)
     with tempfile.TemporaryDirectory() as folder:
-        draw_benchmark(Path(folder) / "Mini", MiniSettings(landmarks=0, distractors=images))
+        draw_benchmark(Path(folder) / "Mini", MiniSettings(landmarks=0, distractors=count))
         files = sorted((Path(folder) / "Mini" / IMAGES_FOLDER).iterdir())
-        setting = Setting(backbone, tuple(map(Picture, files)), loading)
-        few = setting._replace(pictures=setting.pictures[:MEASURED])
+        setting = Setting(backbone, tuple(map(InputImage, files)), loading)
+        few = setting._replace(images=setting.images[:MEASURED])
         calls = [(name, few) for name in (IMPORTS, *STAGES)]
         memory = dict(zip((IMPORTS, *STAGES), each_alone(stage_memory, calls, at_once=2), strict=True))
         seconds = time_in_turn({name: stage(name, setting) for name in STAGES}, rounds)
 
     whole = seconds[EVALUATION]
-    print(f"{backbone}, {images} images, S {loading.longer_side}, median of {rounds} rounds:")
+    print(f"{backbone}, {count} images, S {loading.longer_side}, median of {rounds} rounds:")
     print()
     print("| stage | images/s | share of the evaluation | against the original | peak memory, MB |")
     print("|---|---|---|---|---|")
     for name, time in seconds.items():
         share = "" if name in (ORIGINAL, PUBLISHED) else f"{100 * time / whole:.1f} %"
         ratio = f"{seconds[ORIGINAL] / time:.2f}" if name in (PUBLISHED, BOUND, EVALUATION, ORIGINAL) else ""
-        print(f"| {name} | {images / time:.2f} | {share} | {ratio} | {memory[name]:.0f} |")
+        print(f"| {name} | {count / time:.2f} | {share} | {ratio} | {memory[name]:.0f} |")
     print()
     others = sum(seconds[name] for name in (DECODE, RESIZE, HEAD))
     print(f"Evaluation against the original's way: {seconds[ORIGINAL] / whole:.2f} times as fast.")

@@ -1,6 +1,6 @@
 """Checks a GPU against the CPU, and measures it: the evaluation, the original's way, exact search.
 
-Random weights, drawn pictures, no network. It needs torch, torchvision, Pillow and numpy alone, and a few
+Random weights, drawn images, no network. It needs torch, torchvision, Pillow and numpy alone, and a few
 minutes: what has not begun after LIMIT seconds is left out, and named. Exit status 1 if a check fails.
 
     python -m benchmarks.gpu
@@ -32,7 +32,7 @@ from utils.device import PRECISIONS, choose_device, suitable_workers
 from utils.errors import UserError, run_command
 from utils.file_names import IMAGES_FOLDER
 from utils.images.batches import Batch, Loading, size_batches
-from utils.images.loading import Picture, load_pixels
+from utils.images.loading import InputImage, load_pixels
 from utils.options.fields import Range, option, options_class
 from utils.options.parser import parse_options
 from utils.options.shared import COUNTS
@@ -100,11 +100,11 @@ class Check(NamedTuple):
     passed: bool
 
 
-def descriptor_checks(pictures: list[Picture], longer_side: int, device: torch.device) -> Iterator[Check]:
-    """Descriptors of a few pictures by each backbone, in each precision."""
+def descriptor_checks(images: list[InputImage], longer_side: int, device: torch.device) -> Iterator[Check]:
+    """Descriptors of a few images by each backbone, in each precision."""
     for name in CHECKED:
         entry = BACKBONES[name]
-        pixels = [load_pixels(picture, longer_side) for picture in pictures]
+        pixels = [load_pixels(image, longer_side) for image in images]
         settled = settle(plain_backbone(name), entry.preprocessing()(pixels[0].unsqueeze(0)))
         expected = describe_pixels(network_on(settled, name), pixels)
         for precision, dtype in PRECISIONS.items():
@@ -168,7 +168,7 @@ def network_on(
     return network
 
 
-def report_evaluation(pictures: list[Picture], sizes: Sizes, device: torch.device, start: float) -> None:
+def report_evaluation(images: list[InputImage], sizes: Sizes, device: torch.device, start: float) -> None:
     """Prints images a second of the backbone alone and of the whole evaluation, case by case."""
     print(
         f"{MEASURED}, S {sizes.longer_side}, {suitable_workers(device)} workers, median of {ROUNDS} rounds:"
@@ -188,7 +188,7 @@ def report_evaluation(pictures: list[Picture], sizes: Sizes, device: torch.devic
             print(f"| {told} | left out without a GPU | | | | |", flush=True)
             continue
         try:
-            rates = measure(case, pictures, sizes, device)
+            rates = measure(case, images, sizes, device)
         except (RuntimeError, UserError) as error:  # too little memory, or no compiler: the others go on
             print(f"| {told} | failed: {str(error).splitlines()[0]} | | | | |", flush=True)
             continue
@@ -198,12 +198,12 @@ def report_evaluation(pictures: list[Picture], sizes: Sizes, device: torch.devic
             f"{'reached' if share >= LEAST_SHARE else 'missed'} | {rates.memory:.0f} |",
             flush=True,
         )
-    few = pictures[:8]
+    few = images[:8]
     seconds = time_in_turn({"original": lambda: original(few, sizes.longer_side, device)}, 1)["original"]
     print(f"| the original's way, float32 | 1 | no | | {len(few) / seconds:.1f} | | | |", flush=True)
 
 
-def measure(case: Case, pictures: list[Picture], sizes: Sizes, device: torch.device) -> Rates:
+def measure(case: Case, images: list[InputImage], sizes: Sizes, device: torch.device) -> Rates:
     """Runs the backbone alone on what is on the device already, and the whole evaluation, in turn.
 
     Raises:
@@ -215,31 +215,31 @@ def measure(case: Case, pictures: list[Picture], sizes: Sizes, device: torch.dev
     loading = Loading(sizes.longer_side, case.batch_size, suitable_workers(device))
     loaded = [
         network.backbone.prepare(batch.pixels)
-        for batch in size_batches(pictures, loading._replace(workers=0))
+        for batch in size_batches(images, loading._replace(workers=0))
         if isinstance(batch, Batch)
     ]
 
     def alone(repeats: int) -> None:
-        for images in loaded * repeats:
-            network.backbone(images)
+        for batch in loaded * repeats:
+            network.backbone(batch)
         wait(device)
 
     alone(1)  # compiles, and lets cuDNN choose
     repeats = max(round(sizes.pass_seconds / timed(lambda: alone(1))[0]), 1)
 
     def whole() -> None:
-        for _ in network_outputs(network, pictures * repeats, loading):
+        for _ in network_outputs(network, images * repeats, loading):
             pass
 
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     seconds = time_in_turn({"alone": lambda: alone(repeats), "whole": whole}, ROUNDS)
     memory = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else float("nan")
-    images = repeats * len(pictures)
-    return Rates(images / seconds["alone"], images / seconds["whole"], memory)
+    count = repeats * len(images)
+    return Rates(count / seconds["alone"], count / seconds["whole"], memory)
 
 
-def original(pictures: list[Picture], longer_side: int, device: torch.device) -> None:
+def original(images: list[InputImage], longer_side: int, device: torch.device) -> None:
     """The original's way: one image, one region at a time."""
     preprocessing, backbone = BACKBONES[MEASURED].preprocessing(), plain_backbone(MEASURED).to(device)
     parts = head(MEASURED)
@@ -247,9 +247,9 @@ def original(pictures: list[Picture], longer_side: int, device: torch.device) ->
         copy.deepcopy(parts.attention).to(device),
         copy.deepcopy(parts.whitening).to(device),
     )
-    for picture in pictures:
-        image = preprocessing(load_pixels(picture, longer_side).unsqueeze(0)).contiguous().to(device)
-        original_way.describe(backbone, image, attention, whitening).cpu()
+    for image in images:
+        tensor = preprocessing(load_pixels(image, longer_side).unsqueeze(0)).contiguous().to(device)
+        original_way.describe(backbone, tensor, attention, whitening).cpu()
 
 
 def report_search(rows: int, device: torch.device) -> None:
@@ -308,15 +308,15 @@ def main(device_name: str, sizes: Sizes) -> None:
     print(f"# GPU\n\n{name}; {machine()}\n\n## Checks against the CPU\n\n| check | found | |\n|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         draw_benchmark(Path(folder) / "Mini", MiniSettings(landmarks=0, distractors=sizes.images))
-        pictures = [Picture(path) for path in sorted((Path(folder) / "Mini" / IMAGES_FOLDER).iterdir())]
+        images = [InputImage(path) for path in sorted((Path(folder) / "Mini" / IMAGES_FOLDER).iterdir())]
         checks = [gradient_check(device)]
         with torch.inference_mode():
             side = min(CHECKED_SIDE, sizes.longer_side)
-            checks += [*descriptor_checks(pictures[:CHECKED_IMAGES], side, device), search_check(device)]
+            checks += [*descriptor_checks(images[:CHECKED_IMAGES], side, device), search_check(device)]
             for check in checks:
                 print(f"| {check.name} | {check.told} | {'pass' if check.passed else 'FAIL'} |", flush=True)
             print("\n## Evaluation\n", flush=True)
-            report_evaluation(pictures, sizes, device, start)
+            report_evaluation(images, sizes, device, start)
     print("\n## Search\n", flush=True)
     report_search(sizes.rows, device)
     print(f"\n{time.perf_counter() - start:.0f} seconds in all")

@@ -1,6 +1,6 @@
 """Time and memory of learning a whitening, against scikit-learn's PCA; and images a second of its extraction.
 
-Vectors and weights are random, pictures drawn. Each way of learning runs in a process of its own, so that its
+Vectors and weights are random, images drawn. Each way of learning runs in a process of its own, so that its
 peak memory is its own. scikit-learn, a test requirement, gets all vectors at once, as it must.
 
     python -m benchmarks.pca
@@ -25,7 +25,7 @@ from utils.device import CPU_BATCH_SIZE
 from utils.errors import run_command
 from utils.file_names import IMAGES_FOLDER
 from utils.images.batches import Loading
-from utils.images.loading import Picture
+from utils.images.loading import InputImage
 from utils.options.fields import Range, option, options_class, redefault
 from utils.options.parser import parse_options
 from utils.options.shared import COUNTS, BackboneOptions
@@ -34,13 +34,13 @@ from utils.whitening.pca import StreamingPCA
 CHANNELS = 2048
 LONGER_SIDE, LEVELS = 800, 3
 ROWS = 2000
-"""Vectors of 100 pictures."""
+"""Vectors of 100 images."""
 
 
 def learn(way: str, vectors: int) -> tuple[float, float]:
     """Seconds and peak memory, in MB, of learning from so many vectors; to be called in a fresh process.
 
-    The vectors come 20 at a time where they can, as pictures bring them. Making them is not counted.
+    The vectors come 20 at a time where they can, as images bring them. Making them is not counted.
     """
     rng = np.random.default_rng(0)
     scales = np.geomspace(1, 0.01, CHANNELS, dtype=np.float32)
@@ -85,21 +85,21 @@ def learning(sizes: list[int], skip_scikit_learn: bool) -> None:
             )
 
 
-def extraction(backbone: str, images: int, rounds: int) -> None:
+def extraction(backbone: str, count: int, rounds: int) -> None:
     """Print images per second of the PCA's extraction and of the evaluation's, both at the same S."""
     spec = BACKBONES[backbone]
     evaluation = network_of(backbone, folded_backbone(backbone))
     learning = RetrievalNetwork(evaluation.backbone, [RMAC(LEVELS, spec.stride)]).eval()
     loading = Loading(LONGER_SIDE, CPU_BATCH_SIZE, workers=0)
     with tempfile.TemporaryDirectory() as folder:
-        draw_benchmark(Path(folder) / "Mini", MiniSettings(landmarks=0, distractors=images))
-        pictures = [Picture(path) for path in sorted((Path(folder) / "Mini" / IMAGES_FOLDER).iterdir())]
+        draw_benchmark(Path(folder) / "Mini", MiniSettings(landmarks=0, distractors=count))
+        images = [InputImage(path) for path in sorted((Path(folder) / "Mini" / IMAGES_FOLDER).iterdir())]
         vectors = learning.region_vectors
         seconds = time_in_turn(
             {
-                "evaluation": lambda: list(network_outputs(evaluation, pictures, loading)),
+                "evaluation": lambda: list(network_outputs(evaluation, images, loading)),
                 "extraction for the PCA": lambda: list(
-                    network_outputs(learning, pictures, loading, compute=vectors)
+                    network_outputs(learning, images, loading, compute=vectors)
                 ),
             },
             rounds,
@@ -107,7 +107,7 @@ def extraction(backbone: str, images: int, rounds: int) -> None:
     print(f"| {backbone}, S {LONGER_SIDE} | images/s |")
     print("|---|---|")
     for name, time in seconds.items():
-        print(f"| {name} | {images / time:.2f} |")
+        print(f"| {name} | {count / time:.2f} |")
 
 
 @options_class

@@ -90,7 +90,7 @@ def query_descriptors() -> np.ndarray:
 
 
 def keys_of(size: int) -> list[str]:
-    """Keys of the length that pictures' have: name, bytes, nanoseconds, no box."""
+    """Keys of the length that images' have: name, bytes, nanoseconds, no box."""
     names = (f"landmark_{number:09d}.jpg" for number in range(size))
     return [f"{name}\0{100_000 + number}\01700000000{number:09d}\0" for number, name in enumerate(names)]
 

@@ -1,4 +1,4 @@
-"""Draws the README's picture: queries of an evaluation and the first images of their rankings.
+"""Draws the README's image: queries of an evaluation and the first images of their rankings.
 
 The query's own image is left out, wherever it ranks.
 
@@ -36,7 +36,7 @@ class DrawOptions:
 
     dataset: Path = option(help="folder of the data set", positional=True)
     results: Path = option(help="--output of the evaluation", positional=True)
-    picture: Path = option(help="file to write, .jpg, .png or .pdf", positional=True)
+    image: Path = option(help="file to write, .jpg, .png or .pdf", positional=True)
     queries: tuple[str, ...] = option(default=(), help="names; the first three if not given", separate=True)
     count: int = option(default=6, help="images per query", valid=Range(1, 10))
 
@@ -52,7 +52,7 @@ def command_line() -> None:
             raise UserError(f"{options.dataset} has no query {name}")
         ranking = read_text(report.ranking_file(options.results / RANKINGS_FOLDER, name))
         rows.append(strip(data, queries[name], ranking.splitlines(), options.count))
-    draw_strips(options.picture, rows)
+    draw_strips(options.image, rows)
 
 
 if __name__ == "__main__":

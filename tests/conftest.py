@@ -74,20 +74,20 @@ def recipe_state_dict(module, seed):
     return {name: torch.from_numpy(np.array(array)) for name, array in fill_state_dict(shapes, seed).items()}
 
 
-def draw_picture(path, seed=0, size=(64, 48)):
-    """A picture of random squares, in an image file."""
+def draw_image(path, seed=0, size=(64, 48)):
+    """An image of random squares, in an image file."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1] // 8, size[0] // 8, 3), dtype=np.uint8)
     Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST).save(path)
 
 
 @pytest.fixture
 def dataset(tmp_path):
-    """Four pictures a, b, c, d and one query, a's upper left, for which b is good, c ok and d junk."""
+    """Four images a, b, c, d and one query, a's upper left, for which b is good, c ok and d junk."""
     folder = tmp_path / "data" / "Tiny"
     (folder / "jpg").mkdir(parents=True)
     (folder / "lab").mkdir()
     for seed, name in enumerate("abcd"):
-        draw_picture(folder / "jpg" / f"{name}.png", seed)
+        draw_image(folder / "jpg" / f"{name}.png", seed)
     write_query(folder, "q_1", "a 0 0 40 40", good="b", ok="c", junk="d")
     return folder
 

@@ -14,7 +14,7 @@ from unittest import mock
 
 import numpy as np
 import torch
-from conftest import draw_picture, write_query
+from conftest import draw_image, write_query
 from mutations import ARRAYS, DEEP, PLAIN, tensors
 from PIL import Image
 
@@ -28,11 +28,11 @@ from utils.data.revisited import read_revisited_dataset
 from utils.data.revisited_labels import as_json, read_labels, read_pickled_labels
 from utils.descriptors.store import open_store
 from utils.files.reading import read_text
-from utils.images.loading import Picture, UnreadableImageError, picture_size, read_image
+from utils.images.loading import InputImage, UnreadableImageError, image_size, read_image
 from utils.options.fields import from_json, to_json
 from utils.options.parser import read_settings
 from utils.prepare import download
-from utils.processes import Ranks
+from utils.processes import Processes
 from utils.search.image_index import read_index, write_index
 from utils.training import state as training_state
 from utils.training.precomputed_features import precompute
@@ -40,7 +40,7 @@ from utils.weights.networks import load_attention, load_whitening
 from utils.whitening import state as pca_state
 from utils.whitening.pca import StreamingPCA
 
-RANKS = Ranks(0, 1, torch.device("cpu"))
+RANKS = Processes(0, 1, torch.device("cpu"))
 CHANNELS = 4
 
 
@@ -249,13 +249,13 @@ def load_index(folder):
     check_rows(index.rows)
     count = len(index.names)
     assert index.changed(range(count)) <= count
-    index.place_of(Picture(folder / "a.png"))
+    index.place_of(InputImage(folder / "a.png"))
     if count:
         nearest = index.nearest(np.ones(index.rows.shape[1], np.float32), 2, 0)
         assert all(math.isfinite(similarity) and 0 <= place < count for place, similarity in nearest)
 
 
-PICTURES = [Path("/nowhere/train") / name for name in ("a.jpg", "b.jpg", "c.jpg")]
+IMAGES = [Path("/nowhere/train") / name for name in ("a.jpg", "b.jpg", "c.jpg")]
 
 
 def features_of(place):
@@ -268,7 +268,7 @@ def make_features(folder):
     def extract_from(start):
         yield from [features_of(0), None, features_of(2)][start:]
 
-    precompute(folder / "f.npy", PICTURES, extract_from, {"L": 3}, channels=CHANNELS)
+    precompute(folder / "f.npy", IMAGES, extract_from, {"L": 3}, channels=CHANNELS)
 
 
 def make_unfinished_features(folder):
@@ -282,7 +282,7 @@ def load_features(folder):
     def extract_from(start):
         return [features_of(place) for place in range(3)][start:]
 
-    store = precompute(folder / "f.npy", PICTURES, extract_from, {"L": 3}, channels=CHANNELS)
+    store = precompute(folder / "f.npy", IMAGES, extract_from, {"L": 3}, channels=CHANNELS)
     assert len(store.rows) == 3 and store.rows.shape[2] == CHANNELS and store.rows.dtype == np.float16
     assert all(type(place) is int and 0 <= place < 3 for place in _list(store.corrupt))
     for part in store.read(np.array([place for place in range(3) if place not in store.corrupt])):
@@ -320,7 +320,7 @@ def make_dataset(folder):
     (folder / "jpg").mkdir()
     (folder / "lab").mkdir()
     for seed, name in enumerate("abc"):
-        draw_picture(folder / "jpg" / f"{name}.png", seed, (8, 8))
+        draw_image(folder / "jpg" / f"{name}.png", seed, (8, 8))
     write_query(folder, "q_1", "oxc1_a 0 0.5 7.25 8", good="b", ok="c")
 
 
@@ -451,7 +451,7 @@ def load_download(folder):
         assert download.download([URL], folder / "x.tar").read_bytes() == CONTENT
 
 
-def make_picture(suffix, mode="RGB", **options):
+def make_image(suffix, mode="RGB", **options):
     def make(folder):
         pixels = np.random.default_rng(0).integers(0, 255, (13, 17, 3), dtype=np.uint8)
         image = Image.fromarray(pixels).convert(mode)
@@ -462,10 +462,10 @@ def make_picture(suffix, mode="RGB", **options):
     return make
 
 
-def load_picture(folder):
+def load_image(folder):
     (path,) = folder.iterdir()
     try:
-        size = picture_size(path)
+        size = image_size(path)
     except UnreadableImageError:
         size = None
     pixels = read_image(path)
@@ -519,7 +519,7 @@ KINDS: Mapping[str, Kind] = {
     "config": Kind(make_config, "results.json", load_config, "json"),
     "text": Kind(make_text, "x.txt", load_text),
     **{
-        f"image{suffix}{mode}": Kind(make_picture(suffix, mode), f"x{suffix}", load_picture)
+        f"image{suffix}{mode}": Kind(make_image(suffix, mode), f"x{suffix}", load_image)
         for suffix, mode in [
             *((".jpg", "RGB"), (".jpg", "CMYK"), (".png", "RGB"), (".png", "P"), (".png", "I;16")),
             *((".tif", "RGB"), (".webp", "RGB"), (".gif", "P"), (".bmp", "RGB"), (".ppm", "RGB")),

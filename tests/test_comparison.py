@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from conftest import ROOT, draw_picture, write_query
+from conftest import ROOT, draw_image, write_query
 
 from models.efficientnet_lite import EfficientNetLite0Features
 from utils.scoring.bootstrap import paired_bootstrap
@@ -97,10 +97,10 @@ def test_protocols_have_a_part_of_the_table_each():
 
 
 @pytest.fixture
-def pictures(dataset):
-    """Ten pictures and queries whose labels set the poolings apart, one without any positive."""
+def images(dataset):
+    """Ten images and queries whose labels set the poolings apart, one without any positive."""
     for seed, name in enumerate("efghij", start=10):
-        draw_picture(dataset / "jpg" / f"{name}.png", seed)
+        draw_image(dataset / "jpg" / f"{name}.png", seed)
     for name in "bcdefghij":
         write_query(dataset, f"only_{name}", "a 0 0 40 40", good=name)
     write_query(dataset, "none", "b 0 0 40 40", junk="a")
@@ -108,7 +108,7 @@ def pictures(dataset):
 
 
 @pytest.fixture
-def evaluate(measure, pictures, tmp_path):
+def evaluate(measure, images, tmp_path):
     """Runs with some options: results.json and what is printed."""
 
     def run(*options):
@@ -162,7 +162,7 @@ def test_each_pooling_has_the_scores_of_a_run_of_its_own(evaluate, tmp_path):
     assert list(lines) == []
 
 
-def test_the_backbone_sees_each_picture_and_each_query_once(evaluate, monkeypatch):
+def test_the_backbone_sees_each_image_and_each_query_once(evaluate, monkeypatch):
     seen = []
     forward = EfficientNetLite0Features.forward
     monkeypatch.setattr(
@@ -192,7 +192,7 @@ def test_a_store_holds_all_that_are_compared(evaluate, tmp_path, monkeypatch, pr
     expected, out = evaluate(*options)
     options += ["--descriptors", tmp_path / "store", "--store-precision", precision]
     first, _ = evaluate(*options)
-    monkeypatch.setattr("utils.images.batches.load_pixels", lambda *_: pytest.fail("a picture is decoded"))
+    monkeypatch.setattr("utils.images.batches.load_pixels", lambda *_: pytest.fail("an image is decoded"))
     again, out_again = evaluate(*options)
     assert again["compared"] == first["compared"]
     if precision == "float32":
@@ -200,11 +200,11 @@ def test_a_store_holds_all_that_are_compared(evaluate, tmp_path, monkeypatch, pr
         assert out_again == out
 
 
-def test_a_revisited_set_has_each_protocol_in_the_table(measure, pictures, tmp_path):
+def test_a_revisited_set_has_each_protocol_in_the_table(measure, images, tmp_path):
     levels = {"easy": [4, 7], "hard": [2, 9], "junk": [0]}
     gnd = [{"bbx": [0, 0, 40, 40], **levels}, {"bbx": [8, 0, 64, 48], **levels}]
     labels = {"imlist": list("abcdefghij"), "qimlist": ["a", "b"], "gnd": gnd}
-    (pictures / "gnd_rparis6k.json").write_text(json.dumps(labels))
+    (images / "gnd_rparis6k.json").write_text(json.dumps(labels))
     options = ["--output", tmp_path / "out", "--qe", "0"]
     own = {}
     for pooling in ("rmac", "mac"):

@@ -60,10 +60,10 @@ def test_suitable_workers_are_as_many_as_the_network_leaves_cores_for(monkeypatc
     assert suitable_workers(device) == workers
 
 
-@pytest.mark.parametrize(("device", "pictures"), [(CPU, 1), (GPU, 16)])
-def test_suitable_batches_are_single_pictures_on_a_cpu_and_larger_on_a_gpu(monkeypatch, device, pictures):
+@pytest.mark.parametrize(("device", "images"), [(CPU, 1), (GPU, 16)])
+def test_suitable_batches_are_single_images_on_a_cpu_and_larger_on_a_gpu(monkeypatch, device, images):
     monkeypatch.setattr(os, "cpu_count", lambda: 64)  # which does not matter
-    assert suitable_batch_size(device) == pictures
+    assert suitable_batch_size(device) == images
 
 
 def test_float32_products_are_of_float32_whatever_the_environment_says():

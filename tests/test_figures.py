@@ -27,7 +27,7 @@ def drawn(path):
 
 
 def near(pixels, color):
-    """Where a picture has a colour, but for its rounding."""
+    """Where an image has a colour, but for its rounding."""
     return (abs(pixels - np.array(color)) <= 2).all(2)
 
 
@@ -149,12 +149,12 @@ def test_a_name_with_dollars_is_no_formula(tmp_path):
     assert near(drawn(tmp_path / "a.png"), (0, 0, 0)).any()
 
 
-def test_attention_stands_beside_its_picture_on_the_scale_of_its_weights(monkeypatch, tmp_path):
+def test_attention_stands_beside_its_image_on_the_scale_of_its_weights(monkeypatch, tmp_path):
     heat = np.array([[0.5, 0.6], [0.7, 0.9]])
     _, figure = texts(monkeypatch, lambda: draw_attention(tmp_path / "a.png", WHITE, heat))
-    picture, heat_map, bar = figure.axes
-    assert picture.images[0].get_array().tolist() == WHITE.tolist()
-    # a white picture in 0.7 of matplotlib's darkest and lightest colours of inferno
+    image, heat_map, bar = figure.axes
+    assert image.images[0].get_array().tolist() == WHITE.tolist()
+    # a white image in 0.7 of matplotlib's darkest and lightest colours of inferno
     shown = np.asarray(heat_map.images[0].get_array(), float)
     np.testing.assert_allclose(
         shown[0, 0], 255 * (0.7 * np.array([0.001462, 0.000466, 0.013866]) + 0.3), atol=1

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import draw_picture
+from conftest import draw_image
 from helpers import backbone_of
 from matplotlib import colormaps
 from PIL import Image
@@ -13,8 +13,8 @@ from models.backbones import BACKBONES
 from models.poolings.regional_attention import RegionalAttention
 from models.retrieval_network import RetrievalNetwork
 from utils.errors import UserError
-from utils.figures.heat_map import OPACITY, heat_map, picture_attention
-from utils.images.loading import Picture
+from utils.figures.heat_map import OPACITY, heat_map, image_attention
+from utils.images.loading import InputImage
 
 # The first and the last colour of matplotlib's published table of inferno.
 DARKEST = np.array([0.001462, 0.000466, 0.013866])
@@ -56,7 +56,7 @@ def test_a_map_of_one_value_has_the_middle_colour(value):
     np.testing.assert_allclose(drawn, np.broadcast_to(middle, drawn.shape), atol=0.51)
 
 
-def test_only_the_lightness_of_the_picture_is_seen():
+def test_only_the_lightness_of_the_image_is_seen():
     red = np.zeros((1, 1, 3), np.uint8)
     red[..., 0] = 200
     as_grey = np.full((1, 1, 3), round(0.299 * 200), np.uint8)  # by ITU-R BT.601
@@ -78,10 +78,10 @@ def network():
     return RetrievalNetwork(backbone_of(layers, channels=4, preprocessing=preprocessing), [pooling]).eval()
 
 
-def test_of_a_picture_file_the_attention_inside_its_box_is_told(tmp_path, network):
-    draw_picture(tmp_path / "a.png", size=(256, 192))
+def test_of_a_image_file_the_attention_inside_its_box_is_told(tmp_path, network):
+    draw_image(tmp_path / "a.png", size=(256, 192))
     entry = BACKBONES["resnet101"]
-    found = picture_attention(network, Picture(tmp_path / "a.png", (64, 0, 256, 96)), 256)
+    found = image_attention(network, InputImage(tmp_path / "a.png", (64, 0, 256, 96)), 256)
     pixels = np.asarray(Image.open(tmp_path / "a.png"))[0:96, 64:256].astype(np.float32)
     images = torch.from_numpy((pixels - np.float32(entry.mean)) / np.float32(entry.scale))
     with torch.inference_mode():
@@ -90,7 +90,7 @@ def test_of_a_picture_file_the_attention_inside_its_box_is_told(tmp_path, networ
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-def test_a_picture_that_cannot_be_decoded_is_an_error(tmp_path, network):
-    (tmp_path / "a.png").write_bytes(b"no picture")
+def test_a_image_that_cannot_be_decoded_is_an_error(tmp_path, network):
+    (tmp_path / "a.png").write_bytes(b"no image")
     with pytest.raises(UserError, match="decoded"):
-        picture_attention(network, Picture(tmp_path / "a.png"), 256)
+        image_attention(network, InputImage(tmp_path / "a.png"), 256)

@@ -3,12 +3,12 @@ import socket
 
 import numpy as np
 import pytest
-from conftest import draw_picture
+from conftest import draw_image
 from PIL import Image, features
 
 from utils.errors import UserError
 from utils.images.listing import images_below, images_in
-from utils.images.loading import UnreadableImageError, picture_size, read_image
+from utils.images.loading import UnreadableImageError, image_size, read_image
 
 
 def names(paths, folder):
@@ -94,7 +94,7 @@ def test_a_file_without_a_suffix_that_begins_otherwise_is_no_image(tmp_path, con
 
 
 def test_an_image_with_another_suffix_is_no_image(tmp_path):
-    draw_picture(tmp_path / "a.png")
+    draw_image(tmp_path / "a.png")
     (tmp_path / "a.png").rename(tmp_path / "a.dat")
     assert images_in(tmp_path).others == [tmp_path / "a.dat"]
 
@@ -130,7 +130,7 @@ def test_what_is_no_file_is_an_unreadable_image_that_nobody_waits_for(tmp_path, 
     monkeypatch.chdir(tmp_path)
     path = irregular(tmp_path, kind)
     assert images_in(tmp_path).images == images_below(tmp_path).images == [path]
-    for read in (read_image, picture_size):
+    for read in (read_image, image_size):
         with pytest.raises(UnreadableImageError, match=rf"x\.jpg cannot be decoded: {reason}"):
             read(path)
 
@@ -141,7 +141,7 @@ def test_a_pipe_without_a_suffix_is_not_waited_for(tmp_path):
 
 
 def test_a_pipe_that_takes_the_name_of_a_file_is_not_waited_for(tmp_path, monkeypatch):
-    draw_picture(tmp_path / "x.png")
+    draw_image(tmp_path / "x.png")
     status = (tmp_path / "x.png").stat()
     (tmp_path / "x.png").unlink()
     os.mkfifo(tmp_path / "x.png")

@@ -8,17 +8,17 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED, draw_picture, golden_arrays, needs_photographs
+from conftest import SHARED, draw_image, golden_arrays, needs_photographs
 from PIL import Image, ImageOps
 
 from utils.errors import UserError
 from utils.images.loading import (
     EmptyBoxError,
-    Picture,
+    InputImage,
     UnreadableImageError,
     check_box,
+    image_size,
     load_pixels,
-    picture_size,
     read_image,
     resize,
     resized_size,
@@ -31,7 +31,7 @@ def test_pixels_are_the_originals(key):
     name, longer_side, box = key.split("|")
     path = SHARED / "data" / "datasets" / "Landmarks" / "jpg" / name
     box = tuple(map(float, box.split(","))) if box else None
-    pixels = load_pixels(Picture(path, box), int(longer_side)).numpy()
+    pixels = load_pixels(InputImage(path, box), int(longer_side)).numpy()
     np.testing.assert_array_equal(pixels[..., ::-1].transpose(2, 0, 1), golden_arrays("preprocess")[key])
 
 
@@ -65,7 +65,7 @@ def test_sides_are_rounded_halves_to_even_and_never_vanish(size, longer_side, ex
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(tmp_path, orientation, suffix):
     path = tmp_path / f"turned.{suffix}"
-    draw_picture(tmp_path / "upright.png")
+    draw_image(tmp_path / "upright.png")
     image = Image.open(tmp_path / "upright.png")
     exif = image.getexif()
     exif[0x0112] = orientation
@@ -73,7 +73,7 @@ def test_exif_orientation_is_applied(tmp_path, orientation, suffix):
     expected = np.array(ImageOps.exif_transpose(Image.open(path)))
     assert np.array_equal(expected, np.array(image)) == (orientation == 1)
     np.testing.assert_array_equal(read_image(path), expected)
-    assert picture_size(path) == expected.shape[:2]
+    assert image_size(path) == expected.shape[:2]
 
 
 def test_damaged_exif_data_do_not_matter(tmp_path):
@@ -87,17 +87,17 @@ def test_an_image_whose_exif_data_cannot_be_parsed_is_read_as_upright(tmp_path, 
     path = tmp_path / f"turned.{suffix}"
     exif = Image.Exif()
     exif[0x0112] = 6
-    draw_picture(path)
+    draw_image(path)
     Image.open(path).save(path, exif=exif)
     pixels = np.array(Image.open(path))
-    assert picture_size(path) == (64, 48)  # turned, as long as its EXIF data are whole
+    assert image_size(path) == (64, 48)  # turned, as long as its EXIF data are whole
 
     def fail(image):
         raise SyntaxError("not a TIFF file")
 
     monkeypatch.setattr(Image.Image, "getexif", fail)
     np.testing.assert_array_equal(read_image(path), pixels)
-    assert picture_size(path) == (48, 64)
+    assert image_size(path) == (48, 64)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_an_image_whose_exif_data_cannot_be_parsed_is_read_as_upright(tmp_path, 
     ],
 )
 def test_every_mode_becomes_colour(tmp_path, mode, color, expected):
-    path = tmp_path / "picture.tif"
+    path = tmp_path / "image.tif"
     Image.new(mode, (3, 2), color).save(path)
     assert read_image(path)[1, 2].tolist() == list(expected)
 
@@ -191,7 +191,7 @@ def test_a_tiff_without_a_level_for_white_is_unreadable_rather_than_black(
 
 @pytest.mark.parametrize("suffix", ["jpg", "tif"])
 def test_adobes_inverted_cmyk_becomes_colour(tmp_path, suffix):
-    path = tmp_path / f"picture.{suffix}"
+    path = tmp_path / f"image.{suffix}"
     Image.new("CMYK", (16, 16), (255, 0, 0, 0)).save(path)
     assert (b"Adobe" in path.read_bytes()) == (suffix == "jpg")
     assert np.abs(read_image(path)[8, 8].astype(int) - [0, 255, 255]).max() <= 2
@@ -206,7 +206,7 @@ def test_adobes_inverted_cmyk_becomes_colour(tmp_path, suffix):
     ],
 )
 def test_other_colour_spaces_become_rgb(tmp_path, mode, color, expected):
-    path = tmp_path / "picture.tif"
+    path = tmp_path / "image.tif"
     Image.new(mode, (16, 16), color).save(path)
     if Image.open(path).mode != mode:
         pytest.skip("this Pillow cannot read uncompressed YCbCr")
@@ -216,7 +216,7 @@ def test_other_colour_spaces_become_rgb(tmp_path, mode, color, expected):
 @pytest.mark.parametrize("part", ["checksum", "data"])
 def test_a_png_with_a_wrong_checksum_is_unreadable(tmp_path, part):
     path = tmp_path / "flipped.png"
-    draw_picture(path)
+    draw_image(path)
     content = bytearray(path.read_bytes())
     start = content.index(b"IDAT")
     length = int.from_bytes(content[start - 4 : start])
@@ -246,13 +246,13 @@ def test_a_photograph_of_100_megapixels_is_read_without_a_warning(tmp_path):
     write_black(tmp_path / "large.png", 10_000, 10_000)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert picture_size(tmp_path / "large.png") == (10_000, 10_000)
+        assert image_size(tmp_path / "large.png") == (10_000, 10_000)
         assert read_image(tmp_path / "large.png").shape == (10_000, 10_000, 3)
 
 
 def test_an_image_of_more_than_178_megapixels_is_unreadable(tmp_path):
     write_black(tmp_path / "huge.png", 20_000, 10_000)
-    for read in (read_image, picture_size):
+    for read in (read_image, image_size):
         with pytest.raises(UnreadableImageError, match="it has more than 178 megapixels"):
             read(tmp_path / "huge.png")
 
@@ -283,7 +283,7 @@ def test_a_palettes_colours_are_read_without_a_warning(tmp_path, suffix, transpa
 @pytest.mark.parametrize("content", [b"", b"not an image", None])
 def test_what_cannot_be_decoded_is_named(tmp_path, content):
     path = tmp_path / "broken.jpg"
-    draw_picture(path)
+    draw_image(path)
     path.write_bytes(path.read_bytes()[:-200] if content is None else content)
     with pytest.raises(UnreadableImageError, match=r"broken\.jpg cannot be decoded"):
         read_image(path)
@@ -309,45 +309,45 @@ def ramp(tmp_path):
     ],
 )
 def test_a_box_is_cut_out_after_resizing_and_clamped(ramp, box, columns, rows):
-    pixels = load_pixels(Picture(ramp, box), 100)
+    pixels = load_pixels(InputImage(ramp, box), 100)
     assert torch.equal(pixels[0, :, 0], torch.arange(*columns, dtype=torch.uint8))
     assert torch.equal(pixels[:, 0, 1], torch.arange(*rows, dtype=torch.uint8))
 
 
 def test_a_box_is_scaled_with_its_image(ramp):
-    assert load_pixels(Picture(ramp, (10, 10, 30, 20)), 200).shape == (20, 40, 3)
+    assert load_pixels(InputImage(ramp, (10, 10, 30, 20)), 200).shape == (20, 40, 3)
 
 
 @pytest.mark.parametrize("box", [(100, 0, 120, 40), (0, 0, 0.4, 40), (50, 0, 40, 40), (0, -9, 100, -1)])
 def test_a_box_without_a_pixel_is_an_error(ramp, box):
     for use in (load_pixels, check_box):
         with pytest.raises(EmptyBoxError, match="no pixel inside"):
-            use(Picture(ramp, box), 100)
+            use(InputImage(ramp, box), 100)
 
 
 def test_a_box_beyond_what_float32_holds_is_clamped(tmp_path):
-    path = tmp_path / "picture.png"
-    draw_picture(path)
-    whole = load_pixels(Picture(path), 32)
-    assert load_pixels(Picture(path, (-1e300, -1e38, 1e39, 1e300)), 32).equal(whole)
+    path = tmp_path / "image.png"
+    draw_image(path)
+    whole = load_pixels(InputImage(path), 32)
+    assert load_pixels(InputImage(path, (-1e300, -1e38, 1e39, 1e300)), 32).equal(whole)
     with pytest.raises(EmptyBoxError):
-        load_pixels(Picture(path, (1e39, 0, 1e300, 10)), 32)
+        load_pixels(InputImage(path, (1e39, 0, 1e300, 10)), 32)
 
 
 def test_a_resized_image_larger_than_the_memory_is_told(tmp_path):
-    path = tmp_path / "picture.png"
-    draw_picture(path)
+    path = tmp_path / "image.png"
+    draw_image(path)
     with pytest.raises(UserError, match="try a smaller --S"):
-        load_pixels(Picture(path), 10_000_000)
+        load_pixels(InputImage(path), 10_000_000)
 
 
 @pytest.mark.parametrize("shortage", [MemoryError(), OSError(errno.EMFILE, "Too many open files")])
-@pytest.mark.parametrize("read", [read_image, picture_size])
+@pytest.mark.parametrize("read", [read_image, image_size])
 def test_a_shortage_is_an_error_and_no_unreadable_image(tmp_path, monkeypatch, read, shortage):
     def fail(*_):
         raise shortage
 
-    draw_picture(tmp_path / "fine.png")
+    draw_image(tmp_path / "fine.png")
     monkeypatch.setattr(Image, "open", fail)
     with pytest.raises(UserError, match=r"fine\.png cannot be decoded now: (the memory|too many)") as caught:
         read(tmp_path / "fine.png")

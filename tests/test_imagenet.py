@@ -1,7 +1,7 @@
 import os
 
 import pytest
-from conftest import SHARED, draw_picture, needs_photographs
+from conftest import SHARED, draw_image, needs_photographs
 
 from utils.data.imagenet import read_training_images, read_validation_images, read_wnids
 from utils.errors import UserError
@@ -10,15 +10,15 @@ from utils.training.crops import CentreCrops, CropSettings, crop_batches
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two pictures of the third and one of the last class; a validation picture of each of classes 0 to 4."""
+    """Two images of the third and one of the last class; a validation image of each of classes 0 to 4."""
     wnids = read_wnids()
     for wnid, count in ((wnids[2], 2), (wnids[999], 1)):
         (tmp_path / "train" / "data" / wnid).mkdir(parents=True)
         for number in range(count):
-            draw_picture(tmp_path / "train" / "data" / wnid / f"{wnid}_{number}.JPEG")
+            draw_image(tmp_path / "train" / "data" / wnid / f"{wnid}_{number}.JPEG")
     (tmp_path / "val" / "data").mkdir(parents=True)
     for number in range(5):
-        draw_picture(tmp_path / "val" / "data" / f"v{number}.JPEG")
+        draw_image(tmp_path / "val" / "data" / f"v{number}.JPEG")
     write_listing(tmp_path, "".join(f"v{number}.JPEG {number}\n" for number in range(5)))
     return tmp_path
 
@@ -50,7 +50,7 @@ def test_a_class_is_its_wnids_place_however_many_folders_there_are(folder):
 def test_other_folders_are_a_data_set_of_their_own_if_the_classifier_fits(folder):
     data = folder / "train" / "data"
     (data / "aardvark").mkdir()
-    draw_picture(data / "aardvark" / "a.jpg")
+    draw_image(data / "aardvark" / "a.jpg")
     with pytest.raises(UserError, match=r"1 folders that are no ILSVRC wnids \(aardvark the first\)"):
         read_training_images(folder, 1000)
     assert read_training_images(folder, 3).classes.tolist() == [0, 1, 1, 2]
@@ -60,7 +60,7 @@ def test_images_in_folders_of_a_class_are_of_that_class(folder):
     wnid = read_wnids()[5]  # as Tiny ImageNet is packed
     path = folder / "train" / "data" / wnid / "images" / f"{wnid}_0"
     path.parent.mkdir(parents=True)
-    draw_picture(path.with_suffix(".png"))
+    draw_image(path.with_suffix(".png"))
     path.with_suffix(".png").rename(path)
     (folder / "train" / "data" / "@eaDir").mkdir()
     (folder / "train" / "data" / "@eaDir" / "x.jpg").touch()

@@ -1,9 +1,9 @@
 import os
 
 import pytest
-from conftest import draw_picture
+from conftest import draw_image
 
-from utils.data.landmark import find_pictures, large_enough
+from utils.data.landmark import find_images, large_enough
 from utils.errors import UserError
 
 
@@ -13,32 +13,32 @@ def folder(tmp_path):
     for seed, name in enumerate(("top", "0/0/1/001a", "0/0/1/001b", "f/e/0/fe0c")):
         path = tmp_path / f"{name}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        draw_picture(path, seed)
+        draw_image(path, seed)
     return tmp_path
 
 
 def test_all_images_below_the_folder_are_learned_from(folder, caplog):
-    draw_picture(folder / "0" / "001a_thumb.jpg")
+    draw_image(folder / "0" / "001a_thumb.jpg")
     expected = ["0/0/1/001a.jpg", "0/0/1/001b.jpg", "f/e/0/fe0c.jpg", "top.jpg"]
-    assert find_pictures(folder, None, 0) == [folder / name for name in expected]
+    assert find_images(folder, None, 0) == [folder / name for name in expected]
     assert "left out 1 thumbnails or folders of thumbnails (0/001a_thumb.jpg)" in caplog.text
-    drawn = {tuple(find_pictures(folder, 2, seed)) for seed in range(20)}
+    drawn = {tuple(find_images(folder, 2, seed)) for seed in range(20)}
     assert len(drawn) == 6  # pairs of four
     assert all(list(pair) == sorted(pair) for pair in drawn)
 
 
 def test_a_folder_without_images_is_told(tmp_path):
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(UserError, match=r"no pictures in .* or the folders in it"):
-        find_pictures(tmp_path, None, 0)
+    with pytest.raises(UserError, match=r"no images in .* or the folders in it"):
+        find_images(tmp_path, None, 0)
     with pytest.raises(UserError, match="is missing"):
-        find_pictures(tmp_path / "nowhere", None, 0)
+        find_images(tmp_path / "nowhere", None, 0)
 
 
 def test_a_pipe_and_a_dangling_link_are_unreadable(folder, caplog):
     os.mkfifo(folder / "pipe.jpg")
     (folder / "f" / "link.jpg").symlink_to("nowhere")
-    found = large_enough(find_pictures(folder, None, 0), 64, 1)
+    found = large_enough(find_images(folder, None, 0), 64, 1)
     assert found.unreadable == [folder / "f" / "link.jpg", folder / "pipe.jpg"]
     assert "left out 2 images that cannot be read" in caplog.text
     assert str(folder / "pipe.jpg") in caplog.text

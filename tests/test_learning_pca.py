@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import draw_picture
+from conftest import draw_image
 from sklearn.decomposition import PCA
 
 import LearningPCA_landmark
 from models.backbones import BACKBONES
 from models.regions import rmac_regions
 from utils.errors import UserError, run_command
-from utils.images.loading import Picture, load_pixels
+from utils.images.loading import InputImage, load_pixels
 from utils.weights.networks import load_backbone
 from utils.whitening.pca import StreamingPCA
 from utils.whitening.state import PCAProgress, load_state, save_state
@@ -34,7 +34,7 @@ script.BLOCK = 4
 {}
 sys.exit(run_command(lambda: script.command_line(sys.argv[1:])))
 """
-"""The script as a program, in blocks of four pictures."""
+"""The script as a program, in blocks of four images."""
 
 DIES_IN_THE_THIRD_BLOCK = """
 def until_the_third_block(*given, **options):
@@ -52,13 +52,13 @@ outputs, script.network_outputs = script.network_outputs, until_the_third_block
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Fourteen pictures, one of them too small and one too narrow."""
+    """Fourteen images, one of them too small and one too narrow."""
     folder = tmp_path_factory.mktemp("data") / "Landmark" / "train" / "data"
     folder.mkdir(parents=True)
     for number in range(12):
-        draw_picture(folder / f"{number:02d}.png", number, [(128, 96), (96, 128), (64, 64)][number % 3])
-    draw_picture(folder / "narrow.png", 20, (128, 56))
-    draw_picture(folder / "wide.png", 21, (256, 64))
+        draw_image(folder / f"{number:02d}.png", number, [(128, 96), (96, 128), (64, 64)][number % 3])
+    draw_image(folder / "narrow.png", 20, (128, 56))
+    draw_image(folder / "wide.png", 21, (256, 64))
     return folder.parents[2]
 
 
@@ -101,7 +101,7 @@ def region_vectors(paths):
     network = load_backbone(entry, None)
     vectors = []
     for path in paths:
-        pixels = load_pixels(Picture(path), 128).unsqueeze(0)
+        pixels = load_pixels(InputImage(path), 128).unsqueeze(0)
         features = network(entry.preprocessing()(pixels))[0]
         for x, y, w, h in rmac_regions(*pixels.shape[1:3], 2):
             columns = slice(int(np.rint(x / 32)), int(np.rint((x + w - 1) / 32)) + 1)
@@ -132,7 +132,7 @@ def test_the_files_are_scikit_learns_pca_of_the_region_maxima(data, undisturbed)
     np.testing.assert_allclose(
         record["explained_variance"][:COMPONENTS], oracle.explained_variance_, rtol=1e-4
     )
-    assert (record["pictures"], record["vectors"]) == (12, len(vectors))
+    assert (record["images"], record["vectors"]) == (12, len(vectors))
     assert record["left_out"] == {"too_small": 2, "unreadable": []}
     assert record["settings"]["components"] == COMPONENTS
     assert json.loads(undisturbed[1].stdout)["vectors"] == len(vectors)
@@ -199,17 +199,17 @@ def test_the_seed_draws_the_samples(learn, tmp_path):
         status, _, err = learn(tmp_path / str(place), "--samples", "8", "--components", "3", *options)
         assert status == 0, err
         record = json.loads((tmp_path / str(place) / "efficientnet_lite0" / "pca.json").read_text())
-        assert record["pictures"] + record["left_out"]["too_small"] == 8
+        assert record["images"] + record["left_out"]["too_small"] == 8
         found.append(learned(tmp_path / str(place))[0])
     assert np.array_equal(found[0], found[1])
     assert not np.array_equal(found[0], found[2])
 
 
-def test_unreadable_pictures_are_left_out_up_to_one_in_twenty(learn, tmp_path):
+def test_unreadable_images_are_left_out_up_to_one_in_twenty(learn, tmp_path):
     folder = tmp_path / "Landmark" / "train" / "data"
     folder.mkdir(parents=True)
     for number in range(38):
-        draw_picture(folder / f"{number:02d}.png", number)
+        draw_image(folder / f"{number:02d}.png", number)
     (folder / "headless.png").write_bytes(b"")
     (folder / "bodiless.png").write_bytes((folder / "00.png").read_bytes()[:60])
     status, _, err = learn(tmp_path / "out", datasets=tmp_path)
@@ -218,7 +218,7 @@ def test_unreadable_pictures_are_left_out_up_to_one_in_twenty(learn, tmp_path):
     assert sorted(Path(name).name for name in record["left_out"]["unreadable"]) == [
         *("bodiless.png", "headless.png")
     ]
-    assert record["pictures"] == 38
+    assert record["images"] == 38
     for number in range(20, 38):
         (folder / f"{number}.png").unlink()
     assert "2 of 22 images are unreadable" in error_line(learn(tmp_path / "other", datasets=tmp_path))
@@ -283,11 +283,11 @@ def test_what_cannot_end_well_is_told_before_any_work(learn, tmp_path, monkeypat
     monkeypatch.setattr(LearningPCA_landmark, "network_outputs", None)
     assert "is missing" in error_line(learn(tmp_path / "out", datasets=tmp_path))
     (tmp_path / "Landmark" / "train" / "data").mkdir(parents=True)
-    assert "no pictures in" in error_line(learn(tmp_path / "out", datasets=tmp_path))
+    assert "no images in" in error_line(learn(tmp_path / "out", datasets=tmp_path))
     (tmp_path / "Landmark" / "train" / "data" / "empty.jpg").touch()
-    assert "none of 1 pictures is large enough" in error_line(learn(tmp_path / "out", datasets=tmp_path))
+    assert "none of 1 images is large enough" in error_line(learn(tmp_path / "out", datasets=tmp_path))
     line = error_line(learn(tmp_path / "out", "--min-side", "129"))
-    assert "none of 14 pictures is large enough" in line
+    assert "none of 14 images is large enough" in line
     assert "too few for 500 components" in error_line(learn(tmp_path / "out", "--components", "500"))
     assert "have 1280 dimensions" in error_line(learn(tmp_path / "out", "--components", "1281"))
     (tmp_path / "file").touch()
@@ -299,7 +299,7 @@ def test_components_that_the_data_do_not_carry_are_an_error(learn, tmp_path):
     folder = tmp_path / "Landmark" / "train" / "data"
     folder.mkdir(parents=True)
     for number in range(4):
-        draw_picture(folder / f"{number}.png", 0)  # four times the same picture
+        draw_image(folder / f"{number}.png", 0)  # four times the same image
     vectors = region_vectors([folder / "0.png"])
     rank = np.linalg.matrix_rank(vectors - vectors.mean(axis=0), tol=1e-3)
     assert 0 < rank < len(vectors) == 8
@@ -308,15 +308,15 @@ def test_components_that_the_data_do_not_carry_are_an_error(learn, tmp_path):
     assert not (tmp_path / "out" / "efficientnet_lite0" / "pca_components.npy").exists()
 
 
-def test_a_state_of_other_pictures_under_the_same_names_is_told(learn, tmp_path):
+def test_a_state_of_other_images_under_the_same_names_is_told(learn, tmp_path):
     folder = tmp_path / "Landmark" / "train" / "data"
     folder.mkdir(parents=True)
     for number in range(4):
-        draw_picture(folder / f"{number}.png", number)
+        draw_image(folder / f"{number}.png", number)
     assert learn(tmp_path / "out", "--components", "5", datasets=tmp_path)[0] == 0
-    draw_picture(folder / "3.png", 99, (72, 48))
+    draw_image(folder / "3.png", 99, (72, 48))
     line = error_line(learn(tmp_path / "out", "--components", "5", "--resume", datasets=tmp_path))
-    assert "saved with other settings: pictures " in line
+    assert "saved with other settings: images " in line
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from conftest import (
     TWO_PROCESSES,
     assert_same_descriptors,
     authors_head_file,
-    draw_picture,
+    draw_image,
     evaluation,
     golden_arrays,
     needs_authors_head,
@@ -127,7 +127,7 @@ def test_without_expansion_only_the_plain_scores_are_printed(measure, tmp_path):
 
 @needs_authors_head
 def test_descriptors_with_the_authors_method_are_the_originals(measure, dataset, tmp_path, caffe_weights):
-    # Saved without loss and with S its own longer side, the golden picture comes to the network as it is.
+    # Saved without loss and with S its own longer side, the golden image comes to the network as it is.
     arrays = golden_arrays("backbone")
     Image.fromarray(np.ascontiguousarray(arrays["224x160/bgr"][::-1].transpose(1, 2, 0))).save(
         dataset / "jpg" / "golden.png"
@@ -188,8 +188,8 @@ def test_a_query_without_positives_is_left_out_of_the_mean(measure, dataset, tmp
     assert json.loads((tmp_path / "out" / "results.json").read_text())["AP"]["q_0"] is None
 
 
-def test_a_picture_of_one_pixels_height_is_described(measure, dataset, tmp_path, caffe_weights):
-    draw_picture(dataset / "jpg" / "line.png", size=(64, 8))
+def test_a_image_of_one_pixels_height_is_described(measure, dataset, tmp_path, caffe_weights):
+    draw_image(dataset / "jpg" / "line.png", size=(64, 8))
     Image.open(dataset / "jpg" / "line.png").crop((0, 0, 64, 1)).save(dataset / "jpg" / "line.png")
     caffe = ["--pooling", "rmac", "--weights-dir", caffe_weights, "--device", "cpu"]
     for network in (EMBEDDED, caffe):
@@ -263,7 +263,7 @@ def test_a_damaged_weights_file_is_told(measure, tmp_path, caffe_weights):
 
 
 def test_mini_draws_itself(tmp_path, capsys, monkeypatch):
-    # With fewer pictures than the real one, so that the test need not describe two hundred.
+    # With fewer images than the real one, so that the test need not describe two hundred.
     monkeypatch.setattr(benchmark, "MiniSettings", partial(MiniSettings, landmarks=2, distractors=4))
     words = ["--dataset", "Mini", "--datasets-dir", str(tmp_path), "--S", "128", *EMBEDDED]
     assert run_command(lambda: Measure_OxfordParis.command_line(words)) == 0
@@ -395,7 +395,7 @@ def test_main_takes_paths_as_text_and_says_what_it_chose(dataset, tmp_path):
     assert settings["workers"] == (os.cpu_count() or 1) // 8
 
 
-def test_a_picture_that_shows_nothing_is_told(measure, dataset, tmp_path, caplog, monkeypatch):
+def test_a_image_that_shows_nothing_is_told(measure, dataset, tmp_path, caplog, monkeypatch):
     forward = RetrievalNetwork.forward
 
     def blind(self, images):
@@ -475,11 +475,11 @@ from utils.images import batches as size_batches
 load = size_batches.load_pixels
 
 
-def load_after_the_pipe(picture, longer_side):
-    pipe = picture.path.parents[1] / (picture.path.stem + ".pipe")
+def load_after_the_pipe(image, longer_side):
+    pipe = image.path.parents[1] / (image.path.stem + ".pipe")
     if pipe.exists():
         pipe.read_bytes()
-    return load(picture, longer_side)
+    return load(image, longer_side)
 
 
 size_batches.load_pixels = load_after_the_pipe
@@ -498,8 +498,8 @@ def test_a_process_that_is_killed_ends_all_of_them(dataset, tmp_path):
     # and waits until somebody opens it to write. At d the test learns how far that process is; at f it stays.
     for name in "df":
         os.mkfifo(dataset / f"{name}.pipe")
-        draw_picture(dataset / "jpg" / f"{name}.png")
-    draw_picture(dataset / "jpg" / "e.png")
+        draw_image(dataset / "jpg" / f"{name}.png")
+    draw_image(dataset / "jpg" / "e.png")
     program = tmp_path / "program.py"
     program.write_text(WAITS_FOR_PIPES.format(root=str(ROOT)))
     _, *words = evaluation(dataset, "--skip-bad-images", "--output", tmp_path / "out")

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import draw_picture, write_query
+from conftest import draw_image, write_query
 from PIL import Image
 
 import Measure_OxfordParis
@@ -57,19 +57,19 @@ def evaluate(command, tmp_path):
 
 
 @pytest.fixture
-def picture(dataset):
-    """A picture of 128 x 96 pixels in the data set, which comes to the network as it is where S is 128."""
-    draw_picture(dataset / "jpg" / "picture.png", seed=4, size=(128, 96))
-    return np.array(Image.open(dataset / "jpg" / "picture.png"))
+def image(dataset):
+    """An image of 128 x 96 pixels in the data set, which comes to the network as it is where S is 128."""
+    draw_image(dataset / "jpg" / "image.png", seed=4, size=(128, 96))
+    return np.array(Image.open(dataset / "jpg" / "image.png"))
 
 
 @pytest.fixture
-def describe_picture(picture, evaluate):
-    """The descriptor of that picture with a line of options."""
+def describe_image(image, evaluate):
+    """The descriptor of that image with a line of options."""
 
     def run(options):
         _, arrays = evaluate(options)
-        return arrays["descriptors"][arrays["names"].tolist().index("picture")]
+        return arrays["descriptors"][arrays["names"].tolist().index("image")]
 
     return run
 
@@ -140,15 +140,15 @@ def same(found, expected):
     return found.shape == expected.shape and np.abs(found - expected).max() < 1e-5
 
 
-def test_mac_is_the_maximum_of_the_map(describe_picture, picture, feature_map):
-    found = describe_picture("--pooling mac --no-whiten --S 128")
-    assert same(found, unit(region_maxima(feature_map(picture), [WHOLE])[0]))
+def test_mac_is_the_maximum_of_the_map(describe_image, image, feature_map):
+    found = describe_image("--pooling mac --no-whiten --S 128")
+    assert same(found, unit(region_maxima(feature_map(image), [WHOLE])[0]))
 
 
 @pytest.mark.parametrize("levels", REGIONS)
-def test_l_says_how_many_levels_rmac_has(describe_picture, picture, feature_map, levels):
-    found = describe_picture(f"--pooling rmac --no-whiten --S 128 --L {levels}")
-    features = feature_map(picture)
+def test_l_says_how_many_levels_rmac_has(describe_image, image, feature_map, levels):
+    found = describe_image(f"--pooling rmac --no-whiten --S 128 --L {levels}")
+    features = feature_map(image)
     by_levels = {
         count: unit(unit(region_maxima(features, regions)).mean(0)) for count, regions in REGIONS.items()
     }
@@ -159,10 +159,10 @@ def test_l_says_how_many_levels_rmac_has(describe_picture, picture, feature_map,
 
 @pytest.mark.parametrize(("activation", "function"), [("tanh", np.tanh), ("softplus", softplus)])
 def test_the_attention_heads_weights_and_activation_are_used(
-    describe_picture, picture, feature_map, head, activation, function
+    describe_image, image, feature_map, head, activation, function
 ):
-    found = describe_picture(f"--pooling ra --no-whiten --S 128 --L 2 --activation {activation}")
-    features = feature_map(picture)
+    found = describe_image(f"--pooling ra --no-whiten --S 128 --L 2 --activation {activation}")
+    features = feature_map(image)
     regions = unit(region_maxima(features, REGIONS[2]))
     weights = attention_by_hand(features, REGIONS[2], head, function)
     assert same(found, unit(weights @ regions))
@@ -173,7 +173,7 @@ def test_the_attention_heads_weights_and_activation_are_used(
 
 def test_tanh_regional_attention_of_five_levels_at_1024_pixels_is_the_default(evaluate, dataset, head):
     for seed, name in enumerate("abcd"):
-        draw_picture(dataset / "jpg" / f"{name}.png", seed, size=(64, 8))  # flat ones, or 1024 takes long
+        draw_image(dataset / "jpg" / f"{name}.png", seed, size=(64, 8))  # flat ones, or 1024 takes long
     results, arrays = evaluate("--no-whiten")
     settings = results["settings"]
     assert [settings[name] for name in ("pooling", "activation", "L", "S", "qe")] == [
@@ -189,33 +189,31 @@ def test_tanh_regional_attention_of_five_levels_at_1024_pixels_is_the_default(ev
 
 @pytest.mark.parametrize(("pooling", "regions"), [("mac", [WHOLE]), ("rmac", REGIONS[2])])
 def test_regions_are_whitened_by_the_files_unless_told_not_to(
-    describe_picture, picture, feature_map, pca, pooling, regions
+    describe_image, image, feature_map, pca, pooling, regions
 ):
     components, negative_mean = pca
-    found = describe_picture(f"--pooling {pooling} --S 128 --L 2")
-    maxima = region_maxima(feature_map(picture), regions)
+    found = describe_image(f"--pooling {pooling} --S 128 --L 2")
+    maxima = region_maxima(feature_map(image), regions)
     whitened = unit(np.stack([components @ (vector + negative_mean) for vector in maxima]))
     assert found.shape == (8,)
     assert same(found, unit(whitened.mean(0)))
-    plain = describe_picture(f"--pooling {pooling} --S 128 --L 2 --no-whiten")
+    plain = describe_image(f"--pooling {pooling} --S 128 --L 2 --no-whiten")
     assert same(plain, unit(unit(maxima).mean(0)))
 
 
 @pytest.mark.parametrize(("longer_side", "step"), [(128, 1), (64, 2), (32, 4)])
-def test_s_is_the_longer_side_of_what_the_network_sees(
-    describe_picture, picture, feature_map, longer_side, step
-):
-    # The picture's squares of 8 pixels lie on the grid of the smaller ones: resized, it is still squares.
-    found = describe_picture(f"--pooling mac --no-whiten --S {longer_side}")
-    features = feature_map(np.ascontiguousarray(picture[::step, ::step]))
+def test_s_is_the_longer_side_of_what_the_network_sees(describe_image, image, feature_map, longer_side, step):
+    # The image's squares of 8 pixels lie on the grid of the smaller ones: resized, it is still squares.
+    found = describe_image(f"--pooling mac --no-whiten --S {longer_side}")
+    features = feature_map(np.ascontiguousarray(image[::step, ::step]))
     assert same(found, unit(features.max((1, 2))))
 
 
-def test_queries_are_described_inside_their_boxes(evaluate, picture, dataset, feature_map):
-    write_query(dataset, "q_2", "picture 32 0 128 64", good="a")
+def test_queries_are_described_inside_their_boxes(evaluate, image, dataset, feature_map):
+    write_query(dataset, "q_2", "image 32 0 128 64", good="a")
     _, arrays = evaluate("--pooling mac --no-whiten --S 128")
     found = arrays["query_descriptors"][arrays["query_names"].tolist().index("q_2")]
-    assert same(found, unit(feature_map(picture[0:64, 32:128]).max((1, 2))))
+    assert same(found, unit(feature_map(image[0:64, 32:128]).max((1, 2))))
 
 
 def precision_of_one(place):
@@ -225,8 +223,8 @@ def precision_of_one(place):
 
 def test_expansion_searches_again_with_the_mean_of_the_query_and_so_many_images(evaluate, dataset):
     for seed, name in enumerate("efghijkl", start=10):
-        draw_picture(dataset / "jpg" / f"{name}.png", seed)
-    # One query for each picture, all of one box: together their scores tell every picture's place.
+        draw_image(dataset / "jpg" / f"{name}.png", seed)
+    # One query for each image, all of one box: together their scores tell every image's place.
     names = list("abcdefghijkl")
     for name in names:
         write_query(dataset, f"only_{name}", "a 0 0 40 40", good=name)

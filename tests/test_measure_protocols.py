@@ -1,11 +1,11 @@
-"""A tiny revisited set from pictures to scores, which are computed once more from the written rankings."""
+"""A tiny revisited set from images to scores, which are computed once more from the written rankings."""
 
 import json
 import math
 
 import numpy as np
 import pytest
-from conftest import draw_picture
+from conftest import draw_image
 
 PROTOCOLS = {"easy": ("easy",), "medium": ("easy", "hard"), "hard": ("hard",)}
 IMAGES = [f"image{number}" for number in (7, 3, 11, 0, 5, 9, 1, 13, 2, 10, 4, 12, 6, 8)]
@@ -35,7 +35,7 @@ def revisited(tmp_path):
     folder = tmp_path / "data" / "Revisited"
     (folder / "jpg").mkdir(parents=True)
     for seed, name in enumerate([*IMAGES, *QUERIES]):
-        draw_picture(folder / "jpg" / f"{name}.png", seed)
+        draw_image(folder / "jpg" / f"{name}.png", seed)
     write_labels(folder, labels_of(0))
     return folder
 
@@ -157,7 +157,7 @@ def test_a_protocol_without_any_positive_is_nan_and_null(evaluate, revisited, tm
 
 
 def test_vggs_program_is_refused_before_any_work(measure, revisited, tmp_path, monkeypatch):
-    monkeypatch.setattr("utils.images.batches.load_pixels", lambda *_: pytest.fail("a picture is decoded"))
+    monkeypatch.setattr("utils.images.batches.load_pixels", lambda *_: pytest.fail("an image is decoded"))
     program = tmp_path / "compute_ap"
     program.write_text("#!/bin/sh\necho 1\n")
     program.chmod(0o755)

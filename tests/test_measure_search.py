@@ -5,16 +5,16 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import draw_picture, write_query
+from conftest import draw_image, write_query
 
 NAMES = list("abcdefghijkl")
 
 
 @pytest.fixture
-def pictures(dataset):
-    """Twelve pictures, and for each a query, all of one box, for which that picture alone is good."""
+def images(dataset):
+    """Twelve images, and for each a query, all of one box, for which that image alone is good."""
     for seed, name in enumerate("efghijkl", start=10):
-        draw_picture(dataset / "jpg" / f"{name}.png", seed)
+        draw_image(dataset / "jpg" / f"{name}.png", seed)
     for path in (dataset / "lab").iterdir():
         path.unlink()
     for name in NAMES:
@@ -23,7 +23,7 @@ def pictures(dataset):
 
 
 @pytest.fixture
-def evaluate(measure, pictures, tmp_path):
+def evaluate(measure, images, tmp_path):
     """Runs with a line of options: results.json, what is printed, the box's descriptor, the database's."""
 
     def run(options):
@@ -43,7 +43,7 @@ def unit(vectors):
 
 
 def places_of(precisions):
-    """Each picture's place in the ranking, from the average precision of the query that it alone is good for.
+    """Each image's place in the ranking, from the average precision of the query that it alone is good for.
 
     At place p, from 0, that is the trapezoid under precisions 0 and 1 / (p + 1), or 1 at place 0.
     """
@@ -168,7 +168,7 @@ def test_each_compared_pooling_has_an_index_of_its_own(evaluate):
 
 
 def test_a_search_that_cannot_be_is_told_before_any_image_is_decoded(measure, monkeypatch):
-    monkeypatch.setattr("utils.images.batches.load_pixels", lambda *_: pytest.fail("a picture is decoded"))
+    monkeypatch.setattr("utils.images.batches.load_pixels", lambda *_: pytest.fail("an image is decoded"))
     status, out, err = measure("--search", "faiss-ivfpq")
     told = "faiss-ivfpq needs 256 images, and there are 4"
     try:

@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, TWO_PROCESSES, draw_picture, evaluation, write_query
+from conftest import ROOT, TWO_PROCESSES, draw_image, evaluation, write_query
 
 from utils.images import batches as size_batches
 
@@ -29,9 +29,9 @@ def decoded(monkeypatch):
     names = []
     load = size_batches.load_pixels
 
-    def noted(picture, longer_side):
-        names.append(picture.path.name)
-        return load(picture, longer_side)
+    def noted(image, longer_side):
+        names.append(image.path.name)
+        return load(image, longer_side)
 
     monkeypatch.setattr(size_batches, "load_pixels", noted)
     return names
@@ -46,7 +46,7 @@ def error_line(result):
     return err
 
 
-def rows_by_picture(store):
+def rows_by_image(store):
     """What a store holds: (file name, box) to descriptor, read as its files are documented."""
     found = {}
     for record in sorted(store.glob("shard-*.json")):
@@ -74,7 +74,7 @@ def test_a_second_run_describes_nothing_and_prints_the_same(measure, store, deco
     status, out, _ = measure("--descriptors", store)
     assert status == 0
     assert sorted(decoded) == ["a.png", "a.png", "b.png", "c.png", "d.png"]
-    monkeypatch.setattr(size_batches, "load_pixels", lambda *_: pytest.fail("a picture is decoded"))
+    monkeypatch.setattr(size_batches, "load_pixels", lambda *_: pytest.fail("an image is decoded"))
     assert measure("--descriptors", store)[:2] == (0, out)
     assert len(list(store.glob("shard-*.npy"))) == 2  # of the query and of the images
 
@@ -91,19 +91,19 @@ def test_a_run_with_a_store_equals_one_without(measure, store, tmp_path):
         assert measure("--descriptors", store, "--output", tmp_path / name)[:2] == (0, out)
         assert scores(results_in(tmp_path / name)) == scores(results_in(tmp_path / "without"))
         assert ranking(tmp_path / name) == ranking(tmp_path / "without")
-    rows = rows_by_picture(store)
+    rows = rows_by_image(store)
     with np.load(tmp_path / "without" / "descriptors.npz") as arrays:
         expected = {(f"{name}.png", ""): row for name, row in zip("abcd", arrays["descriptors"], strict=True)}
         expected["a.png", "0.0 0.0 40.0 40.0"] = arrays["query_descriptors"][0]
     assert rows.keys() == expected.keys()
-    for picture, row in expected.items():
-        np.testing.assert_array_equal(rows[picture], row)
+    for image, row in expected.items():
+        np.testing.assert_array_equal(rows[image], row)
 
 
-def test_a_changed_picture_alone_is_described_anew(measure, dataset, store, decoded, tmp_path):
+def test_a_changed_image_alone_is_described_anew(measure, dataset, store, decoded, tmp_path):
     measure("--descriptors", store)
     decoded.clear()
-    draw_picture(dataset / "jpg" / "c.png", seed=77)
+    draw_image(dataset / "jpg" / "c.png", seed=77)
     status, out, _ = measure("--descriptors", store, "--output", tmp_path / "with")
     assert status == 0
     assert decoded == ["c.png"]
@@ -119,11 +119,11 @@ def test_another_box_of_a_query_is_described_anew(measure, dataset, store, decod
     assert decoded == ["a.png"]
 
 
-def test_a_removed_picture_is_in_no_ranking_and_an_added_one_is(measure, dataset, store, decoded, tmp_path):
+def test_a_removed_image_is_in_no_ranking_and_an_added_one_is(measure, dataset, store, decoded, tmp_path):
     measure("--descriptors", store)
     decoded.clear()
     (dataset / "jpg" / "b.png").rename(tmp_path / "b.png")
-    draw_picture(dataset / "jpg" / "aa.png", seed=9)
+    draw_image(dataset / "jpg" / "aa.png", seed=9)
     status, out, _ = measure("--descriptors", store, "--output", tmp_path / "with")
     assert status == 0
     assert decoded == ["aa.png"]
@@ -217,11 +217,11 @@ def test_float16_keeps_the_directions_in_half_the_space(measure, store, tmp_path
     measure("--descriptors", store)
     status, out, _ = measure("--descriptors", tmp_path / "half", "--store-precision", "float16")
     assert status == 0
-    full, half = rows_by_picture(store), rows_by_picture(tmp_path / "half")
+    full, half = rows_by_image(store), rows_by_image(tmp_path / "half")
     assert full.keys() == half.keys()
-    for picture, row in full.items():
-        assert half[picture].dtype == np.float16
-        wide, narrow = row.astype(np.float64), half[picture].astype(np.float64)
+    for image, row in full.items():
+        assert half[image].dtype == np.float16
+        wide, narrow = row.astype(np.float64), half[image].astype(np.float64)
         assert wide @ narrow / np.linalg.norm(wide) / np.linalg.norm(narrow) >= 0.9999
     again = measure("--descriptors", tmp_path / "half", "--store-precision", "float16")
     assert again[:2] == (0, out)
@@ -239,10 +239,10 @@ descriptor_store.SHARD_ROWS = 2
 load = size_batches.load_pixels
 
 
-def load_but_for_g(picture, longer_side):
-    while picture.path.stem == "g":
+def load_but_for_g(image, longer_side):
+    while image.path.stem == "g":
         time.sleep(1)
-    return load(picture, longer_side)
+    return load(image, longer_side)
 
 
 size_batches.load_pixels = load_but_for_g
@@ -256,7 +256,7 @@ def test_a_killed_run_goes_on_from_its_shards_and_ends_as_an_unbroken_one(
     measure, dataset, store, decoded, tmp_path
 ):
     for seed, name in enumerate("efgh", start=10):
-        draw_picture(dataset / "jpg" / f"{name}.png", seed)
+        draw_image(dataset / "jpg" / f"{name}.png", seed)
     _, expected, _ = measure("--output", tmp_path / "unbroken")
     words = [str(word) for word in evaluation(dataset, "--descriptors", store)[1:]]
     process = subprocess.Popen(
@@ -299,9 +299,7 @@ def test_two_processes_that_share_a_store_do_what_one_does(measure, dataset, sto
     assert decoded == ["broken.png"]
 
 
-def test_a_bad_picture_is_left_out_with_a_store_too_and_tried_again(
-    measure, dataset, store, decoded, tmp_path
-):
+def test_a_bad_image_is_left_out_with_a_store_too_and_tried_again(measure, dataset, store, decoded, tmp_path):
     _, out, _ = measure()
     broken = dataset / "jpg" / "bb.png"
     broken.write_bytes((dataset / "jpg" / "d.png").read_bytes()[:60])
@@ -313,7 +311,7 @@ def test_a_bad_picture_is_left_out_with_a_store_too_and_tried_again(
         assert results_in(tmp_path / "out")["images_left_out"] == [str(broken)]
         assert sorted(ranking(tmp_path / "out")) == list("abcd")
     assert decoded == ["bb.png"]
-    draw_picture(broken, seed=5)
+    draw_image(broken, seed=5)
     measure("--descriptors", store, "--output", tmp_path / "out")
     assert sorted(ranking(tmp_path / "out")) == ["a", "b", "bb", "c", "d"]
 
@@ -366,7 +364,7 @@ def test_two_data_sets_of_equal_names_sizes_and_times_share_a_store(dataset, mea
         for path in (folder / "jpg").iterdir():
             path.unlink()
         for seed, name in enumerate(names):
-            draw_picture(folder / "jpg" / f"{name}.ppm", seed)
+            draw_image(folder / "jpg" / f"{name}.ppm", seed)
             os.utime(folder / "jpg" / f"{name}.ppm", ns=(0, 0))
     shutil.copytree(dataset / "lab", other / "lab")
     found = []

@@ -65,13 +65,13 @@ def test_the_same_seed_draws_the_same_files_in_any_number_of_processes(small, tm
     assert digest(tmp_path / "again") == digest(small)
 
 
-def test_another_seed_draws_other_pictures(small, tmp_path):
+def test_another_seed_draws_other_images(small, tmp_path):
     draw_benchmark(tmp_path / "other", MiniSettings(6, 2, 5))
     same = digest(tmp_path / "other").items() & digest(small).items()
     assert not any(name.endswith(".jpg") for name, _ in same)
 
 
-def test_more_distractors_leave_the_other_pictures_as_they_are(small, tmp_path):
+def test_more_distractors_leave_the_other_images_as_they_are(small, tmp_path):
     draw_benchmark(tmp_path / "more", MiniSettings(5, 2, 9))
     more = digest(tmp_path / "more")
     assert {name: more[name] for name in digest(small) if name != "mini.json"}.items() <= digest(

@@ -1,7 +1,7 @@
 import os
 
 import pytest
-from conftest import draw_picture
+from conftest import draw_image
 
 from utils.errors import UserError
 from utils.files.outputs import check_output_file
@@ -27,7 +27,7 @@ def test_a_users_file_is_refused_also_behind_a_link(tmp_path, content):
 
 
 def test_images_and_folders_are_refused_and_devices_are_not(tmp_path):
-    draw_picture(tmp_path / "a.jpg")
+    draw_image(tmp_path / "a.jpg")
     (tmp_path / "folder").mkdir()
     for name in ("a.jpg", "folder"):
         with pytest.raises(UserError, match=f"cannot replace .*{name}.*name another file"):

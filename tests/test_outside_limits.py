@@ -9,7 +9,7 @@ import time
 import warnings
 
 import pytest
-from conftest import ROOT, draw_picture, evaluation
+from conftest import ROOT, draw_image, evaluation
 from torch.utils.data import Dataset
 
 from utils.errors import UserError
@@ -24,7 +24,7 @@ def test_workers_need_no_shared_memory(tmp_path):
     """One image of 1024 x 768 x 3 bytes is more than the shared memory there is."""
     (tmp_path / "photos").mkdir()
     for seed in range(6):
-        draw_picture(tmp_path / "photos" / f"{seed}.png", seed, (1024, 768))
+        draw_image(tmp_path / "photos" / f"{seed}.png", seed, (1024, 768))
     index = [sys.executable, ROOT / "Search_Images.py", "index", tmp_path / "photos", "--device", "cpu"]
     index += ["--index", tmp_path / "index", "--workers", "2", "--S", "1024"]
     mount = 'mount -t tmpfs -o size=1m tmpfs /dev/shm || exit 77; exec "$@"'
@@ -34,7 +34,7 @@ def test_workers_need_no_shared_memory(tmp_path):
     if done.returncode == 77:
         pytest.skip("no file system can be mounted here")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("6 pictures of ")
+    assert done.stdout.startswith("6 images of ")
 
 
 @pytest.mark.slow

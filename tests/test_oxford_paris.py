@@ -1,11 +1,11 @@
 import os
 
 import pytest
-from conftest import draw_picture, write_query
+from conftest import draw_image, write_query
 
 from utils.data.oxford_paris import CORRUPT_PARIS_IMAGES, check_queries, find_dataset, read_dataset
 from utils.errors import UserError
-from utils.images.loading import Picture
+from utils.images.loading import InputImage
 
 
 def test_reads_images_queries_and_labels_in_the_order_of_their_files(dataset):
@@ -16,7 +16,7 @@ def test_reads_images_queries_and_labels_in_the_order_of_their_files(dataset):
     query = data.queries[0]
     assert (query.image, query.box) == ("b", (1.5, 2, 30, 40.25))
     assert (query.good, query.ok, query.junk) == ({"a", "c"}, set(), {"d"})
-    assert data.query_pictures()[0] == Picture(dataset / "jpg" / "b.png", (1.5, 2, 30, 40.25), "q_0")
+    assert data.query_inputs()[0] == InputImage(dataset / "jpg" / "b.png", (1.5, 2, 30, 40.25), "q_0")
 
 
 def test_what_is_no_image_is_ignored_with_a_note(dataset, caplog):
@@ -28,8 +28,8 @@ def test_what_is_no_image_is_ignored_with_a_note(dataset, caplog):
 
 def test_images_published_corrupt_are_left_out(dataset, caplog):
     assert len(CORRUPT_PARIS_IMAGES) == 20
-    draw_picture(dataset / "jpg" / "paris_louvre_000136.jpg")
-    draw_picture(dataset / "jpg" / "paris_louvre_000137.jpg")
+    draw_image(dataset / "jpg" / "paris_louvre_000136.jpg")
+    draw_image(dataset / "jpg" / "paris_louvre_000137.jpg")
     assert list(read_dataset(dataset).images) == [*"abcd", "paris_louvre_000137"]
     assert "paris_louvre_000136" in caplog.text
 
@@ -113,7 +113,7 @@ def test_empty_folders_are_errors(dataset):
 
 def test_images_in_folders_of_jpg_are_not_in_the_database_and_a_note_says_so(dataset, caplog):
     (dataset / "jpg" / "paris").mkdir()
-    draw_picture(dataset / "jpg" / "paris" / "e.png")
+    draw_image(dataset / "jpg" / "paris" / "e.png")
     assert list(read_dataset(dataset).images) == list("abcd")
     assert "ignored 1 folders, since images lie right in jpg/" in caplog.text
     assert "(paris)" in caplog.text
@@ -130,7 +130,7 @@ def test_images_without_a_suffix_are_in_the_database(dataset, caplog):
 
 
 def test_two_files_of_one_name_are_an_error(dataset):
-    draw_picture(dataset / "jpg" / "a.jpg")
+    draw_image(dataset / "jpg" / "a.jpg")
     with pytest.raises(UserError, match="one image name, a"):
         read_dataset(dataset)
 

@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 QUERY = "all_souls_000000 1 1 6 5"
 
 
-def picture(seed=0):
+def image(seed=0):
     """A small JPEG file's bytes."""
     pixels = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     file = io.BytesIO()
@@ -56,9 +56,9 @@ def labels(query="all_souls_1", text=QUERY):
     return {name: content.encode() for name, content in files.items()}
 
 
-OXFORD = {"oxbuild-v1/all_souls_000000.jpg": picture(0), "oxbuild-v1/oxford_000001.jpg": picture(1)}
-PARIS_1 = {"paris/defense/paris_defense_000001.jpg": picture(2), "paris/Thumbs.db": b"x"}
-PARIS_2 = {"paris/eiffel/paris_eiffel_000001.jpg": picture(3)}
+OXFORD = {"oxbuild-v1/all_souls_000000.jpg": image(0), "oxbuild-v1/oxford_000001.jpg": image(1)}
+PARIS_1 = {"paris/defense/paris_defense_000001.jpg": image(2), "paris/Thumbs.db": b"x"}
+PARIS_2 = {"paris/eiffel/paris_eiffel_000001.jpg": image(3)}
 REVISITED = {
     "imlist": ["all_souls_000000", "oxford_000001"],
     "qimlist": ["all_souls_000000"],
@@ -255,22 +255,20 @@ def test_several_names_are_checked_before_any_is_prepared(prepare, tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (b"ILSVRC2012_val_00000001.JPEG 3\n", "1 labels for 2 pictures"),
+        (b"ILSVRC2012_val_00000001.JPEG 3\n", "1 labels for 2 images"),
         (b"<html>not labels</html>\n", "malformed"),
         (b"ILSVRC2012_val_00000001.JPEG \xe9\n", "malformed"),
     ],
 )
 def test_bad_labels_of_imagenet_are_told_and_not_taken_for_done(prepare, tmp_path, text, said):
-    pictures = {f"ILSVRC2012_val_{number:08d}.JPEG": picture(number) for number in (1, 2)}
+    images = {f"ILSVRC2012_val_{number:08d}.JPEG": image(number) for number in (1, 2)}
     wnid = read_wnids()[0]
-    (tmp_path / "t").write_bytes(archive({f"{wnid}.tar": archive({f"{wnid}_0.JPEG": picture()}, "w")}, "w"))
-    (tmp_path / "v").write_bytes(archive(pictures, "w"))
+    (tmp_path / "t").write_bytes(archive({f"{wnid}.tar": archive({f"{wnid}_0.JPEG": image()}, "w")}, "w"))
+    (tmp_path / "v").write_bytes(archive(images, "w"))
     (tmp_path / "l").write_bytes(archive({"val.txt": text}))
     given = [tmp_path / name for name in "tvl"]
     assert said in error_line(prepare("ImageNet", "--archive", *given))
-    (tmp_path / "l").write_bytes(
-        archive({"val.txt": b"".join(b"%s 7\n" % name.encode() for name in pictures)})
-    )
+    (tmp_path / "l").write_bytes(archive({"val.txt": b"".join(b"%s 7\n" % name.encode() for name in images)}))
     assert prepare("ImageNet", "--archive", *given)[0] == 0
     assert prepare("verify", "ImageNet")[0] == 0
     (tmp_path / "data" / "ImageNet" / "val" / "val.txt").write_text("ILSVRC2012_val_00000001.JPEG 3\n")
@@ -282,7 +280,7 @@ def test_bad_labels_of_imagenet_are_told_and_not_taken_for_done(prepare, tmp_pat
 def test_distractors_that_would_have_one_name_are_told(server, prepare, tmp_path):
     for name in ("a/b_c.jpg", "a_b/c.jpg", "a/._x.jpg", ".hidden/y.jpg"):
         (tmp_path / "flickr" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "flickr" / name).write_bytes(picture())
+        (tmp_path / "flickr" / name).write_bytes(image())
     assert "would have one name" in error_line(prepare("Oxford", "--distractors", tmp_path / "flickr"))
     (tmp_path / "flickr" / "a_b" / "c.jpg").rename(tmp_path / "flickr" / "a_b" / "oxford_000001.jpg")
     assert prepare("Oxford", "--distractors", tmp_path / "flickr")[0] == 0
@@ -291,11 +289,11 @@ def test_distractors_that_would_have_one_name_are_told(server, prepare, tmp_path
     ]
 
 
-def test_verify_passes_over_pictures_published_corrupt(prepare, tmp_path):
+def test_verify_passes_over_images_published_corrupt(prepare, tmp_path):
     folder = tmp_path / "data" / "Mine" / "jpg"
     folder.mkdir(parents=True)
     (folder / "paris_louvre_000136.jpg").touch()
-    (folder / "x.jpg").write_bytes(picture())
+    (folder / "x.jpg").write_bytes(image())
     assert prepare("verify", "Mine")[0] == 0
 
 
@@ -325,29 +323,29 @@ def test_distractors_make_a_data_set_of_their_own(server, prepare, tmp_path):
     for number in range(3):
         path = tmp_path / "flickr" / str(number % 2) / f"{number}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(picture(number))
+        path.write_bytes(image(number))
     assert prepare("Oxford", "--distractors", tmp_path / "flickr")[0] == 0
     data = read_dataset(tmp_path / "data" / "Oxford105k")
     assert list(data.images) == ["0_0", "0_2", "1_1", "all_souls_000000", "oxford_000001"]
     assert data.images["0_2"].samefile(tmp_path / "flickr" / "0" / "2.jpg")
     assert [query.name for query in data.queries] == ["all_souls_1"]
     os.mkfifo(tmp_path / "flickr" / "pipe.jpg")
-    (tmp_path / "flickr" / "0" / "2_thumb.jpg").write_bytes(picture(2))
+    (tmp_path / "flickr" / "0" / "2_thumb.jpg").write_bytes(image(2))
     shutil.rmtree(tmp_path / "data" / "Oxford105k")
     assert prepare("Oxford", "--distractors", tmp_path / "flickr")[0] == 0
     assert read_dataset(tmp_path / "data" / "Oxford105k").images == data.images
     (tmp_path / "empty").mkdir()
-    assert "no pictures in" in error_line(prepare("Paris", "--distractors", tmp_path / "empty"))
+    assert "no images in" in error_line(prepare("Paris", "--distractors", tmp_path / "empty"))
     assert "not to Mini" in error_line(prepare("Mini", "--distractors", tmp_path / "flickr"))
 
 
 def test_imagenets_nested_archives_become_folders_of_classes(prepare, tmp_path):
     wnids = read_wnids()
     inner = {
-        f"{wnid}.tar": archive({f"{wnid}_{number}.JPEG": picture(number) for number in range(2)}, "w")
+        f"{wnid}.tar": archive({f"{wnid}_{number}.JPEG": image(number) for number in range(2)}, "w")
         for wnid in wnids[:2]
     }
-    validation = {f"ILSVRC2012_val_{number:08d}.JPEG": picture(number) for number in (1, 2, 3)}
+    validation = {f"ILSVRC2012_val_{number:08d}.JPEG": image(number) for number in (1, 2, 3)}
     # The kit numbers classes in an order of its own; entries with children are no classes.
     synsets = np.zeros(3, [("ILSVRC2012_ID", object), ("WNID", object), ("num_children", object)])
     synsets["ILSVRC2012_ID"], synsets["WNID"] = [1, 2, 1001], [wnids[7], wnids[3], "n00001740"]
@@ -385,12 +383,12 @@ def test_landmarks_come_from_any_archives(prepare, tmp_path):
     (tmp_path / "a.tgz").write_bytes(
         archive(
             {
-                "one/x.jpg": picture(1),
-                "two/x.jpg": picture(2),
-                "two/y.JP2": picture(2),
-                "two/@eaDir/x.jpg/SYNOPHOTO_THUMB_M.jpg": picture(2),
-                "two/x_thumb.jpg": picture(2),
-                "two/.x.jpg": picture(2),
+                "one/x.jpg": image(1),
+                "two/x.jpg": image(2),
+                "two/y.JP2": image(2),
+                "two/@eaDir/x.jpg/SYNOPHOTO_THUMB_M.jpg": image(2),
+                "two/x_thumb.jpg": image(2),
+                "two/.x.jpg": image(2),
             }
         )
     )
@@ -442,7 +440,7 @@ def test_verify_lists_what_is_wrong(server, prepare, tmp_path):
     status, out, err = prepare("verify", "Mine")
     assert (status, out.splitlines()[-1]) == (0, f"{data} is whole"), err
 
-    (data / "jpg" / "broken.jpg").write_bytes(picture()[:200])
+    (data / "jpg" / "broken.jpg").write_bytes(image()[:200])
     (data / "lab" / "all_souls_1_junk.txt").write_text("gone\n")
     (data / "lab" / "all_souls_1_query.txt").write_text("all_souls_000000 1 1 16 5\n")
     result = prepare("verify", "Mine")
@@ -498,7 +496,7 @@ def killed_before(step, work):
 def test_a_run_killed_at_any_step_is_finished_by_the_next(server, tmp_path):
     """Killed before ten of the changes that it makes to folders, from the first to the last."""
     (tmp_path / "flickr").mkdir()
-    (tmp_path / "flickr" / "x.jpg").write_bytes(picture(9))
+    (tmp_path / "flickr" / "x.jpg").write_bytes(image(9))
 
     def prepare_into(folder):
         Prepare_Datasets.main("Oxford", datasets_dir=folder, distractors=tmp_path / "flickr")

@@ -51,7 +51,7 @@ def written(tmp_path, query, hits, title="Found", note="a note"):
     return Page((tmp_path / "page.html").read_bytes().decode("utf-8"))
 
 
-def picture(color, size=(40, 30)):
+def drawn(color, size=(40, 30)):
     return Image.new("RGB", size, color)
 
 
@@ -63,8 +63,8 @@ def structure(page):
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_name_is_text_and_nothing_else(tmp_path, name):
     def of(text):
-        hits = [Hit(1, text, 0.5, picture("red"), picture("blue")), Hit(2, text)]
-        return written(tmp_path, Hit(0, text, None, picture("green")), hits, text, text)
+        hits = [Hit(1, text, 0.5, drawn("red"), drawn("blue")), Hit(2, text)]
+        return written(tmp_path, Hit(0, text, None, drawn("green")), hits, text, text)
 
     page = of(name)
     assert structure(page) == structure(of("plain"))
@@ -74,7 +74,7 @@ def test_a_name_is_text_and_nothing_else(tmp_path, name):
 
 
 def test_nothing_is_run_or_loaded(tmp_path):
-    page = written(tmp_path, Hit(0, "q", None, picture("green")), [Hit(1, "a", 1, picture("red"))])
+    page = written(tmp_path, Hit(0, "q", None, drawn("green")), [Hit(1, "a", 1, drawn("red"))])
     tags = {tag for tag, _ in page.elements}
     assert not tags & {"script", "link", "iframe", "object", "embed", "base", "form", "a", "svg"}
     for tag, attributes in page.elements:
@@ -91,12 +91,12 @@ def decoded(image):
     return Image.open(io.BytesIO(base64.b64decode(data, validate=True)))
 
 
-def test_pictures_are_in_the_page_in_their_order_and_no_larger_than_needed(tmp_path):
+def test_images_are_in_the_page_in_their_order_and_no_larger_than_needed(tmp_path):
     hits = [
-        Hit(1, "a", 0.9, picture("red", (900, 600)), picture("yellow")),
-        Hit(2, "b", 0.8, picture("blue")),
+        Hit(1, "a", 0.9, drawn("red", (900, 600)), drawn("yellow")),
+        Hit(2, "b", 0.8, drawn("blue")),
     ]
-    page = written(tmp_path, Hit(0, "q", None, picture("lime", (30, 1000))), hits)
+    page = written(tmp_path, Hit(0, "q", None, drawn("lime", (30, 1000))), hits)
     images = [decoded(image) for image in page.all("img")]
     assert [image.format for image in images] == ["JPEG"] * 4
     assert [image.size for image in images] == [(10, 320), (320, 213), (40, 30), (40, 30)]
@@ -106,7 +106,7 @@ def test_pictures_are_in_the_page_in_their_order_and_no_larger_than_needed(tmp_p
 
 
 def test_what_a_file_told_beside_its_pixels_is_left_out(tmp_path):
-    image = picture("red")
+    image = drawn("red")
     image.info["comment"] = b"where I live"
     page = written(tmp_path, Hit(0, "q", None, image), [])
     assert b"where I live" not in base64.b64decode(page.all("img")[0]["src"].split(",")[1])
@@ -118,14 +118,14 @@ def test_rank_score_and_name_of_every_result_are_shown(tmp_path):
     )
     told = [text.strip() for text in page.texts if text.strip()]
     after = told[told.index("Results") + 1 :]
-    absent = "no picture"
+    absent = "no image"
     assert after == [absent, "1", "0.9877", "a", absent, "2", "-0.5000", "b", absent, "3", "c"]
     assert told[told.index("Query") + 1 : told.index("Results")] == [absent, "the query"]
     assert not any(CAPTION in text for text in told)
 
 
 def test_the_scale_of_the_heat_maps_is_told(tmp_path):
-    page = written(tmp_path, Hit(0, "q", None, picture("red"), picture("blue")), [Hit(1, "a", 1)])
+    page = written(tmp_path, Hit(0, "q", None, drawn("red"), drawn("blue")), [Hit(1, "a", 1)])
     assert any(CAPTION in text for text in page.texts)
     assert [image["alt"] for image in page.all("img")] == ["q", "attention in q"]
 

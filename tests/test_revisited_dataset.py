@@ -5,13 +5,13 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import draw_picture, write_query
+from conftest import draw_image, write_query
 
 from utils.data.open_dataset import labels_kind, read_folder
 from utils.data.oxford_paris import check_queries, read_dataset
 from utils.data.revisited import has_revisited_labels, read_distractors, read_revisited_dataset
 from utils.errors import UserError
-from utils.images.loading import Picture
+from utils.images.loading import InputImage
 from utils.prepare.layout import add_distractors
 from utils.prepare.verify import verify
 
@@ -41,7 +41,7 @@ def folder(tmp_path):
     folder = tmp_path / "data" / "ROxford"
     (folder / "jpg").mkdir(parents=True)
     for seed, name in enumerate("abcepq"):
-        draw_picture(folder / "jpg" / f"{name}.jpg", seed)
+        draw_image(folder / "jpg" / f"{name}.jpg", seed)
     write_labels(folder)
     return folder
 
@@ -57,7 +57,7 @@ def test_the_database_is_imlist_in_its_order_and_queries_are_apart(folder, caplo
         ("q", "q", (1.5, 2, 30, 40.25)),
         ("p", "p", (0, 0, 20, 20)),
     ]
-    assert data.query_pictures()[0] == Picture(folder / "jpg" / "q.jpg", (1.5, 2, 30, 40.25), "q")
+    assert data.query_inputs()[0] == InputImage(folder / "jpg" / "q.jpg", (1.5, 2, 30, 40.25), "q")
     assert data.query_images == {name: folder / "jpg" / f"{name}.jpg" for name in "pq"}
     assert not caplog.records
     check_queries(data, 64)
@@ -158,7 +158,7 @@ def test_missing_images_are_counted_and_the_first_is_named(folder):
     ):
         read_revisited_dataset(folder)
     for name in ("a", "b"):
-        draw_picture(folder / "jpg" / f"{name}.jpg")
+        draw_image(folder / "jpg" / f"{name}.jpg")
     with pytest.raises(UserError, match=r"lacks 1 of the 6 images .*first of them p"):
         read_revisited_dataset(folder)
 
@@ -174,27 +174,27 @@ def test_a_query_image_may_be_in_the_database_as_well(folder):
     data = read_revisited_dataset(folder)
     assert list(data.images) == ["c", "q", "a", "e", "b"]
     assert labels_of(data.queries[0]) == ("ce", "q", "a")
-    assert data.query_pictures()[0].path == data.images["q"]
+    assert data.query_inputs()[0].path == data.images["q"]
 
 
 def test_queries_of_one_image_have_names_of_their_own(folder):
-    draw_picture(folder / "jpg" / "q_2.jpg")
+    draw_image(folder / "jpg" / "q_2.jpg")
     gnd = [LABELS["gnd"][number] for number in (0, 1, 0, 1, 0)]
     write_labels(folder, changed(qimlist=["q", "p", "q", "q_2", "q"], gnd=gnd))
     data = read_revisited_dataset(folder)
     assert [query.name for query in data.queries] == ["q", "p", "q_3", "q_2", "q_4"]
     assert [query.image for query in data.queries] == ["q", "p", "q", "q_2", "q"]
-    assert [picture.path.stem for picture in data.query_pictures()] == ["q", "p", "q", "q_2", "q"]
-    assert data.query_pictures()[2].box == (1.5, 2, 30, 40.25)
+    assert [image.path.stem for image in data.query_inputs()] == ["q", "p", "q", "q_2", "q"]
+    assert data.query_inputs()[2].box == (1.5, 2, 30, 40.25)
 
 
 @pytest.fixture
 def with_distractors(folder, tmp_path):
-    """The set as Prepare_Datasets.py makes it of two folders of further pictures."""
+    """The set as Prepare_Datasets.py makes it of two folders of further images."""
     for name in ("2/x.jpg", "10/x.png", "10/a.jpg", "10/old mill .jpg"):
         path = tmp_path / "more" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        draw_picture(path)
+        draw_image(path)
     return add_distractors(folder, tmp_path / "more", tmp_path / "data" / "Mine")
 
 
@@ -208,7 +208,7 @@ def test_distractors_are_behind_the_labelled_images_in_the_order_of_their_names(
 
 def test_distractors_added_to_distractors_are_all_listed(with_distractors, tmp_path):
     before = read_distractors(with_distractors)
-    draw_picture(tmp_path / "more" / "2" / "y.jpg")
+    draw_image(tmp_path / "more" / "2" / "y.jpg")
     (tmp_path / "more" / "2" / "x.jpg").unlink()
     (tmp_path / "more" / "10").rename(tmp_path / "elsewhere")
     twice = add_distractors(with_distractors, tmp_path / "more", tmp_path / "data" / "Twice")
@@ -218,7 +218,7 @@ def test_distractors_added_to_distractors_are_all_listed(with_distractors, tmp_p
 
 def test_strays_are_left_out_with_a_note(with_distractors, caplog):
     for name in ("z", "paris_louvre_000136"):
-        draw_picture(with_distractors / "jpg" / f"{name}.jpg")
+        draw_image(with_distractors / "jpg" / f"{name}.jpg")
     assert "z" not in read_revisited_dataset(with_distractors).images
     notes = [record.message for record in caplog.records]
     assert len(notes) == 2
@@ -230,7 +230,7 @@ def test_strays_are_left_out_with_a_note(with_distractors, caplog):
 
 def test_a_list_of_ones_own_may_name_the_labelled_images_and_corrupt_ones_too(folder, caplog):
     for name in ("z", "paris_louvre_000136"):
-        draw_picture(folder / "jpg" / f"{name}.jpg")
+        draw_image(folder / "jpg" / f"{name}.jpg")
     names = sorted(path.stem for path in (folder / "jpg").iterdir())
     (folder / "distractors.txt").write_bytes("\ufeff".encode() + "\r\n".join([*names, ""]).encode())
     assert list(read_revisited_dataset(folder).images) == [*"caeb", "z"]
@@ -245,7 +245,7 @@ def test_missing_distractors_are_missing_images(with_distractors):
 
 def test_distractors_of_oxfords_layout_are_listed_too_and_change_nothing(dataset, tmp_path):
     (tmp_path / "more").mkdir()
-    draw_picture(tmp_path / "more" / "0.jpg")
+    draw_image(tmp_path / "more" / "0.jpg")
     target = add_distractors(dataset, tmp_path / "more", tmp_path / "data" / "Tiny105k")
     assert read_distractors(target) == ["0"]
     data = read_dataset(target)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import draw_picture
+from conftest import draw_image
 from PIL import Image
 
 import Search_Images
@@ -23,9 +23,9 @@ from utils.errors import UserError, run_command
 from utils.file_names import CATALOGUE, INDEX_STORE, STORE_SETTINGS
 from utils.files.lock import only_writer
 from utils.images import batches as size_batches
-from utils.images.loading import Picture
+from utils.images.loading import InputImage
 from utils.saved_settings import METHOD
-from utils.search.image_index import PictureIndex, read_index
+from utils.search.image_index import ImageIndex, read_index
 
 ROOT = Path(__file__).parents[1]
 FAST = ["--S", "64", "--pooling", "rmac", "--no-whiten", "--device", "cpu", "--workers", "0"]
@@ -33,12 +33,12 @@ SETTINGS = {"S": 64, "pooling": "rmac", "whiten": False, "device": "cpu", "worke
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    """A folder of six pictures, two of them in folders of their own."""
-    folder = tmp_path / "pictures"
+def images(tmp_path):
+    """A folder of six images, two of them in folders of their own."""
+    folder = tmp_path / "images"
     for seed, name in enumerate(["a.png", "b.png", "c.png", "d.jpg", "more/e.png", "more/still/f.png"]):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        draw_picture(folder / name, seed)
+        draw_image(folder / name, seed)
     return folder
 
 
@@ -55,9 +55,9 @@ def command(tmp_path, capsys, monkeypatch):
 
 
 @pytest.fixture
-def indexed(command, pictures):
-    assert command("index", pictures, *FAST)[0] == 0
-    return pictures
+def indexed(command, images):
+    assert command("index", images, *FAST)[0] == 0
+    return images
 
 
 def described(monkeypatch):
@@ -65,15 +65,15 @@ def described(monkeypatch):
     seen = []
     load_pixels = size_batches.load_pixels
 
-    def note(picture, longer_side):
-        seen.append(picture.path.name)
-        return load_pixels(picture, longer_side)
+    def note(image, longer_side):
+        seen.append(image.path.name)
+        return load_pixels(image, longer_side)
 
     monkeypatch.setattr(size_batches, "load_pixels", note)
     return seen
 
 
-def test_a_picture_of_the_index_comes_back_first_and_others_by_falling_dot_product(command, indexed):
+def test_a_image_of_the_index_comes_back_first_and_others_by_falling_dot_product(command, indexed):
     vectors = Search_Images.describe(sorted(indexed.rglob("*.*g")), **SETTINGS)
     paths = [str(path) for path in sorted(indexed.rglob("*.*g"))]
     for place, path in enumerate(paths):
@@ -88,19 +88,19 @@ def test_a_picture_of_the_index_comes_back_first_and_others_by_falling_dot_produ
         assert [float(row[1]) for row in rows] == pytest.approx(similar[expected].tolist(), abs=1e-4)
 
 
-def test_only_new_and_changed_pictures_are_described_again_and_gone_ones_forgotten(
+def test_only_new_and_changed_images_are_described_again_and_gone_ones_forgotten(
     command, indexed, monkeypatch
 ):
     seen = described(monkeypatch)
     command("index", indexed, *FAST)
     assert seen == []
-    draw_picture(indexed / "new.png", 50)
-    draw_picture(indexed / "b.png", 51, size=(72, 48))
+    draw_image(indexed / "new.png", 50)
+    draw_image(indexed / "b.png", 51, size=(72, 48))
     (indexed / "more" / "e.png").unlink()
     status, out, _ = command("index", indexed, *FAST)
     assert status == 0
     assert sorted(seen) == ["b.png", "new.png"]
-    assert out == f"6 pictures of {indexed} are in search_index: 2 new or changed, 2 forgotten\n"
+    assert out == f"6 images of {indexed} are in search_index: 2 new or changed, 2 forgotten\n"
     index = read_index(Path("search_index"))
     assert index.names == ["a.png", "b.png", "c.png", "d.jpg", "more/still/f.png", "new.png"]
     np.testing.assert_allclose(
@@ -114,7 +114,7 @@ def test_the_store_is_tidied_once_most_of_it_no_longer_counts(command, indexed):
     store = Path("search_index", "descriptors")
     for round_number in range(3):
         for seed, path in enumerate(sorted(indexed.rglob("*.png"))):
-            draw_picture(path, 100 * round_number + seed, size=(64, 56 + 8 * round_number))
+            draw_image(path, 100 * round_number + seed, size=(64, 56 + 8 * round_number))
         assert command("index", indexed, *FAST)[0] == 0
         stored = sum(len(np.load(path.with_suffix(".npy"))) for path in store.glob("shard-*.json"))
         assert stored <= 12
@@ -126,19 +126,19 @@ def test_the_store_is_tidied_once_most_of_it_no_longer_counts(command, indexed):
     )
 
 
-def test_of_equal_pictures_the_one_that_is_searched_for_comes_first(command, pictures):
-    shutil.copy(pictures / "c.png", pictures / "a copy.png")
-    command("index", pictures, *FAST)
+def test_of_equal_images_the_one_that_is_searched_for_comes_first(command, images):
+    shutil.copy(images / "c.png", images / "a copy.png")
+    command("index", images, *FAST)
     for name in ("a copy.png", "c.png"):
-        _, out, _ = command("query", pictures / name, "--top", "2")
+        _, out, _ = command("query", images / name, "--top", "2")
         found = [Path(line.split("\t")[2]).name for line in out.splitlines()]
         assert found[0] == name
         assert sorted(found) == ["a copy.png", "c.png"]
 
 
-def test_a_box_is_searched_for_as_that_part_of_the_picture(command, indexed):
+def test_a_box_is_searched_for_as_that_part_of_the_image(command, indexed):
     _, out, _ = command("query", indexed / "a.png", "--box", "0", "0", "40", "40", "--top", "6")
-    (query,) = Search_Images.describe([Picture(indexed / "a.png", (0, 0, 40, 40))], **SETTINGS)
+    (query,) = Search_Images.describe([InputImage(indexed / "a.png", (0, 0, 40, 40))], **SETTINGS)
     index = read_index(Path("search_index"))
     expected = [str(index.path(place)) for place in np.argsort(-index.rows[:] @ query)]
     assert [line.split("\t")[2] for line in out.splitlines()] == expected
@@ -150,7 +150,7 @@ def test_a_box_is_searched_for_as_that_part_of_the_picture(command, indexed):
     )
 
 
-def test_pictures_outside_the_index_are_searched_for_and_python_gets_the_same(command, indexed, tmp_path):
+def test_images_outside_the_index_are_searched_for_and_python_gets_the_same(command, indexed, tmp_path):
     shutil.copy(indexed / "d.jpg", tmp_path / "elsewhere.jpg")
     _, out, _ = command("query", tmp_path / "elsewhere.jpg", "--json", "found.json")
     matches = Search_Images.search(tmp_path / "elsewhere.jpg", device="cpu")
@@ -167,7 +167,7 @@ def test_pictures_outside_the_index_are_searched_for_and_python_gets_the_same(co
     assert [match["similarity"] for match in written["matches"]] == [match.similarity for match in matches]
 
 
-def test_hostile_names_and_files_are_handled(command, pictures):
+def test_hostile_names_and_files_are_handled(command, images):
     hostile = [
         "quote\"'.png",
         "<script>alert(1)<&amp;.png",
@@ -175,53 +175,53 @@ def test_hostile_names_and_files_are_handled(command, pictures):
         os.fsdecode(b"stray\xff byte.png"),
     ]
     for seed, name in enumerate(hostile, start=20):
-        draw_picture(pictures / "plain.png", seed)
-        (pictures / "plain.png").rename(pictures / name)
-    (pictures / "empty.jpg").write_bytes(b"")
-    (pictures / "truncated.png").write_bytes((pictures / "a.png").read_bytes()[:-200])
-    Image.new("1", (20000, 10000)).save(pictures / "huge.png")  # 200 megapixels in a few bytes
+        draw_image(images / "plain.png", seed)
+        (images / "plain.png").rename(images / name)
+    (images / "empty.jpg").write_bytes(b"")
+    (images / "truncated.png").write_bytes((images / "a.png").read_bytes()[:-200])
+    Image.new("1", (20000, 10000)).save(images / "huge.png")  # 200 megapixels in a few bytes
     frames = [Image.new("RGB", (64, 48), color) for color in ("red", "blue")]
-    frames[0].save(pictures / "animated.gif", save_all=True, append_images=frames[1:])
-    Image.new("RGB", (64, 48), "red").save(pictures / "still.png")
-    os.mkfifo(pictures / "pipe.jpg")
-    (pictures / "no file.png").symlink_to(pictures / "nowhere.png")
-    (pictures / "again").symlink_to(pictures)
-    (pictures / "notes.txt").write_text("no picture")
+    frames[0].save(images / "animated.gif", save_all=True, append_images=frames[1:])
+    Image.new("RGB", (64, 48), "red").save(images / "still.png")
+    os.mkfifo(images / "pipe.jpg")
+    (images / "no file.png").symlink_to(images / "nowhere.png")
+    (images / "again").symlink_to(images)
+    (images / "notes.txt").write_text("no image")
 
-    status, out, err = command("index", pictures, *FAST)
+    status, out, err = command("index", images, *FAST)
     assert status == 0, err
-    assert out == f"{6 + 4 + 2} pictures of {pictures} are in search_index: 12 new or changed, 0 forgotten\n"
+    assert out == f"{6 + 4 + 2} images of {images} are in search_index: 12 new or changed, 0 forgotten\n"
     names = read_index(Path("search_index")).names
     assert set(hostile) <= set(names)
     assert not {"empty.jpg", "truncated.png", "huge.png", "pipe.jpg", "notes.txt"} & set(names)
 
     for name in hostile:
-        status, out, _ = command("query", pictures / name, "--json", "found.json", "--html", "found.html")
+        status, out, _ = command("query", images / name, "--json", "found.json", "--html", "found.html")
         assert status == 0
         assert len(out.splitlines()) == 12
         assert all(line.count("\t") == 2 for line in out.splitlines())
-        assert json.loads(Path("found.json").read_text())["matches"][0]["path"] == str(pictures / name)
+        assert json.loads(Path("found.json").read_text())["matches"][0]["path"] == str(images / name)
         tags = []
         parser = HTMLParser()
         parser.handle_starttag = lambda tag, attributes, tags=tags: tags.append(tag)
         parser.feed(Path("found.html").read_text(encoding="utf-8"))
         assert "script" not in tags
         assert tags.count("img") == 13
-    _, out, _ = command("query", pictures / "animated.gif", "--top", "2")  # its first frame is all red
+    _, out, _ = command("query", images / "animated.gif", "--top", "2")  # its first frame is all red
     assert {Path(line.split("\t")[2]).name for line in out.splitlines()} == {"animated.gif", "still.png"}
 
 
-def test_the_page_draws_attention_for_query_and_results(command, pictures, head_folder):
+def test_the_page_draws_attention_for_query_and_results(command, images, head_folder):
     options = ["--S", "64", "--no-whiten", "--device", "cpu", "--workers", "0", "--weights-dir", head_folder]
-    assert command("index", pictures, *options)[0] == 0
-    (pictures / "b.png").unlink()
+    assert command("index", images, *options)[0] == 0
+    (images / "b.png").unlink()
     status, _, err = command(
-        "query", pictures / "a.png", "--html", "found.html", "--weights-dir", head_folder, "--top", "3"
+        "query", images / "a.png", "--html", "found.html", "--weights-dir", head_folder, "--top", "3"
     )
     assert status == 0, err
     page = Path("found.html").read_text()
-    # query and three results, a thumbnail and a map of each; but a picture that is gone has neither
-    gone = page.count(">no picture<")
+    # query and three results, a thumbnail and a map of each; but an image that is gone has neither
+    gone = page.count(">no image<")
     assert page.count("<img ") == 2 * (4 - gone)
     assert page.count("data:image/jpeg;base64,") == page.count("<img ")
 
@@ -239,23 +239,23 @@ def head_folder(tmp_path):
 
 
 def test_an_index_is_refused_for_other_options_other_weights_and_another_folder(
-    command, pictures, head_folder, tmp_path
+    command, images, head_folder, tmp_path
 ):
     options = ["--no-whiten", "--device", "cpu", "--workers", "0", "--weights-dir", head_folder]
-    assert command("index", pictures, "--S", "64", *options)[0] == 0
-    status, _, err = command("index", pictures, "--S", "32", *options)
+    assert command("index", images, "--S", "64", *options)[0] == 0
+    status, _, err = command("index", images, "--S", "32", *options)
     assert status == 2
     assert "S 64 (now 32)" in err
     (tmp_path / "others").mkdir()
-    draw_picture(tmp_path / "others" / "a.png")
+    draw_image(tmp_path / "others" / "a.png")
     status, _, err = command("index", tmp_path / "others", "--S", "64", *options)
     assert status == 2
-    assert f"search_index is the index of {pictures}" in err
+    assert f"search_index is the index of {images}" in err
     head = head_folder / "efficientnet_lite0" / "ContextAwareRegionalAttention_weights.pth"
     state = torch.load(head, weights_only=True)
     state["conv_att_2.bias"] += 1
     torch.save(state, head)
-    status, out, err = command("query", pictures / "a.png", "--weights-dir", head_folder)
+    status, out, err = command("query", images / "a.png", "--weights-dir", head_folder)
     assert (status, out) == (2, "")
     assert "attention weights" in err
     assert err.startswith("error: ")
@@ -277,39 +277,39 @@ def test_an_index_follows_its_folder_and_empties_with_it(command, indexed, tmp_p
         path.unlink()
     status, out, _ = command("index", moved, *FAST)
     assert status == 0
-    assert out == f"0 pictures of {moved} are in search_index: 0 new or changed, 6 forgotten\n"
+    assert out == f"0 images of {moved} are in search_index: 0 new or changed, 6 forgotten\n"
     assert command("query", outside)[:2] == (0, "")
 
 
-def test_what_is_no_picture_is_told(command, pictures, caplog):
+def test_what_is_no_image_is_told(command, images, caplog):
     for name in ("notes.txt", "photo.heic", ".hidden.txt"):
-        (pictures / name).write_text("no picture")
-    assert command("index", pictures, *FAST)[0] == 0
-    assert "2 files or folders are no pictures, or cannot be read (notes.txt, photo.heic)" in caplog.text
+        (images / name).write_text("no image")
+    assert command("index", images, *FAST)[0] == 0
+    assert "2 files or folders are no images, or cannot be read (notes.txt, photo.heic)" in caplog.text
 
 
-def test_thumbnails_are_left_out_with_a_note(command, pictures, caplog):
-    (pictures / "@eaDir" / "a.png").mkdir(parents=True)
-    draw_picture(pictures / "@eaDir" / "a.png" / "SYNOPHOTO_THUMB_M.jpg")
-    draw_picture(pictures / "b_thumb.png")
-    status, out, _ = command("index", pictures, *FAST)
+def test_thumbnails_are_left_out_with_a_note(command, images, caplog):
+    (images / "@eaDir" / "a.png").mkdir(parents=True)
+    draw_image(images / "@eaDir" / "a.png" / "SYNOPHOTO_THUMB_M.jpg")
+    draw_image(images / "b_thumb.png")
+    status, out, _ = command("index", images, *FAST)
     assert status == 0
-    assert out.startswith("6 pictures of")
+    assert out.startswith("6 images of")
     assert "left out 2 thumbnails or folders of thumbnails (@eaDir, b_thumb.png)" in caplog.text
 
 
-def test_a_pipe_is_named_as_an_image_that_cannot_be_decoded(command, pictures, caplog):
-    os.mkfifo(pictures / "pipe.jpg")
-    assert command("index", pictures, *FAST)[0] == 0
-    assert f"left out {pictures / 'pipe.jpg'} cannot be decoded: it is a pipe, not a file" in caplog.text
-    status, out, err = command("query", pictures / "pipe.jpg")
+def test_a_pipe_is_named_as_an_image_that_cannot_be_decoded(command, images, caplog):
+    os.mkfifo(images / "pipe.jpg")
+    assert command("index", images, *FAST)[0] == 0
+    assert f"left out {images / 'pipe.jpg'} cannot be decoded: it is a pipe, not a file" in caplog.text
+    status, out, err = command("query", images / "pipe.jpg")
     assert (status, out) == (2, "")
     assert "it is a pipe" in err
 
 
-def test_a_name_that_begins_like_a_users_home_is_a_name(command, pictures, tmp_path):
-    shutil.copy(pictures / "b.png", "~backup.png")
-    pictures.rename(tmp_path / "~x")
+def test_a_name_that_begins_like_a_users_home_is_a_name(command, images, tmp_path):
+    shutil.copy(images / "b.png", "~backup.png")
+    images.rename(tmp_path / "~x")
     assert command("index", "~x", "--index", "~index", *FAST)[0] == 0
     _, out, _ = command("query", "~backup.png", "--index", "~index", "--top", "1")
     assert out.endswith(f"{tmp_path / '~x' / 'b.png'}\n")
@@ -317,9 +317,9 @@ def test_a_name_that_begins_like_a_users_home_is_a_name(command, pictures, tmp_p
 
 
 @pytest.mark.slow
-def test_it_runs_from_any_folder_with_the_weights_that_come_with_it(pictures, tmp_path):
+def test_it_runs_from_any_folder_with_the_weights_that_come_with_it(images, tmp_path):
     done = subprocess.run(
-        [sys.executable, ROOT / "Search_Images.py", "index", pictures, "--S", "64", "--device", "cpu"],
+        [sys.executable, ROOT / "Search_Images.py", "index", images, "--S", "64", "--device", "cpu"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -332,10 +332,10 @@ def test_it_runs_from_any_folder_with_the_weights_that_come_with_it(pictures, tm
     ("words", "told"),
     [
         (["query", "a.png"], "no index at search_index"),
-        (["index", "nowhere"], "no folder of pictures at nowhere"),
-        (["index", "."], "no pictures in ."),
+        (["index", "nowhere"], "no folder of images at nowhere"),
+        (["index", "."], "no images in ."),
         ([], "index|query"),
-        (["query"], "picture"),
+        (["query"], "image"),
         (["query", "a.png", "--top", "0"], "'0' is not a whole number from 1 to 1000000000"),
         (["find", "a.png"], "find"),
     ],
@@ -348,8 +348,8 @@ def test_what_cannot_be_done_is_one_line(command, words, told):
     assert told in err
 
 
-def test_a_query_that_is_no_picture_is_one_line(command, indexed, tmp_path):
-    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+def test_a_query_that_is_no_image_is_one_line(command, indexed, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
     for name in ("broken.jpg", "absent.jpg"):
         status, out, err = command("query", tmp_path / name)
         assert (status, out) == (2, "")
@@ -380,20 +380,18 @@ def test_a_damaged_index_is_one_line_and_made_again(command, indexed):
     assert command("query", indexed / "a.png")[0] == 0
 
 
-def test_an_index_of_maxima_can_be_searched(command, pictures):
-    assert (
-        command("index", pictures, "--pooling", "mac", "--no-whiten", "--S", "64", "--device", "cpu")[0] == 0
-    )
-    status, out, _ = command("query", pictures / "c.png", "--top", "1", "--html", "found.html")
-    assert (status, out) == (0, f"1\t1.0000\t{pictures / 'c.png'}\n")
+def test_an_index_of_maxima_can_be_searched(command, images):
+    assert command("index", images, "--pooling", "mac", "--no-whiten", "--S", "64", "--device", "cpu")[0] == 0
+    status, out, _ = command("query", images / "c.png", "--top", "1", "--html", "found.html")
+    assert (status, out) == (0, f"1\t1.0000\t{images / 'c.png'}\n")
 
 
-def test_a_picture_comes_first_however_many_equals_sort_before_it(command, pictures):
+def test_a_image_comes_first_however_many_equals_sort_before_it(command, images):
     for number in range(5):
-        shutil.copy(pictures / "c.png", pictures / f"a{number}.png")
-    command("index", pictures, *FAST)
+        shutil.copy(images / "c.png", images / f"a{number}.png")
+    command("index", images, *FAST)
     for top in ("1", "3", "20"):
-        _, out, _ = command("query", pictures / "c.png", "--top", top)
+        _, out, _ = command("query", images / "c.png", "--top", top)
         found = [Path(line.split("\t")[2]).name for line in out.splitlines()]
         assert found[0] == "c.png"
         assert len(set(found)) == len(found)
@@ -402,7 +400,7 @@ def test_a_picture_comes_first_however_many_equals_sort_before_it(command, pictu
 def index_of(rows):
     names = [f"{place}.png" for place in range(len(rows))]
     stored = StoredRows([rows], np.arange(len(rows)))
-    return PictureIndex(Path("pictures"), names, names, stored, {}, Path("search_index"))
+    return ImageIndex(Path("images"), names, names, stored, {}, Path("search_index"))
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
@@ -427,17 +425,17 @@ def test_similarities_of_float16_descriptors_are_1_at_most(itself):
     assert [pair[1] for pair in index.nearest(row.astype(np.float32), 2, itself)] == [1, 1]
 
 
-def test_weights_that_change_while_a_program_runs_are_read_anew(pictures, head_folder):
+def test_weights_that_change_while_a_program_runs_are_read_anew(images, head_folder):
     given = {"S": 64, "whiten": False, "device": "cpu", "workers": 0, "weights_dir": head_folder}
-    before = Search_Images.describe([pictures / "a.png"], **given)
+    before = Search_Images.describe([images / "a.png"], **given)
     path = head_folder / "efficientnet_lite0" / "ContextAwareRegionalAttention_weights.pth"
     state = torch.load(path, weights_only=True)
     state["conv_att_1.weight"] *= 5
     torch.save(state, path)
-    after = Search_Images.describe([pictures / "a.png"], **given)
+    after = Search_Images.describe([images / "a.png"], **given)
     assert np.abs(after - before).max() > 1e-5
     prepared_network.cache_clear()
-    np.testing.assert_array_equal(Search_Images.describe([pictures / "a.png"], **given), after)
+    np.testing.assert_array_equal(Search_Images.describe([images / "a.png"], **given), after)
 
 
 def test_a_second_indexing_at_the_same_time_is_refused(command, indexed):
@@ -462,18 +460,18 @@ Search_Images.index(sys.argv[1], index=sys.argv[2], **options)
 
 @pytest.mark.slow
 def test_an_indexing_killed_at_any_moment_leaves_an_index_that_answers(
-    command, pictures, tmp_path, monkeypatch
+    command, images, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(descriptor_store, "SHARD_ROWS", 2)
     index_folder = tmp_path / "search_index"
-    assert command("index", pictures, *FAST)[0] == 0
+    assert command("index", images, *FAST)[0] == 0
     rng = np.random.default_rng(0)
     for round_number in range(6):
         for seed in range(30):
-            draw_picture(pictures / f"many{seed}.png", 1000 * round_number + seed, size=(64, 64))
+            draw_image(images / f"many{seed}.png", 1000 * round_number + seed, size=(64, 64))
         before = read_index(index_folder).keys
         process = subprocess.Popen(
-            [sys.executable, "-c", INDEX, pictures, index_folder], cwd=ROOT, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", INDEX, images, index_folder], cwd=ROOT, stdout=subprocess.PIPE, text=True
         )
         process.stdout.readline()
         time.sleep(float(rng.uniform(0.1, 1.2)))
@@ -482,19 +480,19 @@ def test_an_indexing_killed_at_any_moment_leaves_an_index_that_answers(
         process.stdout.close()
         index = read_index(index_folder)
         assert index.keys == before or len(index.keys) == 36
-        assert command("query", pictures / "a.png", "--top", "1")[1].endswith("a.png\n")
-    assert command("index", pictures, *FAST)[0] == 0
+        assert command("query", images / "a.png", "--top", "1")[1].endswith("a.png\n")
+    assert command("index", images, *FAST)[0] == 0
     index = read_index(index_folder)
     assert len(index.names) == 36
     expected = Search_Images.describe([index.path(place) for place in range(36)], **SETTINGS)
     np.testing.assert_allclose(index.rows[:], expected, atol=1e-6)
 
 
-def test_main_functions_check_their_options_as_the_command_line_does(pictures, tmp_path):
+def test_main_functions_check_their_options_as_the_command_line_does(images, tmp_path):
     with pytest.raises(UserError, match="pooling 'gem' is not one of"):
-        Search_Images.index(pictures, index=tmp_path / "index", pooling="gem")
+        Search_Images.index(images, index=tmp_path / "index", pooling="gem")
     with pytest.raises(UserError, match="S 0 is not a whole number from 1 to 32768"):
-        Search_Images.describe([pictures / "a.png"], S=0)
+        Search_Images.describe([images / "a.png"], S=0)
 
 
 def test_outputs_replace_no_image_and_no_file_of_the_user(command, indexed, tmp_path):
@@ -519,13 +517,13 @@ def test_outputs_replace_no_image_and_no_file_of_the_user(command, indexed, tmp_
     assert "name the same file" in err
 
 
-def test_an_index_with_a_damaged_shard_is_left_as_it_was(command, pictures, indexed):
+def test_an_index_with_a_damaged_shard_is_left_as_it_was(command, images, indexed):
     index = Path("search_index")
     (index / "lock").unlink()
     shard = next(index.rglob("shard-*.npy"))
     shard.write_bytes(shard.read_bytes()[:-8])
     before = sorted(index.rglob("*"))
-    status, _, err = command("index", pictures, *FAST)
+    status, _, err = command("index", images, *FAST)
     assert status == 2
     assert "is damaged" in err
     assert sorted(index.rglob("*")) == before

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import draw_picture
+from conftest import draw_image
 
 from utils.data.imagenet import read_wnids
 from utils.text import OneLineFormatter, digest_of_names, shown, some_of
@@ -52,16 +52,16 @@ def test_a_message_is_one_line_and_a_traceback_keeps_its_lines():
 
 @pytest.fixture
 def imagenet(tmp_path):
-    """Two classes of three pictures with strange names, and one to validate with."""
+    """Two classes of three images with strange names, and one to validate with."""
     folder = tmp_path / "data" / "ImageNet"
     for seed, wnid in enumerate(read_wnids()[:2]):
         (folder / "train" / "data" / wnid).mkdir(parents=True)
         for number, name in enumerate((STRAY, "a\nerror: b", "é東")):
             plain = folder / "train" / "data" / wnid / "plain.png"
-            draw_picture(plain, 10 * seed + number)
+            draw_image(plain, 10 * seed + number)
             plain.rename(plain.with_name(f"{name}.JPEG"))
     (folder / "val" / "data").mkdir(parents=True)
-    draw_picture(folder / "val" / "data" / "v.JPEG", 5)
+    draw_image(folder / "val" / "data" / "v.JPEG", 5)
     (folder / "val" / "val.txt").write_text("v.JPEG 0\n")
     return folder
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import draw_picture, run_on_small_disk
+from conftest import draw_image, run_on_small_disk
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
@@ -20,7 +20,7 @@ from models.backbones import BACKBONES
 from models.region_pooling import cell_grid, region_max
 from utils.data.imagenet import read_wnids
 from utils.errors import UserError, run_command
-from utils.processes import Ranks
+from utils.processes import Processes
 from utils.training import report as training_report
 from utils.training.crops import CropSettings, centre_crop
 from utils.training.state import Progress, load_state, save_state
@@ -35,18 +35,16 @@ COMMON = [
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Four classes of eight pictures, and six to validate with."""
+    """Four classes of eight images, and six to validate with."""
     folder = tmp_path_factory.mktemp("data")
     wnids = read_wnids()[:4]
     for place, wnid in enumerate(wnids):
         (folder / "ImageNet" / "train" / "data" / wnid).mkdir(parents=True)
         for number in range(8):
-            draw_picture(
-                folder / "ImageNet" / "train" / "data" / wnid / f"{number}.JPEG", 10 * place + number
-            )
+            draw_image(folder / "ImageNet" / "train" / "data" / wnid / f"{number}.JPEG", 10 * place + number)
     (folder / "ImageNet" / "val" / "data").mkdir(parents=True)
     for number in range(6):
-        draw_picture(folder / "ImageNet" / "val" / "data" / f"{number}.JPEG", 100 + number)
+        draw_image(folder / "ImageNet" / "val" / "data" / f"{number}.JPEG", 100 + number)
     lines = "".join(f"{number}.JPEG {number % 4}\n" for number in range(6))
     (folder / "ImageNet" / "val" / "val.txt").write_text(lines)
     return folder
@@ -138,7 +136,7 @@ def test_the_same_seed_trains_the_same_weights_with_any_workers(undisturbed, tmp
     )
 
 
-def test_validation_is_of_the_middles_of_the_pictures(data, undisturbed):
+def test_validation_is_of_the_middles_of_the_images(data, undisturbed):
     entry = BACKBONES["efficientnet_lite0"]
     backbone, (weight, bias) = load_backbone(entry, None), load_classifier(entry, None)
     files = [data / "ImageNet" / "val" / "data" / f"{number}.JPEG" for number in range(6)]
@@ -234,7 +232,7 @@ def test_precomputed_features_are_made_once_and_resumed(data, tmp_path, train, m
     assert rows.dtype == np.float16
     assert sorted(path.name for path in tmp_path.iterdir()) == ["features.npy", "features.npy.json", "whole"]
 
-    # Killed after some pictures: what is there is kept, the rest comes out the same.
+    # Killed after some images: what is there is kept, the rest comes out the same.
     part = tmp_path / "part.npy"
     from utils.training import batches as training_batches
 
@@ -263,7 +261,7 @@ def test_precomputed_features_are_made_once_and_resumed(data, tmp_path, train, m
     assert "made with another crop" in err
 
 
-def test_an_epoch_has_each_picture_once(tmp_path):
+def test_an_epoch_has_each_image_once(tmp_path):
     from utils.training.batches import _epoch_place
 
     places = np.array([3, 5, 8, 9, 11])
@@ -348,14 +346,14 @@ STATE_DAMAGES = {
 def test_gradients_in_float64_are_taken_in_the_parameters_type(tmp_path):
     head = ContextAwareRegionalAttention(4)
     optimizer = torch.optim.SGD(head.parameters(), 0.1)
-    ranks = Ranks(0, 1, torch.device("cpu"))
+    processes = Processes(0, 1, torch.device("cpu"))
     for parameter in head.parameters():
         parameter.grad = torch.full_like(parameter, 0.5)
-    save_state(tmp_path, head, optimizer, Progress(step=3), {}, ranks)
+    save_state(tmp_path, head, optimizer, Progress(step=3), {}, processes)
     state = torch.load(tmp_path / "training_state.pth", weights_only=True)
     state["gradients"] = {name: gradient.double() for name, gradient in state["gradients"].items()}
     torch.save(state, tmp_path / "training_state.pth")
-    load_state(tmp_path, head, optimizer, {}, ranks)
+    load_state(tmp_path, head, optimizer, {}, processes)
     assert all((parameter.grad == 0.5).all() for parameter in head.parameters())
     assert all(parameter.grad.dtype == torch.float32 for parameter in head.parameters())
 
@@ -364,18 +362,18 @@ def test_gradients_in_float64_are_taken_in_the_parameters_type(tmp_path):
 def test_a_state_that_is_not_one_changes_nothing_and_is_one_line(tmp_path, damage):
     head = ContextAwareRegionalAttention(4)
     optimizer = torch.optim.SGD(head.parameters(), 0.1, 0.9)
-    ranks = Ranks(0, 1, torch.device("cpu"))
+    processes = Processes(0, 1, torch.device("cpu"))
     for parameter in head.parameters():
         parameter.grad = torch.ones_like(parameter)
     optimizer.step()
-    save_state(tmp_path, head, optimizer, Progress(step=3), {"lr": 0.1}, ranks)
+    save_state(tmp_path, head, optimizer, Progress(step=3), {"lr": 0.1}, processes)
     path = tmp_path / "training_state.pth"
     state = torch.load(path, weights_only=True)
 
     fresh = ContextAwareRegionalAttention(4)
     before = copy.deepcopy(fresh.state_dict())
     fresh_optimizer = torch.optim.SGD(fresh.parameters(), 0.1, 0.9)
-    assert load_state(tmp_path, fresh, fresh_optimizer, {"lr": 0.1}, ranks).step == 3
+    assert load_state(tmp_path, fresh, fresh_optimizer, {"lr": 0.1}, processes).step == 3
     assert fresh.state_dict()[WEIGHT].equal(head.state_dict()[WEIGHT])
     assert fresh_optimizer.state_dict()["state"][0]["momentum_buffer"].min() == 1
 
@@ -384,7 +382,7 @@ def test_a_state_that_is_not_one_changes_nothing_and_is_one_line(tmp_path, damag
     damage(state)
     torch.save(state, path)
     with pytest.raises(UserError, match=rf"^{path} [^\n]*; start anew with another --output$"):
-        load_state(tmp_path, fresh, fresh_optimizer, {"lr": 0.1}, ranks)
+        load_state(tmp_path, fresh, fresh_optimizer, {"lr": 0.1}, processes)
     assert all(fresh.state_dict()[name].equal(value) for name, value in before.items())
     assert fresh_optimizer.state_dict()["state"] == {}
 
@@ -395,7 +393,7 @@ def test_another_file_of_pytorch_is_no_state(tmp_path, state):
     head = ContextAwareRegionalAttention(4)
     optimizer = torch.optim.SGD(head.parameters(), 0.1, 0.9)
     with pytest.raises(UserError, match=r"training_state\.pth .*; start anew with another --output$"):
-        load_state(tmp_path, head, optimizer, {}, Ranks(0, 1, torch.device("cpu")))
+        load_state(tmp_path, head, optimizer, {}, Processes(0, 1, torch.device("cpu")))
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path, train, monkeypatch):
@@ -410,7 +408,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path,
     assert (tmp_path / "out" / "training_state.pth").read_bytes() == before
 
 
-def test_too_many_corrupt_pictures_stop_the_training(data, tmp_path, train):
+def test_too_many_corrupt_images_stop_the_training(data, tmp_path, train):
     victim = next(iter(sorted((data / "ImageNet" / "train" / "data").glob("*/*"))))
     content = victim.read_bytes()
     try:
@@ -450,7 +448,7 @@ def test_pipes_among_the_images_are_named_and_left_out(with_pipes, tmp_path, tra
 
 
 @pytest.mark.slow
-def test_few_corrupt_pictures_are_counted_and_left_out(data, tmp_path, train, monkeypatch, caplog):
+def test_few_corrupt_images_are_counted_and_left_out(data, tmp_path, train, monkeypatch, caplog):
     monkeypatch.setattr(Training_ImageNet, "MOST_UNREADABLE", 0.1)
     victim = next(iter(sorted((data / "ImageNet" / "train" / "data").glob("*/*"))))
     content = victim.read_bytes()

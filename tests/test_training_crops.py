@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torchvision.transforms
-from conftest import draw_picture
+from conftest import draw_image
 from PIL import Image
 
 from utils.data.imagenet import LabelledImages
@@ -23,7 +23,7 @@ SETTINGS = CropSettings(32, 40, 44, "nearest")
 def images(tmp_path):
     paths = [tmp_path / f"{number}.png" for number in range(6)]
     for number, path in enumerate(paths):
-        draw_picture(path, number, (64 + 8 * number, 48))
+        draw_image(path, number, (64 + 8 * number, 48))
     return LabelledImages(paths, np.arange(6))
 
 
@@ -75,7 +75,7 @@ def test_a_crop_only_depends_on_the_seed_and_its_number(images):
     assert not plain[0].pixels.equal(next(crop_batches(RandomCrops(images, SETTINGS, 8), numbers, 0)).pixels)
 
 
-def test_pictures_are_drawn_with_replacement(images):
+def test_images_are_drawn_with_replacement(images):
     numbers = [range(600)]
     classes = next(crop_batches(RandomCrops(images, SETTINGS, 0), numbers, 0)).classes
     counts = classes.bincount(minlength=6)
@@ -84,7 +84,7 @@ def test_pictures_are_drawn_with_replacement(images):
     assert len(set(counts.tolist())) > 1
 
 
-def test_a_corrupt_picture_is_replaced_by_another_and_named(images):
+def test_a_corrupt_image_is_replaced_by_another_and_named(images):
     images.paths[2].write_bytes(b"")
     batch = next(crop_batches(RandomCrops(images, SETTINGS, 0), [range(60)], 0))
     assert len(batch.classes) == 60
@@ -113,7 +113,7 @@ def test_a_thin_image_is_cropped(tmp_path):
     assert crop.shape == (32, 32, 3)
 
 
-def test_a_corrupt_picture_has_no_centre(images):
+def test_a_corrupt_image_has_no_centre(images):
     images.paths[2].write_bytes(b"")
     batch = next(crop_batches(CentreCrops(images, SETTINGS), [range(6)], 0))
     assert batch.classes.tolist() == [0, 1, 3, 4, 5]

@@ -9,7 +9,7 @@ from utils.errors import UserError
 
 GPU_BATCH_SIZE = 16
 CPU_BATCH_SIZE = 1
-"""On a CPU one picture already keeps every core busy, and larger batches fall out of its caches."""
+"""On a CPU one image already keeps every core busy, and larger batches fall out of its caches."""
 
 GPU_WORKERS = 8
 CORES_A_CPU_WORKER = 8
@@ -46,11 +46,11 @@ def choose_device(name: str) -> torch.device:
 
 
 def suitable_batch_size(device: torch.device) -> int:
-    """How many pictures of one size to describe at a time."""
+    """How many images of one size to describe at a time."""
     return GPU_BATCH_SIZE if device.type == "cuda" else CPU_BATCH_SIZE
 
 
 def suitable_workers(device: torch.device) -> int:
-    """How many processes should decode pictures; 0 for the one that computes."""
+    """How many processes should decode images; 0 for the one that computes."""
     cores = os.cpu_count() or 1
     return min(cores, GPU_WORKERS) if device.type == "cuda" else cores // CORES_A_CPU_WORKER

@@ -45,7 +45,7 @@ CURVE_FIGURES = "precision_recall"
 ATTENTION_FIGURES = "attention"
 FIGURE_SUFFIX = ".png"
 
-# an index of a folder of pictures
+# an index of a folder of images
 SEARCH_INDEX = Path("search_index")
 CATALOGUE = "catalogue.json"
 INDEX_STORE = "descriptors"
@@ -74,5 +74,5 @@ def weights_folder(weights_dir: Path, backbone: str) -> Path:
 
 
 def mini_folder(datasets_dir: Path, seed: int) -> Path:
-    """Where the Mini benchmark of a seed lies: a folder each, so that none replaces another's pictures."""
+    """Where the Mini benchmark of a seed lies: a folder each, so that none replaces another's images."""
     return datasets_dir / (MINI if seed == 0 else f"{MINI}-seed{seed}")

@@ -4,8 +4,9 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -22,32 +23,34 @@ PATIENCE = timedelta(days=2)
 """How long a process waits for the others, whose parts may take longer; torchrun ends it when one dies."""
 
 
-class Ranks(NamedTuple):
-    """This process's place among all."""
+@dataclass(frozen=True)
+class Processes:
+    """The processes that share a job, seen from one of them."""
 
-    rank: int
-    world: int
+    index: int
+    """Index of this process, from 0."""
+    count: int
     device: torch.device
 
     @property
     def leads(self) -> bool:
         """Whether this is the process that writes files and prints."""
-        return self.rank == 0
+        return self.index == 0
 
     def share(self, items: range) -> range:
-        """The part of some numbered items that is this process's: every world-th."""
-        return items[self.rank :: self.world]
+        """The part of some numbered items that is this process's: every count-th."""
+        return items[self.index :: self.count]
 
     def add_up(self, tensor: Tensor) -> Tensor:
         """Replaces a tensor by its sum over all processes, in place."""
-        if self.world > 1:
+        if self.count > 1:
             with others_present():
                 dist.all_reduce(tensor)
         return tensor
 
     def add_up_array(self, array: np.ndarray) -> np.ndarray:
         """The sum of an array over all processes."""
-        if self.world == 1:
+        if self.count == 1:
             return array
         return self.add_up(torch.from_numpy(array).to(self.device)).cpu().numpy()
 
@@ -62,9 +65,9 @@ class Ranks(NamedTuple):
 
     def gather(self, items: list[Item]) -> list[Item]:
         """All processes' items, those of the first process first."""
-        if self.world == 1:
+        if self.count == 1:
             return items
-        parts: list[list[Item]] = [[] for _ in range(self.world)]
+        parts: list[list[Item]] = [[] for _ in range(self.count)]
         with others_present():
             dist.all_gather_object(parts, items)
         return [item for part in parts for item in part]
@@ -83,18 +86,18 @@ def log_level() -> int:
 
 
 @contextmanager
-def joined_ranks(device: torch.device) -> Iterator[Ranks]:
+def joined_processes(device: torch.device) -> Iterator[Processes]:
     """Joins the processes that torchrun started, over nccl on GPUs and gloo on CPUs; parts at the end."""
     world = int(os.environ["WORLD_SIZE"]) if dist.is_torchelastic_launched() else 1
     if world == 1:
-        yield Ranks(0, 1, device)
+        yield Processes(0, 1, device)
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
     with others_present():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
-        yield Ranks(dist.get_rank(), world, device)
+        yield Processes(dist.get_rank(), world, device)
     finally:
         with suppress(RuntimeError):  # of connections that have gone
             dist.destroy_process_group()

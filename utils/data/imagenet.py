@@ -1,4 +1,4 @@
-"""ImageNet (ILSVRC 2012) as it lies on disk: which pictures there are and what each shows."""
+"""ImageNet (ILSVRC 2012) as it lies on disk: which images there are and what each shows."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +10,14 @@ from utils.files.reading import parse_index, read_text
 from utils.images.listing import images_below, images_in, is_thumbnail
 
 FOLDER = "ImageNet"
-VALIDATION_PICTURES, VALIDATION_LIST = Path("val", "data"), Path("val", "val.txt")
+VALIDATION_IMAGES, VALIDATION_LIST = Path("val", "data"), Path("val", "val.txt")
 WNIDS_FILE = Path(__file__).with_name("imagenet_wnids.txt")
 """The 1000 classes' WordNet ids, sorted: a class index is a place in this list."""
 
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Pictures and their class indices, in a fixed order."""
+    """Images and their class indices, in a fixed order."""
 
     paths: list[Path]
     classes: np.ndarray
@@ -42,7 +42,7 @@ def read_training_images(folder: Path, classes: int) -> LabelledImages:
         classes: how many classes the classifier knows.
 
     Raises:
-        UserError: there are no pictures, or folders whose class cannot be known.
+        UserError: there are no images, or folders whose class cannot be known.
     """
     data = folder / "train" / "data"
     if not data.is_dir():
@@ -68,7 +68,7 @@ def read_training_images(folder: Path, classes: int) -> LabelledImages:
 
 
 def read_validation_images(folder: Path, classes: int, count: int, seed: int) -> LabelledImages:
-    """Validation pictures drawn once, `<folder>/val/data/*.JPEG` labelled by `<folder>/val/val.txt`.
+    """Validation images drawn once, `<folder>/val/data/*.JPEG` labelled by `<folder>/val/val.txt`.
 
     Args:
         folder: the data set's folder.
@@ -77,9 +77,9 @@ def read_validation_images(folder: Path, classes: int, count: int, seed: int) ->
         seed: of the draw.
 
     Raises:
-        UserError: val.txt is missing or malformed, names absent pictures or lacks present ones.
+        UserError: val.txt is missing or malformed, names absent images or lacks present ones.
     """
-    data, listing = folder / VALIDATION_PICTURES, folder / VALIDATION_LIST
+    data, listing = folder / VALIDATION_IMAGES, folder / VALIDATION_LIST
     if not data.is_dir() or not listing.is_file():
         missing = listing if data.is_dir() else data
         raise UserError(f"no validation images: {missing} is missing (see datasets/README.md)")

@@ -1,4 +1,4 @@
-"""Data sets in the layout of Oxford5k and Paris6k: pictures in jpg/, queries and labels as text in lab/."""
+"""Data sets in the layout of Oxford5k and Paris6k: images in jpg/, queries and labels as text in lab/."""
 
 import logging
 import os
@@ -12,7 +12,7 @@ from utils.file_names import IMAGES_FOLDER, LABELS_FOLDER, QUERY_SUFFIX
 from utils.files.paths import user_path
 from utils.files.reading import parse_number, read_text
 from utils.images.listing import FolderContents, images_in
-from utils.images.loading import Box, Picture, check_box
+from utils.images.loading import Box, InputImage, check_box
 from utils.text import UNSPEAKABLE, some_of
 
 log = logging.getLogger(__name__)
@@ -76,14 +76,14 @@ class RetrievalDataset:
     protocols: dict[str, list[Query]] = field(default_factory=dict)
     """By the name of a protocol the queries, as above, with its labels; none where there is only one."""
 
-    def query_pictures(self) -> list[Picture]:
+    def query_inputs(self) -> list[InputImage]:
         """Return the image and the box of each query."""
         images = self.query_images
-        return [Picture(images[query.image], query.box, query.name) for query in self.queries]
+        return [InputImage(images[query.image], query.box, query.name) for query in self.queries]
 
-    def database_pictures(self) -> list[Picture]:
+    def database_inputs(self) -> list[InputImage]:
         """Return the images of the database."""
-        return [Picture(path) for path in self.images.values()]
+        return [InputImage(path) for path in self.images.values()]
 
 
 def find_dataset(dataset: str, datasets_dir: Path) -> Path:
@@ -164,8 +164,8 @@ def check_queries(dataset: RetrievalDataset, longer_side: int) -> None:
     Raises:
         UserError: a box has no pixel inside its image, or the image cannot be read; the query is named.
     """
-    for picture in dataset.query_pictures():
-        check_box(picture, longer_side)
+    for image in dataset.query_inputs():
+        check_box(image, longer_side)
 
 
 def _report_left_out(what: str, paths: Sequence[Path]) -> None:

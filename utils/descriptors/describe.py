@@ -1,4 +1,4 @@
-"""Descriptors of pictures, one row each, in memory or in a store on disk."""
+"""Descriptors of images, one row each, in memory or in a store on disk."""
 
 import logging
 import time
@@ -11,13 +11,13 @@ from tqdm import tqdm
 
 from models.retrieval_network import RetrievalNetwork
 from utils.descriptors.extraction import network_outputs
-from utils.descriptors.keys import picture_keys
+from utils.descriptors.keys import image_keys
 from utils.descriptors.rows import Rows
 from utils.descriptors.store import DescriptorStore
 from utils.errors import UserError
-from utils.images.batches import BadPicture, Loading
-from utils.images.loading import Picture, UnreadableImageError
-from utils.processes import Ranks
+from utils.images.batches import Loading, UnreadableImage
+from utils.images.loading import InputImage, UnreadableImageError
+from utils.processes import Processes
 
 log = logging.getLogger(__name__)
 
@@ -27,65 +27,65 @@ DISK_SECONDS = 60.0
 
 
 class Descriptors(NamedTuple):
-    """One row a picture that could be decoded, (N, D), in their order; why the others could not, by place."""
+    """One row an image that could be decoded, (N, D), in their order; why the others could not, by place."""
 
     rows: Rows
     bad: dict[int, UnreadableImageError]
     keys: list[str]
-    """What the store calls each row's picture; its name where there is no store."""
+    """What the store calls each row's image; its name where there is no store."""
 
 
 def describe(
     network: RetrievalNetwork,
-    pictures: Sequence[Picture],
+    images: Sequence[InputImage],
     loading: Loading,
-    ranks: Ranks,
+    processes: Processes,
     *,
     skip_bad_images: bool = False,
     title: str = "images",
     store: DescriptorStore | None = None,
     names: Sequence[str] | None = None,
 ) -> Descriptors:
-    """Describes pictures by a network; each of several processes a part.
+    """Describes images by a network; each of several processes a part.
 
     Args:
         network: in evaluation mode, on its device.
-        pictures: what to describe.
+        images: what to describe.
         loading: how they are loaded.
-        ranks: the processes that share the work.
-        skip_bad_images: go on after a picture that cannot be decoded.
-        title: what the progress bar calls the pictures.
-        store: where descriptors are kept and, of pictures described before, found; None to keep them in
+        processes: the processes that share the work.
+        skip_bad_images: go on after an image that cannot be decoded.
+        title: what the progress bar calls the images.
+        store: where descriptors are kept and, of images described before, found; None to keep them in
             memory.
-        names: what the store calls the pictures; their files' names if not given.
+        names: what the store calls the images; their files' names if not given.
 
     Returns:
         The descriptors; only of use in the process that leads.
 
     Raises:
-        UnreadableImageError: a picture cannot be decoded, unless those are skipped.
+        UnreadableImageError: an image cannot be decoded, unless those are skipped.
         UserError: a descriptor is not finite, the memory or the disk does not suffice, a worker died, or the
             processes do not share the store.
     """
-    names = [picture.path.name for picture in pictures] if names is None else names
-    keys, pending = list(names), list(range(len(pictures)))
+    names = [image.path.name for image in images] if names is None else names
+    keys, pending = list(names), list(range(len(images)))
     if store is not None:
-        keys = picture_keys(pictures, names)
+        keys = image_keys(images, names)
         pending = [place for place in pending if keys[place] not in store]
-    if store is not None and len(pending) < len(pictures):
-        log.info("%d of %d %s are in %s", len(pictures) - len(pending), len(pictures), title, store.folder)
+    if store is not None and len(pending) < len(images):
+        log.info("%d of %d %s are in %s", len(images) - len(pending), len(images), title, store.folder)
     # What the first process found holds: the store may have grown since, and copies of a file differ in time.
-    ranks.agree_on(names, title)
-    pending, keys = (ranks.gather(items if ranks.leads else []) for items in (pending, keys))
-    mine = [pending[place] for place in ranks.share(range(len(pending)))]
+    processes.agree_on(names, title)
+    pending, keys = (processes.gather(items if processes.leads else []) for items in (pending, keys))
+    mine = [pending[place] for place in processes.share(range(len(pending)))]
     rows: np.ndarray | None = None
     bad: dict[int, UnreadableImageError] = {}
     empty: list[int] = []
     start = time.perf_counter()
-    bar = tqdm(total=len(mine), desc=title, unit="image", disable=None if ranks.leads and mine else True)
+    bar = tqdm(total=len(mine), desc=title, unit="image", disable=None if processes.leads and mine else True)
     with bar, _flushed(store):
-        for output in network_outputs(network, [pictures[place] for place in mine], loading):
-            if isinstance(output, BadPicture):
+        for output in network_outputs(network, [images[place] for place in mine], loading):
+            if isinstance(output, UnreadableImage):
                 if not skip_bad_images:
                     raise output.error
                 bad[mine[output.position]] = output.error
@@ -98,32 +98,32 @@ def describe(
                 store.add([keys[place] for place in places], values)
             else:
                 if rows is None:
-                    rows = np.zeros((len(pictures), values.shape[1]), np.float32)
+                    rows = np.zeros((len(images), values.shape[1]), np.float32)
                 rows[places] = values
             bar.update(len(places))
 
-    bad = dict(sorted(ranks.gather(list(bad.items()))))
+    bad = dict(sorted(processes.gather(list(bad.items()))))
     if pending:
         count, seconds = len(pending) - len(bad), time.perf_counter() - start
         log.info("described %d %s in %.1f s (%.2f a second)", count, title, seconds, count / seconds)
-    empty = sorted(ranks.gather(empty))
-    if len(bad) == len(pictures):
+    empty = sorted(processes.gather(empty))
+    if len(bad) == len(images):
         why = f": {next(iter(bad.values()))}" if bad else ""
-        raise UserError(f"none of the {len(pictures)} {title} can be decoded{why}")
-    if empty and ranks.leads:
+        raise UserError(f"none of the {len(images)} {title} can be decoded{why}")
+    if empty and processes.leads:
         log.warning(
             "note: the network sees nothing in %d %s (%s the first), whose descriptors are zero",
             len(empty),
             title,
-            pictures[empty[0]].path,
+            images[empty[0]].path,
         )
-    kept = [place for place in range(len(pictures)) if place not in bad]
+    kept = [place for place in range(len(images)) if place not in bad]
     kept_keys = [keys[place] for place in kept]
     if store is not None:
-        stored = _stored(store, kept_keys, ranks) if ranks.leads else np.empty((0, 0), np.float32)
+        stored = _stored(store, kept_keys, processes) if processes.leads else np.empty((0, 0), np.float32)
         return Descriptors(stored, bad, kept_keys)
-    width = max(ranks.gather([0 if rows is None else rows.shape[1]]))
-    rows = ranks.add_up_array(np.zeros((len(pictures), width), np.float32) if rows is None else rows)
+    width = max(processes.gather([0 if rows is None else rows.shape[1]]))
+    rows = processes.add_up_array(np.zeros((len(images), width), np.float32) if rows is None else rows)
     return Descriptors(rows[kept] if bad else rows, bad, kept_keys)
 
 
@@ -137,10 +137,10 @@ def _flushed(store: DescriptorStore | None) -> Iterator[None]:
             store.flush()
 
 
-def _stored(store: DescriptorStore, keys: Sequence[str], ranks: Ranks) -> Rows:
+def _stored(store: DescriptorStore, keys: Sequence[str], processes: Processes) -> Rows:
     store.read()
     absent = [key for key in keys if key not in store]
-    patience = time.monotonic() + (DISK_SECONDS if ranks.world > 1 else 0)
+    patience = time.monotonic() + (DISK_SECONDS if processes.count > 1 else 0)
     while absent and time.monotonic() < patience:
         time.sleep(1)
         store.read()

@@ -1,4 +1,4 @@
-"""What a network says of pictures: decoded, batched by size, computed and brought back to the CPU."""
+"""What a network says of images: decoded, batched by size, computed and brought back to the CPU."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,8 +10,8 @@ from torch import Tensor
 
 from models.retrieval_network import RetrievalNetwork
 from utils.errors import UserError
-from utils.images.batches import BadPicture, Loading, size_batches
-from utils.images.loading import Picture
+from utils.images.batches import Loading, UnreadableImage, size_batches
+from utils.images.loading import InputImage
 from utils.program.outside_errors import outside_error
 
 COMPILER = ("torch._dynamo", "torch._inductor")
@@ -19,7 +19,7 @@ COMPILER = ("torch._dynamo", "torch._inductor")
 
 
 class Output(NamedTuple):
-    """Of pictures of one size their places in the list and the network's values, (N, ...) float32."""
+    """Of images of one size their places in the list and the network's values, (N, ...) float32."""
 
     indices: list[int]
     values: np.ndarray
@@ -27,24 +27,24 @@ class Output(NamedTuple):
 
 def network_outputs(
     network: RetrievalNetwork,
-    pictures: Sequence[Picture],
+    images: Sequence[InputImage],
     loading: Loading,
     *,
     compute: Callable[[Tensor], Tensor] | None = None,
     block: int = 0,
-) -> Iterator[Output | BadPicture]:
-    """Runs a network over pictures, in an order that only depends on the arguments.
+) -> Iterator[Output | UnreadableImage]:
+    """Runs a network over images, in an order that only depends on the arguments.
 
     Args:
         network: in evaluation mode, on its device.
-        pictures: what to look at.
+        images: what to look at.
         loading: how they are loaded.
         compute: a method of the network, from prepared images (N, 3, H, W) to (N, ...); the descriptors if
             not given.
-        block: pictures that are all out before the next ones; 0 for no such blocks.
+        block: images that are all out before the next ones; 0 for no such blocks.
 
     Yields:
-        Every picture once, in an output or as a bad picture.
+        Every image once, in an output or as a bad image.
 
     Raises:
         UserError: a value is not finite, the memory does not suffice, or a worker died.
@@ -53,10 +53,10 @@ def network_outputs(
     device = network.backbone.device
     copies = torch.cuda.Stream(device) if device.type == "cuda" else None
     running: tuple[list[int], Tensor] | None = None
-    for batch in size_batches(pictures, loading, block):
-        if isinstance(batch, BadPicture):
+    for batch in size_batches(images, loading, block):
+        if isinstance(batch, UnreadableImage):
             if running is not None:
-                yield finished(pictures, *running)
+                yield finished(images, *running)
                 running = None
             yield batch
             continue
@@ -65,10 +65,10 @@ def network_outputs(
             values = compute(network.backbone.prepare(pixels))
         # A GPU is only told what to do. Meanwhile the batch before is waited for and the next decoded.
         if running is not None:
-            yield finished(pictures, *running)
+            yield finished(images, *running)
         running = (batch.indices, values)
     if running is not None:
-        yield finished(pictures, *running)
+        yield finished(images, *running)
 
 
 def to_device(pixels: Tensor, device: torch.device, copies: torch.cuda.Stream | None) -> Tensor:
@@ -83,7 +83,7 @@ def to_device(pixels: Tensor, device: torch.device, copies: torch.cuda.Stream | 
     return there
 
 
-def finished(pictures: Sequence[Picture], indices: list[int], values: Tensor) -> Output:
+def finished(images: Sequence[InputImage], indices: list[int], values: Tensor) -> Output:
     """Waits for a batch's values and checks them.
 
     Raises:
@@ -93,7 +93,7 @@ def finished(pictures: Sequence[Picture], indices: list[int], values: Tensor) ->
         array = values.cpu().numpy()
     finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
     if not finite.all():
-        first = pictures[indices[int(finite.argmin())]].path
+        first = images[indices[int(finite.argmin())]].path
         raise UserError(f"what the network says of {first} is not finite: try --precision float32")
     return Output(indices, array)
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO
 
 from utils.files.regular import open_regular
-from utils.images.loading import Picture
+from utils.images.loading import InputImage
 
 BLOCK = 4096
 """Bytes at the beginning, in the middle and at the end of a file that its digest is of."""
@@ -20,30 +20,30 @@ THREADS = 16
 """Files read at a time: on a network's disk they are waited for, not computed."""
 
 
-def picture_key(picture: Picture, name: str) -> str:
+def image_key(image: InputImage, name: str) -> str:
     """Return the key of an image: its name, its file's size, time and digest, and its box.
 
     The digest tells images of several data sets apart that have one name, size and time. The folder is no
     part of the key, so that a data set may be moved and its copies share a store.
 
     Args:
-        picture: the file and the box.
+        image: the file and the box.
         name: what tells the file from others of its data set.
     """
     try:
-        with open_regular(picture.path) as file:
+        with open_regular(image.path) as file:
             status = os.fstat(file.fileno())
             contents = (str(status.st_size), str(status.st_mtime_ns), _digest(file, status.st_size))
     except OSError:  # nothing will be described that could be kept under this key
         contents = ("", "", "")
-    box = "" if picture.box is None else " ".join(map(repr, picture.box))
+    box = "" if image.box is None else " ".join(map(repr, image.box))
     return "\0".join((name, *contents, box))
 
 
-def picture_keys(pictures: Sequence[Picture], names: Sequence[str]) -> list[str]:
-    """Return the keys of many images, see `picture_key`."""
+def image_keys(images: Sequence[InputImage], names: Sequence[str]) -> list[str]:
+    """Return the keys of many images, see `image_key`."""
     with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(picture_key, pictures, names))
+        return list(pool.map(image_key, images, names))
 
 
 def _digest(file: BinaryIO, size: int) -> str:

@@ -1,4 +1,4 @@
-"""What a descriptor depends on, beside its picture: descriptors that differ in any of it must never mix."""
+"""What a descriptor depends on, beside its image: descriptors that differ in any of it must never mix."""
 
 import hashlib
 from collections.abc import Mapping, Sequence

@@ -3,7 +3,7 @@
 A store is a folder of shards, see `descriptor_shards`, and `store.json`, which says what all descriptors were
 made with; a run with anything else is refused.
 
-Keys are text that changes with a picture's contents, see `picture_keys`: a changed file is not found, and so
+Keys are text that changes with an image's contents, see `image_keys`: a changed file is not found, and so
 described anew.
 """
 
@@ -30,7 +30,7 @@ from utils.file_names import SHARD_PREFIX, SHARD_ROWS_SUFFIX, STORE_SETTINGS
 from utils.files.records import Setting, read_json
 from utils.files.writing import make_folder, new_file
 from utils.options.shared import StorePrecision
-from utils.processes import Ranks
+from utils.processes import Processes
 from utils.saved_settings import check_same_settings
 
 SHARD_ROWS = 4096
@@ -162,7 +162,7 @@ class DescriptorStore:
 
 
 def open_shared_store(
-    folder: Path, made_with: Mapping[str, object], precision: StorePrecision, ranks: Ranks
+    folder: Path, made_with: Mapping[str, object], precision: StorePrecision, processes: Processes
 ) -> DescriptorStore:
     """Open a store in all processes; the first process makes it if there is none.
 
@@ -170,14 +170,14 @@ def open_shared_store(
         folder: its folder, one for all processes.
         made_with: what the descriptors depend on, as JSON can hold it.
         precision: the number type that rows are kept in.
-        ranks: the processes.
+        processes: the processes.
 
     Raises:
         UserError: as `open_store`.
     """
-    if ranks.leads:
+    if processes.leads:
         open_store(folder, made_with, precision=precision, verify=False, tidy=True)
-    ranks.gather([])
+    processes.gather([])
     return open_store(folder, made_with, precision=precision)
 
 

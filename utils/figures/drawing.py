@@ -33,7 +33,7 @@ UNDATED = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "jpg": None
 """By file type what to leave out of a figure's metadata, as it would differ from day to day."""
 
 TILE = (0.68, 0.51)
-"""Width and height of a picture in a strip, in inches: eleven fit a page of a paper."""
+"""Width and height of an image in a strip, in inches: eleven fit a page of a paper."""
 
 FRAMES = {
     "query": {"edgecolor": "#2158c4", "linewidth": 1},
@@ -41,7 +41,7 @@ FRAMES = {
     "junk": {"edgecolor": "#808080", "linewidth": 1.2, "linestyle": (0, (1, 1))},
     "wrong": {"edgecolor": "#c62f26", "linewidth": 2.4},
 }
-"""How the frame of each kind of picture is drawn."""
+"""How the frame of each kind of image is drawn."""
 
 MARKS = {"positive": "+", "junk": "junk", "wrong": "×"}
 
@@ -56,7 +56,7 @@ CURVES = (
 
 
 class Result(NamedTuple):
-    """A picture that was found."""
+    """An image that was found."""
 
     pixels: np.ndarray
     """(H, W, 3) uint8, RGB."""
@@ -194,12 +194,12 @@ def draw_precision_recall(path: Path, curves: Mapping[str, tuple[np.ndarray, np.
 
 
 def draw_attention(path: Path, pixels: np.ndarray, heat: np.ndarray) -> None:
-    """Draws a picture beside its heat map and what the colours stand for.
+    """Draws an image beside its heat map and what the colours stand for.
 
     Args:
         path: the file, .png, .pdf or .jpg.
         pixels: (H, W, 3) uint8, RGB.
-        heat: (h, w) finite weights, from `utils.figures.heat_map.picture_attention`.
+        heat: (h, w) finite weights, from `utils.figures.heat_map.image_attention`.
 
     Raises:
         UserError: the file is of another type or cannot be written.
@@ -208,11 +208,11 @@ def draw_attention(path: Path, pixels: np.ndarray, heat: np.ndarray) -> None:
     height, width = pixels.shape[:2]
     drawn = heat_map(heat, pixels)
     figure = Figure((6.5, min(max(2.9 * height / width, 1.2), 6)), layout="constrained")
-    picture, map_axes = figure.subplots(1, 2)
-    for axes, shown in ((picture, pixels), (map_axes, drawn)):
+    image, map_axes = figure.subplots(1, 2)
+    for axes, shown in ((image, pixels), (map_axes, drawn)):
         axes.imshow(shown)
         axes.set_axis_off()
-    # the colours as they are over a picture of middle grey
+    # the colours as they are over an image of middle grey
     colors = ListedColormap(blended_colors(np.full(256, 0.5), np.linspace(0, 1, 256)))
     scale = ScalarMappable(Normalize(*heat_range(heat)), colors)
     bar = figure.colorbar(scale, ax=map_axes, aspect=30)

@@ -17,7 +17,7 @@ from utils.figures.drawing import (
     draw_strip,
     precision_recall,
 )
-from utils.figures.heat_map import picture_attention
+from utils.figures.heat_map import image_attention
 from utils.file_names import ATTENTION_FIGURES, CURVE_FIGURES, FIGURE_SUFFIX, RESULT_FIGURES
 from utils.files.writing import make_folder
 from utils.images.loading import load_pixels, read_image
@@ -73,21 +73,21 @@ def draw_figures(
         make_folder(folder / name)
     places = first_places(similar, RESULTS_SHOWN)
     bar = tqdm(data.queries, "figures", unit="query", disable=None)
-    for query, picture, row, first in zip(bar, data.query_pictures(), similar, places, strict=True):
+    for query, image, row, first in zip(bar, data.query_inputs(), similar, places, strict=True):
         file_name = query.name + FIGURE_SUFFIX
         results = [
             Result(read_image(data.images[names[place]]), kind_of(names[place], query), float(row[place]))
             for place in first
         ]
-        draw_strip(folder / RESULT_FIGURES / file_name, read_image(picture.path), query.box, results)
+        draw_strip(folder / RESULT_FIGURES / file_name, read_image(image.path), query.box, results)
         of_query = {
             title: by_query[query.name] for title, by_query in curves.items() if query.name in by_query
         }
         if of_query:
             draw_precision_recall(folder / CURVE_FIGURES / file_name, of_query)
         if has_attention:
-            heat = picture_attention(network, picture, longer_side)
-            pixels = load_pixels(picture, longer_side).numpy()
+            heat = image_attention(network, image, longer_side)
+            pixels = load_pixels(image, longer_side).numpy()
             draw_attention(folder / ATTENTION_FIGURES / file_name, pixels, heat)
 
 

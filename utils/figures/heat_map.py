@@ -1,4 +1,4 @@
-"""Attention as a picture: a map of weights, in colours of rising lightness, laid over what was looked at."""
+"""Attention as an image: a map of weights, in colours of rising lightness, laid over what was looked at."""
 
 import numpy as np
 import torch
@@ -6,43 +6,43 @@ from matplotlib import colormaps
 from PIL import Image
 
 from models.retrieval_network import RetrievalNetwork
-from utils.images.loading import Picture, load_pixels
+from utils.images.loading import InputImage, load_pixels
 
 COLORS = "inferno"
 """matplotlib's name of the colours: their lightness rises evenly, so grey print keeps their order."""
 
 OPACITY = 0.7
-"""Share of the colours in a heat map; the rest is the picture."""
+"""Share of the colours in a heat map; the rest is the image."""
 
-CAPTION = "from the least (dark) to the greatest weight (bright) of each picture"
+CAPTION = "from the least (dark) to the greatest weight (bright) of each image"
 """The scale of a heat map, for people."""
 
 
-def picture_attention(network: RetrievalNetwork, picture: Picture, longer_side: int) -> np.ndarray:
-    """Where a network's attention lies in a picture, or in the part of it inside its box.
+def image_attention(network: RetrievalNetwork, image: InputImage, longer_side: int) -> np.ndarray:
+    """Where a network's attention lies in an image, or in the part of it inside its box.
 
     Args:
         network: in evaluation mode, on its device.
-        picture: what to look at.
-        longer_side: S, the longer side of the resized whole picture, in pixels.
+        image: what to look at.
+        longer_side: S, the longer side of the resized whole image, in pixels.
 
     Returns:
         (h, w) float32 weights, one a cell of the backbone's map, as `RetrievalNetwork.attention_map` says.
 
     Raises:
-        UnreadableImageError: the picture cannot be decoded.
-        EmptyBoxError: the box has no pixel inside the picture.
-        UserError: the memory does not suffice for the resized picture.
+        UnreadableImageError: the image cannot be decoded.
+        EmptyBoxError: the box has no pixel inside the image.
+        UserError: the memory does not suffice for the resized image.
     """
-    pixels = load_pixels(picture, longer_side).unsqueeze(0)
+    pixels = load_pixels(image, longer_side).unsqueeze(0)
     with torch.inference_mode():
         return network.attention_map(network.backbone.prepare(pixels))[0].cpu().numpy()
 
 
 def heat_map(heat: np.ndarray, pixels: np.ndarray) -> Image.Image:
-    """Draws a map over its picture, whose colours give way to those of the map.
+    """Draws a map over its image, whose colours give way to those of the map.
 
-    Each map is scaled from its own least to its own greatest value, so that colours of two pictures cannot be
+    Each map is scaled from its own least to its own greatest value, so that colours of two images cannot be
     compared: say so where it is shown (CAPTION). One with the same value everywhere is drawn in the middle
     colour.
 
@@ -51,23 +51,23 @@ def heat_map(heat: np.ndarray, pixels: np.ndarray) -> Image.Image:
         pixels: (H, W, 3) uint8, RGB.
 
     Returns:
-        An RGB image of the picture's size.
+        An RGB image of the image's size.
 
     Raises:
         ValueError: a value of the map is not finite.
     """
     low, high = heat_range(heat)
     scaled = ((heat - low) / (high - low)).astype(np.float32)
-    picture = Image.fromarray(pixels)
+    image = Image.fromarray(pixels)
     # enlarged by Pillow, bilinear with half-pixel centres
-    fine = np.asarray(Image.fromarray(scaled).resize(picture.size, Image.Resampling.BILINEAR))
-    colors = blended_colors(np.asarray(picture.convert("L"), np.float64) / 255, fine)
+    fine = np.asarray(Image.fromarray(scaled).resize(image.size, Image.Resampling.BILINEAR))
+    colors = blended_colors(np.asarray(image.convert("L"), np.float64) / 255, fine)
     return Image.fromarray(np.rint(255 * colors).astype(np.uint8))
 
 
 def blended_colors(grey: np.ndarray, scaled: np.ndarray) -> np.ndarray:
     """Colours (..., 3) of places of some lightness (...) and scaled heat (...), all from 0 to 1."""
-    # on the picture's lightness alone: its own colours would be taken for heat
+    # on the image's lightness alone: its own colours would be taken for heat
     return OPACITY * colormaps[COLORS](scaled)[..., :3] + (1 - OPACITY) * np.asarray(grey)[..., None]
 
 

@@ -1,6 +1,6 @@
 """A web page of what a search found: one file that shows everything and asks nothing of anybody.
 
-All pictures are in the page itself. It runs no script and loads nothing, and tells the browser to allow
+All images are in the page itself. It runs no script and loads nothing, and tells the browser to allow
 neither: image names come from anywhere and may hold anything.
 """
 
@@ -22,14 +22,14 @@ from utils.images.loading import Box
 from utils.text import shown
 
 THUMBNAIL_SIDE = 320
-"""Longer side of a picture in the page, in pixels, at most."""
+"""Longer side of an image in the page, in pixels, at most."""
 
 JPEG_QUALITY = 80
 
 BOX_COLOR = "#ffd400"
 
 ALLOWED = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-"""What a browser may do with the page: show its own pictures in its own style."""
+"""What a browser may do with the page: show its own images in its own style."""
 
 BEGIN = f"""<!DOCTYPE html>
 <html lang="en">
@@ -40,7 +40,7 @@ BEGIN = f"""<!DOCTYPE html>
 
 
 class Hit(NamedTuple):
-    """A picture in the page: one that was found, or the query."""
+    """An image in the page: one that was found, or the query."""
 
     rank: int | None
     """From 1; not shown of the query."""
@@ -69,8 +69,8 @@ figure { margin: 0; padding: 10px; height: 100%; background: var(--card); border
 .query { max-width: 674px; }
 ol { margin: 0; padding: 0; list-style: none; display: grid; gap: 16px;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 288px), 1fr)); }
-.pictures { display: grid; grid-auto-flow: column; grid-auto-columns: 1fr; gap: 6px; }
-.pictures > * { display: block; width: 100%; aspect-ratio: 4 / 3; object-fit: contain; border-radius: 4px;
+.images { display: grid; grid-auto-flow: column; grid-auto-columns: 1fr; gap: 6px; }
+.images > * { display: block; width: 100%; aspect-ratio: 4 / 3; object-fit: contain; border-radius: 4px;
   background: var(--empty); }
 .none { display: grid; place-items: center; font-size: 0.8rem; color: var(--soft); }
 figcaption { margin-top: 8px; font-size: 0.875rem; }
@@ -126,11 +126,11 @@ def page(query: Hit, hits: Sequence[Hit], title: str, note: str) -> str:
 
 
 def thumbnail(pixels: np.ndarray, box: Box | None = None) -> Image.Image:
-    """A picture at the page's size, with a box drawn on it.
+    """An image at the page's size, with a box drawn on it.
 
     Args:
         pixels: (H, W, 3) uint8, RGB.
-        box: x1, y1, x2, y2 in pixels of the picture.
+        box: x1, y1, x2, y2 in pixels of the image.
     """
     image = Image.fromarray(pixels)
     old = np.array(image.size * 2)
@@ -150,19 +150,19 @@ def _text(text: str) -> str:
 
 
 def _figure(hit: Hit, has_heat: bool) -> str:
-    """A hit's picture, its heat map where the page has any, and what is known of it."""
+    """A hit's image, its heat map where the page has any, and what is known of it."""
     name = _text(hit.name)
-    picture = _picture(hit.thumbnail, name, "no picture")
-    heat = _picture(hit.heat, f"attention in {name}", "no map") if has_heat else ""
+    thumbnail_html = _img(hit.thumbnail, name, "no image")
+    heat = _img(hit.heat, f"attention in {name}", "no map") if has_heat else ""
     rank = "" if hit.rank is None else f'<span class="rank">{hit.rank}</span>'
     score = "" if hit.score is None else f'<span class="score">{hit.score:.4f}</span>'
     return (
-        f'<figure><div class="pictures">{picture}{heat}</div><figcaption>'
+        f'<figure><div class="images">{thumbnail_html}{heat}</div><figcaption>'
         f'<span class="numbers">{rank}{score}</span><span class="name">{name}</span></figcaption></figure>'
     )
 
 
-def _picture(image: Image.Image | None, description: str, absent: str) -> str:
+def _img(image: Image.Image | None, description: str, absent: str) -> str:
     if image is None:
         return f'<span class="none">{absent}</span>'
     return f'<img src="{data_uri(image)}" alt="{description}">'

@@ -9,20 +9,20 @@ from tqdm import tqdm
 
 from models.retrieval_network import RetrievalNetwork
 from utils.errors import UserError
-from utils.figures.heat_map import heat_map, picture_attention
+from utils.figures.heat_map import heat_map, image_attention
 from utils.figures.result_page import Hit, thumbnail, write_page
-from utils.images.loading import Picture, load_pixels, read_image
-from utils.search.image_index import Match, PictureIndex
+from utils.images.loading import InputImage, load_pixels, read_image
+from utils.search.image_index import ImageIndex, Match
 
 
 def write_search_page(
     path: Path,
-    query: Picture,
+    query: InputImage,
     matches: Sequence[Match],
     network: RetrievalNetwork,
-    index: PictureIndex,
+    index: ImageIndex,
 ) -> None:
-    """Writes the page; a match whose file has gone or been damaged since it was indexed has no pictures.
+    """Writes the page; a match whose file has gone or been damaged since it was indexed has no images.
 
     Args:
         path: the file to write.
@@ -36,25 +36,25 @@ def write_search_page(
     """
     longer_side = int(str(index.settings["S"]))
 
-    def attention(picture: Picture) -> Image.Image | None:
+    def attention(image: InputImage) -> Image.Image | None:
         if network.attention_pooling is None:
             return None
-        heat = picture_attention(network, picture, longer_side)
-        return heat_map(heat, load_pixels(picture, longer_side).numpy())
+        heat = image_attention(network, image, longer_side)
+        return heat_map(heat, load_pixels(image, longer_side).numpy())
 
     shown_query = Hit(
         None, str(query.path), None, thumbnail(read_image(query.path), query.box), attention(query)
     )
     hits = []
-    for match in tqdm(matches, "page", unit="picture", disable=None):
+    for match in tqdm(matches, "page", unit="image", disable=None):
         hit = Hit(match.rank, str(match.path.relative_to(index.folder)), match.similarity)
         with suppress(UserError):  # unreadable by now: shown without images
-            pixels, heat = read_image(match.path), attention(Picture(match.path))
+            pixels, heat = read_image(match.path), attention(InputImage(match.path))
             hit = hit._replace(thumbnail=thumbnail(pixels), heat=heat)
         hits.append(hit)
     settings = index.settings
     note = (
-        f"{len(index.names)} pictures of {index.folder}, described by {settings['backbone']}, "
+        f"{len(index.names)} images of {index.folder}, described by {settings['backbone']}, "
         f"pooling {settings['pooling']}, {'' if settings['whiten'] else 'not '}whitened, S {longer_side}"
     )
-    write_page(path, shown_query, hits, f"Pictures like {query.path.name}", note)
+    write_page(path, shown_query, hits, f"Images like {query.path.name}", note)

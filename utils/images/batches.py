@@ -1,4 +1,4 @@
-"""Batches of pictures of one size, decoded and resized by worker processes while the network computes."""
+"""Batches of images of one size, decoded and resized by worker processes while the network computes."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -11,11 +11,11 @@ from torch.utils.data import Dataset
 
 from utils.device import suitable_batch_size, suitable_workers
 from utils.errors import UserError
-from utils.images.loading import Picture, UnreadableImageError, load_pixels
+from utils.images.loading import InputImage, UnreadableImageError, load_pixels
 from utils.images.workers import worker_items
 
 HELD_BATCHES = 4
-"""At most this many batches' worth of pictures wait for others of their size."""
+"""At most this many batches' worth of images wait for others of their size."""
 
 PREFETCH = 4
 """Images that each worker decodes in advance."""
@@ -44,32 +44,32 @@ class Loading(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Pictures of one size: their places in the list and (N, H, W, 3) uint8 RGB pixels."""
+    """Images of one size: their places in the list and (N, H, W, 3) uint8 RGB pixels."""
 
     indices: list[int]
     pixels: Tensor
 
 
-class BadPicture(NamedTuple):
-    """A picture that cannot be decoded: its place in the list and why."""
+class UnreadableImage(NamedTuple):
+    """An image that cannot be decoded: its place in the list and why."""
 
     position: int
     error: UnreadableImageError
 
 
-class PictureDataset(Dataset):
-    """Decoded pictures by their place in a list; a failure is an item too, for the loop to judge."""
+class ImageDataset(Dataset):
+    """Decoded images by their place in a list; a failure is an item too, for the loop to judge."""
 
-    def __init__(self, pictures: Sequence[Picture], longer_side: int) -> None:
-        self.pictures = pictures
+    def __init__(self, images: Sequence[InputImage], longer_side: int) -> None:
+        self.images = images
         self.longer_side = longer_side
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[int, np.ndarray | UserError]:
         try:
-            return index, load_pixels(self.pictures[index], self.longer_side).numpy()
+            return index, load_pixels(self.images[index], self.longer_side).numpy()
         except UnreadableImageError as error:
             return index, UnreadableImageError(error.path, error.reason)  # whose reason can be pickled
         except UserError as error:
@@ -77,28 +77,28 @@ class PictureDataset(Dataset):
 
 
 def size_batches(
-    pictures: Sequence[Picture], loading: Loading, block: int = 0
-) -> Iterator[Batch | BadPicture]:
-    """Decodes pictures and groups those of one size, in an order that only depends on the arguments.
+    images: Sequence[InputImage], loading: Loading, block: int = 0
+) -> Iterator[Batch | UnreadableImage]:
+    """Decodes images and groups those of one size, in an order that only depends on the arguments.
 
-    Memory does not grow with the number of pictures: where their sizes differ so much that too many wait for
+    Memory does not grow with the number of images: where their sizes differ so much that too many wait for
     a batch of their own, the fullest group goes out as it is.
 
     Args:
-        pictures: the pictures.
+        images: the images.
         loading: how they are loaded.
-        block: pictures after which nothing waits any more, so that they are all out before the next ones; 0
+        block: images after which nothing waits any more, so that they are all out before the next ones; 0
             for no such blocks.
 
     Yields:
-        Every picture once, in a batch or as a bad picture.
+        Every image once, in a batch or as a bad image.
 
     Raises:
         UserError: a box is empty, the memory does not suffice, or a worker died.
     """
     longer_side, batch_size, workers = loading
-    dataset = PictureDataset(pictures, longer_side)
-    items = worker_items(dataset, range(len(pictures)), None, min(workers, len(pictures)), PREFETCH)
+    dataset = ImageDataset(images, longer_side)
+    items = worker_items(dataset, range(len(images)), None, min(workers, len(images)), PREFETCH)
     waiting: dict[torch.Size, list[tuple[int, Tensor]]] = defaultdict(list)
     held = 0
     for index, item in items:
@@ -108,7 +108,7 @@ def size_batches(
             waiting.clear()
             held = 0
         if isinstance(item, UnreadableImageError):
-            yield BadPicture(index, item)
+            yield UnreadableImage(index, item)
             continue
         if isinstance(item, UserError):
             raise item

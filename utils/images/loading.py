@@ -39,7 +39,7 @@ SIDEWAYS = (UPRIGHT[5], UPRIGHT[6], UPRIGHT[7], UPRIGHT[8])
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
-class Picture(NamedTuple):
+class InputImage(NamedTuple):
     """An image file, or the part of it inside a box."""
 
     path: Path
@@ -79,11 +79,11 @@ class EmptyBoxError(UserError):
     """A region of interest has no pixel inside its image."""
 
 
-def load_pixels(picture: Picture, longer_side: int) -> Tensor:
+def load_pixels(image: InputImage, longer_side: int) -> Tensor:
     """Decodes an image, resizes it and cuts out its box.
 
     Args:
-        picture: the file and the box, or no box for the whole image.
+        image: the file and the box, or no box for the whole image.
         longer_side: S, the longer side of the resized whole image, in pixels.
 
     Returns:
@@ -94,19 +94,19 @@ def load_pixels(picture: Picture, longer_side: int) -> Tensor:
         EmptyBoxError: the box has no pixel inside the image.
         UserError: the memory does not suffice for the resized image.
     """
-    with picture.named_in_errors():
-        image = read_image(picture.path)
+    with image.named_in_errors():
+        decoded = read_image(image.path)
         try:
-            pixels = resize(image, longer_side)
+            pixels = resize(decoded, longer_side)
         except (MemoryError, RuntimeError) as error:  # torch has no exception of its own for this on a CPU
             raise UserError(
-                f"the memory does not suffice to resize {picture.path} to {longer_side} pixels: "
+                f"the memory does not suffice to resize {image.path} to {longer_side} pixels: "
                 "try a smaller --S"
             ) from error
-        if picture.box is None:
+        if image.box is None:
             return pixels
-        height, width, _ = image.shape
-        left, top, right, bottom = _resized_box(picture.path, picture.box, longer_side, height, width)
+        height, width, _ = decoded.shape
+        left, top, right, bottom = _resized_box(image.path, image.box, longer_side, height, width)
         return pixels[top:bottom, left:right].contiguous()
 
 
@@ -126,7 +126,7 @@ def read_image(path: Path) -> np.ndarray:
         return np.array(image if upright is None else image.transpose(upright))
 
 
-def picture_size(path: Path) -> tuple[int, int]:
+def image_size(path: Path) -> tuple[int, int]:
     """Return the height and width of an image, upright, from its header alone.
 
     Raises:
@@ -140,16 +140,16 @@ def picture_size(path: Path) -> tuple[int, int]:
         return (width, height) if sideways else (height, width)
 
 
-def check_box(picture: Picture, longer_side: int) -> None:
+def check_box(image: InputImage, longer_side: int) -> None:
     """Checks, without decoding the image, that its box has a pixel inside it.
 
     Raises:
         UnreadableImageError: the header cannot be read.
         EmptyBoxError: the box has no pixel inside the image.
     """
-    if picture.box is not None:
-        with picture.named_in_errors():
-            _resized_box(picture.path, picture.box, longer_side, *picture_size(picture.path))
+    if image.box is not None:
+        with image.named_in_errors():
+            _resized_box(image.path, image.box, longer_side, *image_size(image.path))
 
 
 def resized_size(height: int, width: int, longer_side: int) -> tuple[int, int]:

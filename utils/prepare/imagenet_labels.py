@@ -4,7 +4,7 @@ import re
 import shutil
 from pathlib import Path
 
-from utils.data.imagenet import VALIDATION_LIST, VALIDATION_PICTURES, read_wnids
+from utils.data.imagenet import VALIDATION_IMAGES, VALIDATION_LIST, read_wnids
 from utils.errors import UserError
 from utils.files.reading import parse_index, read_text
 from utils.files.writing import replace_file
@@ -29,7 +29,7 @@ def write_validation_list(folder: Path) -> None:
             text = (labels / CAFFE_LABELS).read_text(encoding="utf-8", errors="replace")
         else:
             text = from_devkit(labels / DEVKIT_LABELS, labels / DEVKIT_CLASSES)
-        check(text, folder / VALIDATION_PICTURES)
+        check(text, folder / VALIDATION_IMAGES)
     except UserError:
         shutil.rmtree(labels)  # or the next run would take them for done
         raise
@@ -37,8 +37,8 @@ def write_validation_list(folder: Path) -> None:
         file.write(text.encode())
 
 
-def check(text: str, pictures: Path) -> None:
-    """Checks that each line labels a picture, and that each picture has its line.
+def check(text: str, images: Path) -> None:
+    """Checks that each line labels an image, and that each image has its line.
 
     Raises:
         UserError: one does not, or has none.
@@ -46,12 +46,12 @@ def check(text: str, pictures: Path) -> None:
     labelled = set()
     for line in text.splitlines():
         if not re.fullmatch(r"ILSVRC2012_val_[0-9]{8}\.JPEG [0-9]{1,3}", line):
-            raise UserError(f"the labels of ImageNet's validation pictures are malformed: {line!r}")
+            raise UserError(f"the labels of ImageNet's validation images are malformed: {line!r}")
         labelled.add(line.split()[0])
-    there = {path.name for path in pictures.iterdir()}
+    there = {path.name for path in images.iterdir()}
     if labelled != there:
         raise UserError(
-            f"there are {len(labelled)} labels for {len(there)} pictures in {pictures}, "
+            f"there are {len(labelled)} labels for {len(there)} images in {images}, "
             f"and {len(labelled ^ there)} of either without the other"
         )
 
@@ -63,7 +63,7 @@ def from_devkit(labels: Path, classes: Path) -> str:
     sorted ones.
 
     Args:
-        labels: a number of a class for each validation picture, in their order.
+        labels: a number of a class for each validation image, in their order.
         classes: the kit's meta.mat, which has the wnid of each number.
 
     Raises:

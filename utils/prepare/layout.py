@@ -175,28 +175,28 @@ def fetch_file(path: Path, mirrors: Sequence[str], insecure_hosts: Collection[st
         raise
 
 
-def add_distractors(folder: Path, pictures: Path, target: Path) -> Path:
-    """Makes a data set of another one and a tree of further pictures, by hard links where possible.
+def add_distractors(folder: Path, images: Path, target: Path) -> Path:
+    """Makes a data set of another one and a tree of further images, by hard links where possible.
 
-    It gets a list of the names of those pictures, one a line, beside the folder of images: where the labels
+    It gets a list of the names of those images, one a line, beside the folder of images: where the labels
     say which images are in the database, it tells the distractors from what is there by accident.
 
     Args:
         folder: the data set.
-        pictures: the tree.
+        images: the tree.
         target: the new data set, which appears when it is complete; left alone if it is there.
 
     Returns:
         The new data set's folder.
 
     Raises:
-        UserError: there are no pictures.
+        UserError: there are no images.
     """
     if target.exists():
         log.warning("note: %s is there already and was left as it is", target)
         return target
-    contents = images_below(pictures)
-    report_thumbnails(contents, pictures)
+    contents = images_below(images)
+    report_thumbnails(contents, images)
     found = [path for path in contents.images if path.is_file()]
     if len(found) < len(contents.images):
         unreadable = sorted({str(path) for path in contents.images} - {str(path) for path in found})
@@ -204,12 +204,12 @@ def add_distractors(folder: Path, pictures: Path, target: Path) -> Path:
             "note: left out %d pipes, devices or links to nothing (%s)", len(unreadable), some_of(unreadable)
         )
     if not found:
-        raise UserError(f"no pictures in {pictures} or the folders in it")
+        raise UserError(f"no images in {images} or the folders in it")
     taken = {path.stem: path for path in (folder / IMAGES_FOLDER).iterdir()}
     files: dict[str, Path] = {}
     for path in found:
-        # Pictures of one name lie in several folders of R1M, and one in no folder may be called as a query's.
-        name = "_".join(path.relative_to(pictures).parts)
+        # Images of one name lie in several folders of R1M, and one in no folder may be called as a query's.
+        name = "_".join(path.relative_to(images).parts)
         if Path(name).stem in taken:
             raise UserError(f"{path} and {taken[Path(name).stem]} would have one name: rename one")
         files[name] = taken[Path(name).stem] = path

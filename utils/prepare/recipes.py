@@ -18,7 +18,7 @@ REVISITED = "cmp.felk.cvut.cz/revisitop/data/datasets"
 IMAGENET_PAGE = "https://www.image-net.org/download-images.php, which asks for a registration"
 VALIDATION_LABELS = Path("val", "labels")
 CAFFE_LABELS, DEVKIT_LABELS, DEVKIT_CLASSES = "val.txt", "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
-"""Labels of ImageNet's validation pictures as they come, in either of two forms."""
+"""Labels of ImageNet's validation images as they come, in either of two forms."""
 
 LANDMARK_PAGE = "any photographs of buildings will do, yours or those of a landmark data set"
 

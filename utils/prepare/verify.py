@@ -16,7 +16,7 @@ from utils.data.published import EXPECTED
 from utils.errors import UserError
 from utils.file_names import IMAGES_FOLDER
 from utils.images.listing import images_below, report_thumbnails
-from utils.images.loading import UnreadableImageError, picture_size, read_image
+from utils.images.loading import UnreadableImageError, image_size, read_image
 from utils.program.signals import ignore_interrupts, interrupts_blocked
 
 CHUNK = 16
@@ -72,9 +72,9 @@ def missing_images(data: RetrievalDataset) -> Iterator[str]:
 
 def boxes_outside(data: RetrievalDataset) -> Iterator[str]:
     """Names the queries whose box is empty or sticks out of its image."""
-    for query, picture in zip(data.queries, data.query_pictures(), strict=True):
+    for query, image in zip(data.queries, data.query_inputs(), strict=True):
         try:
-            height, width = picture_size(picture.path)
+            height, width = image_size(image.path)
         except UnreadableImageError:
             continue  # it is listed as such
         x1, y1, x2, y2 = query.box
@@ -85,7 +85,7 @@ def boxes_outside(data: RetrievalDataset) -> Iterator[str]:
 
 
 def wrong_classes(folder: Path) -> Iterator[str]:
-    """Says what is wrong with the classes of ImageNet's pictures."""
+    """Says what is wrong with the classes of ImageNet's images."""
     if folder.name != IMAGENET:
         return
     classes = len(read_wnids())

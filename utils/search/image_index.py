@@ -1,4 +1,4 @@
-"""An index of a folder of pictures: a store of their descriptors, and a catalogue of which of them count.
+"""An index of a folder of images: a store of their descriptors, and a catalogue of which of them count.
 
 The catalogue is written last and appears whole: whenever an indexing is killed, the index is the one that was
 there before, and what was described meanwhile is found in the store by the next one.
@@ -14,20 +14,20 @@ from typing import NamedTuple, NotRequired, TypedDict
 import numpy as np
 
 from models.attention import Activation
-from utils.descriptors.keys import picture_key
+from utils.descriptors.keys import image_key
 from utils.descriptors.rows import StoredRows
 from utils.descriptors.store import DescriptorStore, open_store
 from utils.errors import BadFileError, UnreadableFileError, UserError
 from utils.file_names import CATALOGUE, INDEX_STORE
 from utils.files.records import read_json
 from utils.files.writing import replace_file
-from utils.images.loading import Picture
+from utils.images.loading import InputImage
 from utils.options.shared import PoolingName, Precision, StorePrecision
 from utils.search.exact import exact_search
 
 HOW_TO_MAKE = "python Search_Images.py index FOLDER makes one"
 
-INDEX_AGAIN = "index the pictures again, which is quick"
+INDEX_AGAIN = "index the images again, which is quick"
 
 WASTE = 2
 """The store is written anew when it holds so many times as many descriptors as count."""
@@ -64,7 +64,7 @@ class CatalogueRecord(TypedDict):
 
 
 class Catalogue(NamedTuple):
-    """What an index is of: a folder, its pictures' keys, the descriptors' settings and their number type."""
+    """What an index is of: a folder, its images' keys, the descriptors' settings and their number type."""
 
     folder: Path
     keys: list[str]
@@ -73,13 +73,13 @@ class Catalogue(NamedTuple):
 
 
 @dataclass(frozen=True)
-class PictureIndex:
-    """Pictures of a folder and their descriptors."""
+class ImageIndex:
+    """Images of a folder and their descriptors."""
 
     folder: Path
     """What was indexed."""
     names: list[str]
-    """Each picture's path in the folder."""
+    """Each image's path in the folder."""
     keys: list[str]
     """What the store calls them, which changes when they do."""
     rows: StoredRows
@@ -90,32 +90,32 @@ class PictureIndex:
     """The folder of the index itself."""
 
     def path(self, place: int) -> Path:
-        """The file of a picture."""
+        """The file of an image."""
         return self.folder / self.names[place]
 
-    def place_of(self, picture: Picture) -> int | None:
-        """The place of a picture that the index holds as it is now, or None."""
+    def place_of(self, image: InputImage) -> int | None:
+        """The place of an image that the index holds as it is now, or None."""
         try:
-            name = str(picture.path.resolve().relative_to(self.folder.resolve()))
+            name = str(image.path.resolve().relative_to(self.folder.resolve()))
         except (ValueError, OSError, RuntimeError):  # the last of links that lead to each other
             return None
-        key = picture_key(picture, name)
+        key = image_key(image, name)
         return self.keys.index(key) if key in self.keys else None
 
     def changed(self, places: Sequence[int]) -> int:
-        """How many of these pictures have gone or changed since they were indexed."""
-        now = [picture_key(Picture(self.path(place)), self.names[place]) for place in places]
+        """How many of these images have gone or changed since they were indexed."""
+        now = [image_key(InputImage(self.path(place)), self.names[place]) for place in places]
         return sum(key != self.keys[place] for key, place in zip(now, places, strict=True))
 
     def nearest(
         self, descriptor: np.ndarray, count: int, itself: int | None = None
     ) -> list[tuple[int, float]]:
-        """Places and similarities of the most similar pictures.
+        """Places and similarities of the most similar images.
 
         Args:
             descriptor: (D,).
             count: how many; all where there are fewer.
-            itself: place of the picture that is searched for: it always comes first.
+            itself: place of the image that is searched for: it always comes first.
 
         Returns:
             By falling similarity, at most 1, ties in the order of the names.
@@ -131,7 +131,7 @@ class PictureIndex:
         return [first, *(pair for pair in found if pair[0] != itself)][: len(found)]
 
 
-def read_index(folder: Path) -> PictureIndex:
+def read_index(folder: Path) -> ImageIndex:
     """Reads an index; while it is being written anew, the one before or the new one.
 
     Args:
@@ -146,18 +146,18 @@ def read_index(folder: Path) -> PictureIndex:
         return _read_index(folder)  # its catalogue and its store may have been replaced between our looks
 
 
-def _read_index(folder: Path) -> PictureIndex:
+def _read_index(folder: Path) -> ImageIndex:
     catalogue = read_catalogue(folder)
     store = open_store(folder / INDEX_STORE, catalogue.settings, precision=catalogue.precision)
     if any(key not in store for key in catalogue.keys):
         raise _damaged(folder)
     names = [key.split("\0")[0] for key in catalogue.keys]
     rows = store.rows(catalogue.keys)
-    return PictureIndex(catalogue.folder, names, catalogue.keys, rows, catalogue.settings, folder)
+    return ImageIndex(catalogue.folder, names, catalogue.keys, rows, catalogue.settings, folder)
 
 
 def read_catalogue(folder: Path) -> Catalogue:
-    """Reads which pictures an index is of, without their descriptors.
+    """Reads which images an index is of, without their descriptors.
 
     Args:
         folder: the index's own.
@@ -194,17 +194,17 @@ def _damaged(folder: Path) -> UserError:
 
 def write_index(
     folder: Path,
-    pictures: Path,
+    images: Path,
     keys: Sequence[str],
     settings: Mapping[str, object],
     store: DescriptorStore,
 ) -> None:
-    """Makes these pictures the index, and tidies the store where most of it no longer counts.
+    """Makes these images the index, and tidies the store where most of it no longer counts.
 
     Args:
         folder: the index's own.
-        pictures: the folder that was indexed.
-        keys: of its pictures, in the order of their names, all of them in the store.
+        images: the folder that was indexed.
+        keys: of its images, in the order of their names, all of them in the store.
         settings: what the descriptors were made with.
         store: where they are.
 
@@ -212,7 +212,7 @@ def write_index(
         UserError: the index cannot be written.
     """
     told = {
-        "folder": str(pictures.resolve()),
+        "folder": str(images.resolve()),
         "settings": settings,
         "precision": store.precision,
         "keys": keys,
@@ -223,8 +223,8 @@ def write_index(
         store.compact(keys)
 
 
-def check_same_folder(folder: Path, pictures: Path) -> None:
-    """Checks that an index, if there is one, is of these pictures, or of a folder that has gone or moved.
+def check_same_folder(folder: Path, images: Path) -> None:
+    """Checks that an index, if there is one, is of these images, or of a folder that has gone or moved.
 
     Raises:
         UserError: it is of another folder.
@@ -233,5 +233,5 @@ def check_same_folder(folder: Path, pictures: Path) -> None:
         indexed = read_catalogue(folder).folder
     except UserError:
         return  # there is none, or one that is written anew
-    if indexed != pictures.resolve() and indexed.exists():
-        raise UserError(f"{folder} is the index of {indexed}: name another --index for {pictures}")
+    if indexed != images.resolve() and indexed.exists():
+        raise UserError(f"{folder} is the index of {indexed}: name another --index for {images}")

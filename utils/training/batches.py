@@ -15,7 +15,7 @@ from utils.data.imagenet import LabelledImages
 from utils.device import suitable_batch_size
 from utils.errors import UserError
 from utils.files.records import Setting
-from utils.processes import Ranks
+from utils.processes import Processes
 from utils.training.crops import CentreCrops, CropBatch, CropSettings, RandomCrops, crop_batches
 from utils.training.precomputed_features import precompute
 
@@ -24,7 +24,7 @@ Extract = Callable[[Tensor], RegionFeatures]
 
 
 class FeatureBatch(NamedTuple):
-    """Features and classes (N,) of a batch, no features where N is 0, and the corrupt pictures met."""
+    """Features and classes (N,) of a batch, no features where N is 0, and the corrupt images met."""
 
     features: RegionFeatures | None
     classes: Tensor
@@ -55,7 +55,7 @@ class BatchSource(NamedTuple):
     """Where batches come from.
 
     `training(first, end)` has one batch for each step from `first` up to `end`, the same wherever it began;
-    `validation()` has all validation pictures once.
+    `validation()` has all validation images once.
     """
 
     training: Callable[[int, int], Iterator[FeatureBatch]]
@@ -69,27 +69,27 @@ def crop_source(
     validation: LabelledImages,
     crops: CropSettings,
     extract: Extract,
-    ranks: Ranks,
+    processes: Processes,
     draws: Draws,
 ) -> BatchSource:
-    """Random crops of the training pictures and the middles of the others, described as they are needed.
+    """Random crops of the training images and the middles of the others, described as they are needed.
 
     Args:
-        training: pictures to learn from.
-        validation: pictures to validate with.
+        training: images to learn from.
+        validation: images to validate with.
         crops: how they are cut.
         extract: the frozen part, `extract_regions` for some network.
-        ranks: each process gets its share of every batch.
+        processes: each process gets its share of every batch.
         draws: how images are drawn.
     """
     batch_size, workers, seed = draws
 
     def train(first: int, end: int) -> Iterator[FeatureBatch]:
-        numbers = (ranks.share(batch) for batch in _steps(first, end, batch_size))
+        numbers = (processes.share(batch) for batch in _steps(first, end, batch_size))
         return _featured(crop_batches(RandomCrops(training, crops, seed), numbers, workers), extract)
 
     def validate() -> Iterator[FeatureBatch]:
-        numbers = (ranks.share(batch) for batch in _parts(len(validation.paths), batch_size))
+        numbers = (processes.share(batch) for batch in _parts(len(validation.paths), batch_size))
         return _featured(crop_batches(CentreCrops(validation, crops), numbers, workers), extract)
 
     return BatchSource(train, validate, len(training.paths))
@@ -101,24 +101,24 @@ def stored_source(
     validation: LabelledImages,
     crops: CropSettings,
     extract: Extract,
-    ranks: Ranks,
+    processes: Processes,
     draws: Draws,
 ) -> BatchSource:
-    """The middles of all pictures, described once into a file; training goes through them epoch by epoch.
+    """The middles of all images, described once into a file; training goes through them epoch by epoch.
 
     Args:
         stored: the file.
-        training: pictures to learn from.
-        validation: pictures to validate with.
+        training: images to learn from.
+        validation: images to validate with.
         crops: how they are cut.
         extract: the frozen part, `extract_regions` for some network.
-        ranks: one process alone.
+        processes: one process alone.
         draws: how images are drawn; the seed is that of the orders.
 
     Raises:
         UserError: the file was made with other settings or cannot be written, or there are several processes.
     """
-    if ranks.world > 1:
+    if processes.count > 1:
         raise UserError("--precompute works in one process: start it without torchrun")
     batch_size, workers, seed = draws
     paths = training.paths + validation.paths
@@ -136,7 +136,7 @@ def stored_source(
         raise UserError(f"none of the {len(training.paths)} training images can be decoded")
 
     def batch_of(places: np.ndarray, corrupt: Sequence[int]) -> FeatureBatch:
-        features = RegionFeatures(*(tensor.to(ranks.device) for tensor in store.read(places)))
+        features = RegionFeatures(*(tensor.to(processes.device) for tensor in store.read(places)))
         return FeatureBatch(features, torch.from_numpy(classes[places]), [paths[place] for place in corrupt])
 
     def train(first: int, end: int) -> Iterator[FeatureBatch]:

@@ -1,4 +1,4 @@
-"""Crops of pictures for training and validation, each a function of the seed and its number alone."""
+"""Crops of images for training and validation, each a function of the seed and its number alone."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from utils.images.workers import worker_items
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 
 DRAWS = 100
-"""So many corrupt pictures in a row mean that there is no other."""
+"""So many corrupt images in a row mean that there is no other."""
 
 PREFETCH = 2
 """Batches that each worker cuts in advance."""
@@ -33,7 +33,7 @@ class CropSettings(NamedTuple):
 
 
 class CropBatch(NamedTuple):
-    """Crops of one step (N, S, S, 3) uint8, their classes (N,), and the pictures found corrupt on the way."""
+    """Crops of one step (N, S, S, 3) uint8, their classes (N,), and the images found corrupt on the way."""
 
     pixels: Tensor
     classes: Tensor
@@ -52,10 +52,10 @@ def resize_shorter(image: Image.Image, side: int, interpolation: Interpolation) 
 
 
 def random_crop(path: Path, settings: CropSettings, rng: np.random.Generator) -> np.ndarray:
-    """A crop at a random place of a picture resized at random, (S, S, 3) uint8.
+    """A crop at a random place of an image resized at random, (S, S, 3) uint8.
 
     Raises:
-        UnreadableImageError: the picture cannot be decoded or is too thin.
+        UnreadableImageError: the image cannot be decoded or is too thin.
     """
     side = int(rng.integers(settings.shortest, settings.longest + 1))
     image = _resized(path, side, settings.interpolation)
@@ -65,10 +65,10 @@ def random_crop(path: Path, settings: CropSettings, rng: np.random.Generator) ->
 
 
 def centre_crop(path: Path, settings: CropSettings) -> np.ndarray:
-    """The middle of a picture whose shorter side is resized to the crop's, (S, S, 3) uint8.
+    """The middle of an image whose shorter side is resized to the crop's, (S, S, 3) uint8.
 
     Raises:
-        UnreadableImageError: the picture cannot be decoded or is too thin.
+        UnreadableImageError: the image cannot be decoded or is too thin.
     """
     image = _resized(path, settings.crop, settings.interpolation)
     top, left = round((image.height - settings.crop) / 2), round((image.width - settings.crop) / 2)
@@ -76,7 +76,7 @@ def centre_crop(path: Path, settings: CropSettings) -> np.ndarray:
 
 
 class RandomCrops(Dataset):
-    """Endless training crops: number k draws its picture and its place by a generator of (seed, k)."""
+    """Endless training crops: number k draws its image and its place by a generator of (seed, k)."""
 
     def __init__(self, images: LabelledImages, settings: CropSettings, seed: int) -> None:
         self.images = images
@@ -100,7 +100,7 @@ class RandomCrops(Dataset):
 
 
 class CentreCrops(Dataset):
-    """The middles of pictures, in their order."""
+    """The middles of images, in their order."""
 
     def __init__(self, images: LabelledImages, settings: CropSettings) -> None:
         self.images = images
@@ -123,7 +123,7 @@ def crop_batches(dataset: Dataset, numbers: Iterable[Sequence[int]], workers: in
         workers: processes; 0 cuts in this one.
 
     Yields:
-        One batch for each entry, without the corrupt pictures, which it names.
+        One batch for each entry, without the corrupt images, which it names.
 
     Raises:
         UserError: a worker died.

@@ -19,7 +19,7 @@ from utils.files.writing import replace_file, told_of
 from utils.text import digest_of_names
 
 SAVED_EVERY = 32
-"""Pictures after which a killed run does not have to begin again."""
+"""Images after which a killed run does not have to begin again."""
 
 
 REMOVE = "remove it and what lies beside it under its name, or name another file"
@@ -36,7 +36,7 @@ class FeaturesRecord(TypedDict):
 
 
 class FeatureStore(NamedTuple):
-    """Features by picture, (N, 2 R + 1, C) float16: maxima, means, context; rows of corrupt ones."""
+    """Features by image, (N, 2 R + 1, C) float16: maxima, means, context; rows of corrupt ones."""
 
     path: Path
     rows: np.ndarray
@@ -60,30 +60,30 @@ class FeatureStore(NamedTuple):
 
 def precompute(
     path: Path,
-    pictures: Sequence[Path],
+    images: Sequence[Path],
     extract_from: Callable[[int], Iterable[RegionFeatures | None]],
     made_with: Mapping[str, Setting],
     *,
     channels: int,
 ) -> FeatureStore:
-    """Fills a file with the features of pictures, or goes on where it was, or finds it complete.
+    """Fills a file with the features of images, or goes on where it was, or finds it complete.
 
     The file appears under its name once it is complete; until then it is `<name>.part`. A JSON file beside it
     says how far it is and what it was made with.
 
     Args:
         path: the file, in numpy's format.
-        pictures: whose features; the file is for these alone, in this order.
-        extract_from: the features, each of one picture, from some place on; None for a corrupt one.
+        images: whose features; the file is for these alone, in this order.
+        extract_from: the features, each of one image, from some place on; None for a corrupt one.
         made_with: what else the features depend on.
         channels: C.
 
     Raises:
         UserError: the file was made with other settings, is damaged, is the user's own, or cannot be written.
     """
-    count = len(pictures)
-    names = digest_of_names(f"{picture.parent.name}/{picture.name}" for picture in pictures)
-    settings = {**made_with, "pictures": names}
+    count = len(images)
+    names = digest_of_names(f"{image.parent.name}/{image.name}" for image in images)
+    settings = {**made_with, "images": names}
     part, record = path.with_name(path.name + ".part"), path.with_name(path.name + ".json")
     check_own_files(path, part, record)
     state: FeaturesRecord = {"settings": settings, "done": 0, "corrupt": []}
@@ -101,7 +101,7 @@ def precompute(
             if features is None:
                 state["corrupt"].append(place)
             else:
-                row = _half_precision(pictures[place], features)
+                row = _half_precision(images[place], features)
                 if rows is None:
                     _write_record(record, state)  # before the features, by which they are known as ours
                     rows = new_mapped_array(part, (count, *row.shape), np.float16)
@@ -115,11 +115,11 @@ def precompute(
         if part.is_file() and not path.is_file() and state["done"] == count:
             part.replace(path)
     if rows is None:
-        raise UserError(f"none of the {count} pictures can be decoded")
+        raise UserError(f"none of the {count} images can be decoded")
     return FeatureStore(path, _mapped(path, count, channels, "r"), state["corrupt"])
 
 
-def _half_precision(picture: Path, features: RegionFeatures) -> np.ndarray:
+def _half_precision(image: Path, features: RegionFeatures) -> np.ndarray:
     """Return the features of one image, (2 R + 1, C) float16.
 
     Raises:
@@ -128,7 +128,7 @@ def _half_precision(picture: Path, features: RegionFeatures) -> np.ndarray:
     row = torch.cat([features.maxima[0], features.means[0], features.context]).half()
     if not torch.isfinite(row).all():
         raise UserError(
-            f"the features of {picture} are not finite in float16: train without --precompute, or with other "
+            f"the features of {image} are not finite in float16: train without --precompute, or with other "
             "weights of the backbone"
         )
     return row.cpu().numpy()

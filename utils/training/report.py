@@ -1,4 +1,4 @@
-"""What a training tells: a JSON line a report, TensorBoard where it is installed, a picture of the curves."""
+"""What a training tells: a JSON line a report, TensorBoard where it is installed, an image of the curves."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -15,7 +15,7 @@ from utils.errors import BadFileError, UserError, advising
 from utils.file_names import TRAINING_STATE, trained_weights
 from utils.files.records import Setting, check_record
 from utils.files.writing import replace_file
-from utils.processes import Ranks
+from utils.processes import Processes
 from utils.saved_settings import check_same_settings
 from utils.text import brief
 from utils.weights.state_dicts import load_plain_tensors
@@ -53,10 +53,10 @@ class Progress:
         images = max(self.images, 1)
         return {"loss": self.loss / images, "accuracy": self.hits / images}
 
-    def add_up_sums(self, ranks: Ranks) -> None:
+    def add_up_sums(self, processes: Processes) -> None:
         """Replaces the sums by those of all processes."""
-        sums = torch.tensor([self.loss, self.hits, self.images], dtype=torch.float64, device=ranks.device)
-        self.loss, hits, images = ranks.add_up(sums).tolist()
+        sums = torch.tensor([self.loss, self.hits, self.images], dtype=torch.float64, device=processes.device)
+        self.loss, hits, images = processes.add_up(sums).tolist()
         self.hits, self.images = int(hits), int(images)
 
     def clear_sums(self) -> None:
@@ -95,14 +95,14 @@ def save_state(
     optimizer: Optimizer,
     progress: Progress,
     settings: Mapping[str, object],
-    ranks: Ranks,
+    processes: Processes,
 ) -> None:
     """Write all that a training needs to go on; every process calls this, and the first one writes.
 
     Between two updates each process has a gradient of its share of the images. Their sum is saved.
     """
-    gradients = summed_gradients(head, ranks)
-    if not ranks.leads:
+    gradients = summed_gradients(head, processes)
+    if not processes.leads:
         return
     with replace_file(output / TRAINING_STATE) as file:
         torch.save(
@@ -118,16 +118,18 @@ def save_state(
         )
 
 
-def summed_gradients(head: nn.Module, ranks: Ranks) -> dict[str, Tensor]:
+def summed_gradients(head: nn.Module, processes: Processes) -> dict[str, Tensor]:
     """Return the sum of all processes' gradients, by parameter name; the gradients stay as they are."""
     return {
-        name: ranks.add_up(torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone())
+        name: processes.add_up(
+            torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone()
+        )
         for name, parameter in head.named_parameters()
     }
 
 
 def load_state(
-    output: Path, head: nn.Module, optimizer: Optimizer, settings: Mapping[str, object], ranks: Ranks
+    output: Path, head: nn.Module, optimizer: Optimizer, settings: Mapping[str, object], processes: Processes
 ) -> Progress:
     """Put a head and its optimizer back to where a training was saved, in each process.
 
@@ -159,7 +161,7 @@ def load_state(
             raise BadFileError(f"{path} is damaged: {error}") from error
     head.load_state_dict(state["head"])
     optimizer.load_state_dict({**optimizer.state_dict(), "state": buffers})
-    if ranks.leads:
+    if processes.leads:
         for name, parameter in head.named_parameters():
             gradient = state["gradients"].get(name)
             parameter.grad = None if gradient is None else gradient.to(parameter)

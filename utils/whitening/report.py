@@ -1,4 +1,4 @@
-"""The files that a learned whitening leaves: its two arrays, their record and a picture of the spectrum."""
+"""The files that a learned whitening leaves: its two arrays, their record and an image of the spectrum."""
 
 import json
 from collections.abc import Mapping, Sequence

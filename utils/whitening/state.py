@@ -8,7 +8,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from utils.data.landmark import SizedPictures
+from utils.data.landmark import SizedImages
 from utils.errors import BadFileError, UserError, advising
 from utils.files.arrays import Shape, read_arrays
 from utils.files.records import Setting, parse_json
@@ -20,7 +20,7 @@ from utils.whitening.pca import STATE, StreamingPCA
 
 @dataclass
 class PCAProgress:
-    """How many pictures are done, and those among them that could not be decoded."""
+    """How many images are done, and those among them that could not be decoded."""
 
     done: int = 0
     unreadable: list[str] = field(default_factory=list)
@@ -33,11 +33,11 @@ class PCARecord(TypedDict):
     settings: dict[str, Setting]
 
 
-def picture_digest(pictures: SizedPictures) -> str:
-    """What tells one list of pictures from another: their names, sizes and the lengths of the files."""
+def image_digest(images: SizedImages) -> str:
+    """What tells one list of images from another: their names, sizes and the lengths of the files."""
     told = (
         f"{path.name}/{height}x{width}/{path.stat().st_size}"
-        for path, (height, width) in zip(pictures.paths, pictures.sizes, strict=True)
+        for path, (height, width) in zip(images.paths, images.sizes, strict=True)
     )
     return digest_of_names(told)
 

@@ -1,4 +1,4 @@
-"""The Mini benchmark as a whole: which pictures there are, their labels and queries, written to a folder."""
+"""The Mini benchmark as a whole: which images there are, their labels and queries, written to a folder."""
 
 import io
 import json
@@ -27,18 +27,18 @@ from utils.images.loading import Box
 log = logging.getLogger(__name__)
 
 VERSION = 1
-"""Raised with every change that changes a picture, so that folders drawn before are drawn again."""
+"""Raised with every change that changes an image, so that folders drawn before are drawn again."""
 
 VIEWS: tuple[Framing, ...] = ("whole", "whole", "whole", "whole", "whole", "part", "part", "glimpse")
-"""Pictures of each landmark."""
+"""Images of each landmark."""
 
 QUERIES = 3
-"""Each landmark's first pictures have query boxes."""
+"""Each landmark's first images have query boxes."""
 
 GOOD = 0.65
 OK = 0.25
 JUNK = 0.02
-"""Least visible share of a landmark's front in a picture that is labelled good, ok and junk for it."""
+"""Least visible share of a landmark's front in an image that is labelled good, ok and junk for it."""
 
 PLACES_WITHOUT_BUILDING = 4
 """Every so many-th distractor shows no building; the others show one that is no landmark."""
@@ -48,7 +48,7 @@ TRIES = 30
 
 @dataclass(frozen=True)
 class MiniSettings:
-    """What the benchmark's pictures depend on."""
+    """What the benchmark's images depend on."""
 
     seed: int = 0
     landmarks: int = 12
@@ -56,18 +56,18 @@ class MiniSettings:
     version: int = VERSION
 
 
-class MiniPicture(NamedTuple):
-    """One picture to draw; a distractor has no landmark."""
+class MiniImage(NamedTuple):
+    """One image to draw; a distractor has no landmark."""
 
     name: str
     landmark: int | None
     number: int
 
 
-class DrawnPicture(NamedTuple):
-    """What the labels need to know of a drawn picture."""
+class DrawnImage(NamedTuple):
+    """What the labels need to know of a drawn image."""
 
-    picture: MiniPicture
+    image: MiniImage
     visible: float
     box: Box
 
@@ -99,7 +99,7 @@ def prepare_mini(datasets_dir: Path, seed: int) -> Path:
 def draw_benchmark(folder: Path, settings: MiniSettings, workers: int | None = None) -> None:
     """Draws the benchmark into a folder, in parallel; the folder appears when it is complete.
 
-    The pictures only depend on the settings, each by a random generator of its own.
+    The images only depend on the settings, each by a random generator of its own.
 
     Args:
         folder: replaced if it exists.
@@ -118,17 +118,17 @@ def _draw(folder: Path, settings: MiniSettings, workers: int | None = None) -> N
     images, labels = folder / IMAGES_FOLDER, folder / LABELS_FOLDER
     images.mkdir()
     labels.mkdir()
-    drawn = _draw_pictures(images, settings, workers or os.cpu_count() or 1)
+    drawn = _draw_images(images, settings, workers or os.cpu_count() or 1)
     for landmark in range(settings.landmarks):
-        _write_labels(labels, [item for item in drawn if item.picture.landmark == landmark])
+        _write_labels(labels, [item for item in drawn if item.image.landmark == landmark])
     (folder / MINI_SETTINGS).write_bytes(_record(settings))
 
 
-def _draw_pictures(folder: Path, settings: MiniSettings, workers: int) -> list[DrawnPicture]:
-    draw = partial(_draw_picture, settings.seed, folder)
+def _draw_images(folder: Path, settings: MiniSettings, workers: int) -> list[DrawnImage]:
+    draw = partial(_draw_image, settings.seed, folder)
     try:
         with ProcessPoolExecutor(workers, initializer=_end_with_parent) as pool:
-            return list(pool.map(draw, list(_pictures(settings)), chunksize=len(VIEWS)))
+            return list(pool.map(draw, list(_images(settings)), chunksize=len(VIEWS)))
     except BrokenProcessPool as error:
         raise UserError(
             "cannot draw the Mini benchmark: a process that drew was killed, "
@@ -160,31 +160,31 @@ def _read_record(folder: Path) -> bytes | None:
         return None
 
 
-def _pictures(settings: MiniSettings) -> Iterator[MiniPicture]:
+def _images(settings: MiniSettings) -> Iterator[MiniImage]:
     for landmark in range(settings.landmarks):
         for view in range(len(VIEWS)):
-            yield MiniPicture(f"landmark{landmark:02d}_{view:06d}", landmark, view)
+            yield MiniImage(f"landmark{landmark:02d}_{view:06d}", landmark, view)
     for number in range(settings.distractors):
-        yield MiniPicture(f"distractor_{number:06d}", None, number)
+        yield MiniImage(f"distractor_{number:06d}", None, number)
 
 
-def _draw_picture(seed: int, folder: Path, picture: MiniPicture) -> DrawnPicture:
-    place = 0 if picture.landmark is None else picture.landmark + 1
-    rng = np.random.default_rng([seed, 1, place, picture.number])
-    if picture.landmark is not None:
-        scene = _draw_view(rng, _landmark(seed, picture.landmark), picture.number)
-    elif picture.number % PLACES_WITHOUT_BUILDING == 0:
+def _draw_image(seed: int, folder: Path, image: MiniImage) -> DrawnImage:
+    place = 0 if image.landmark is None else image.landmark + 1
+    rng = np.random.default_rng([seed, 1, place, image.number])
+    if image.landmark is not None:
+        scene = _draw_view(rng, _landmark(seed, image.landmark), image.number)
+    elif image.number % PLACES_WITHOUT_BUILDING == 0:
         scene = draw_scene(rng, None, "whole")
     else:
         scene = draw_scene(rng, draw_facade(rng), "whole" if rng.random() < 0.7 else "part")
     file = io.BytesIO()  # written at once: Pillow tells of a full disk by errors of its own
     scene.image.save(file, "JPEG", quality=int(rng.integers(30, 93)))
-    (folder / f"{picture.name}.jpg").write_bytes(file.getvalue())
-    return DrawnPicture(picture, scene.visible, scene.box)
+    (folder / f"{image.name}.jpg").write_bytes(file.getvalue())
+    return DrawnImage(image, scene.visible, scene.box)
 
 
 def _draw_view(rng: np.random.Generator, facade: Facade, view: int) -> Scene:
-    """A view of a landmark; one that is to have a query box is drawn again until it is a good picture."""
+    """A view of a landmark; one that is to have a query box is drawn again until it is a good image."""
     for _ in range(TRIES):
         scene = draw_scene(rng, facade, VIEWS[view])
         if view >= QUERIES or scene.visible >= GOOD:
@@ -197,16 +197,16 @@ def _landmark(seed: int, landmark: int) -> Facade:
     return draw_facade(np.random.default_rng([seed, 0, landmark]))
 
 
-def _write_labels(folder: Path, views: list[DrawnPicture]) -> None:
+def _write_labels(folder: Path, views: list[DrawnImage]) -> None:
     """Writes the query, good, ok and junk files of a landmark's queries."""
     labels = {
-        "good": [view.picture.name for view in views if view.visible >= GOOD],
-        "ok": [view.picture.name for view in views if OK <= view.visible < GOOD],
-        "junk": [view.picture.name for view in views if JUNK <= view.visible < OK],
+        "good": [view.image.name for view in views if view.visible >= GOOD],
+        "ok": [view.image.name for view in views if OK <= view.visible < GOOD],
+        "junk": [view.image.name for view in views if JUNK <= view.visible < OK],
     }
     for number, view in enumerate(views[:QUERIES], start=1):
-        query = f"{view.picture.name.split('_')[0]}_{number}"
+        query = f"{view.image.name.split('_')[0]}_{number}"
         box = " ".join(f"{side:.1f}" for side in view.box)
-        (folder / f"{query}{QUERY_SUFFIX}").write_text(f"{view.picture.name} {box}\n")
+        (folder / f"{query}{QUERY_SUFFIX}").write_text(f"{view.image.name} {box}\n")
         for label, names in labels.items():
             (folder / f"{query}_{label}.txt").write_text("".join(f"{name}\n" for name in names))

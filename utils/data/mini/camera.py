@@ -1,4 +1,4 @@
-"""A camera: where points of a scene appear in its picture, and flat images warped to there."""
+"""A camera: where points of a scene appear in its image, and flat images warped to there."""
 
 from dataclasses import dataclass
 
@@ -6,14 +6,14 @@ import numpy as np
 from PIL import Image
 
 FOCAL_LENGTH = 1.1
-"""In units of the picture's longer side."""
+"""In units of the image's longer side."""
 
 
 @dataclass(frozen=True)
 class Camera:
     """A pinhole camera that looks at a building of height 1 standing on the origin.
 
-    Angles in radians; `scale` is the building's height in the picture, straight ahead, in pixels; `foot` the
+    Angles in radians; `scale` is the building's height in the image, straight ahead, in pixels; `foot` the
     pixel at which the middle of its lower edge appears.
     """
 

@@ -14,7 +14,7 @@ from utils.images.loading import Box
 Framing = Literal["whole", "part", "glimpse"]
 """What the photographer wanted: the whole building, some part of it, or rather something else."""
 
-PICTURE_SIZES = ((640, 480), (480, 640), (640, 427), (427, 640), (600, 450), (520, 520), (640, 360))
+IMAGE_SIZES = ((640, 480), (480, 640), (640, 427), (427, 640), (600, 450), (520, 520), (640, 360))
 SKIES = (
     ((96, 146, 208), (196, 216, 236)),
     ((150, 160, 172), (206, 208, 210)),
@@ -44,20 +44,20 @@ def draw_scene(rng: np.random.Generator, facade: Facade | None, framing: Framing
     Args:
         rng: the random generator.
         facade: the building, or None.
-        framing: what the picture is meant to show; what it does show is measured.
+        framing: what the image is meant to show; what it does show is measured.
     """
-    size = PICTURE_SIZES[int(rng.integers(len(PICTURE_SIZES)))]
+    size = IMAGE_SIZES[int(rng.integers(len(IMAGE_SIZES)))]
     horizon = float(rng.uniform(0.72, 0.95)) if framing != "part" else float(rng.uniform(0.75, 1.3))
-    picture = _surroundings(rng, size, horizon * size[1])
+    image = _surroundings(rng, size, horizon * size[1])
     visible, box = 0.0, (0.0, 0.0, 0.0, 0.0)
     camera = _place_camera(rng, size, horizon * size[1], framing)
     if facade is not None:
-        _place_building(picture, facade, camera)
+        _place_building(image, facade, camera)
     obstacles = _obstacles(rng, size, horizon * size[1], crowded=framing == "glimpse" or facade is None)
-    picture.alpha_composite(obstacles)
+    image.alpha_composite(obstacles)
     if facade is not None:
         visible, box = _measure_visibility(facade, camera, np.asarray(obstacles)[..., 3] > 127)
-    return Scene(_expose(rng, picture.convert("RGB")), visible, box)
+    return Scene(_expose(rng, image.convert("RGB")), visible, box)
 
 
 def _place_camera(rng: np.random.Generator, size: tuple[int, int], ground: float, framing: Framing) -> Camera:
@@ -84,26 +84,26 @@ def _place_camera(rng: np.random.Generator, size: tuple[int, int], ground: float
     )
 
 
-def _place_building(picture: Image.Image, facade: Facade, camera: Camera) -> None:
+def _place_building(image: Image.Image, facade: Facade, camera: Camera) -> None:
     """Pastes the front and the one side wall that the camera sees."""
-    image = facade.image
-    half = 0.5 * image.width / image.height
+    surface = facade.image
+    half = 0.5 * surface.width / surface.height
     front = np.array([(-half, 1, 0), (half, 1, 0), (half, 0, 0), (-half, 0, 0)], float)
     style = facade.style
     edge, top, depth = half * style.body_width, style.body_height, 1.1 * half
-    left_half = (int(image.width * (0.5 - style.body_width / 2)), int(image.height * (1 - top)))
-    wall = image.crop((*left_half, image.width // 2, image.height))
+    left_half = (int(surface.width * (0.5 - style.body_width / 2)), int(surface.height * (1 - top)))
+    wall = surface.crop((*left_half, surface.width // 2, surface.height))
     wall = Image.blend(wall, Image.new("RGBA", wall.size, (0, 0, 0, 255)), 0.35)
     for x, left, right in ((-edge, depth, 0.0), (edge, 0.0, depth)):
         corners = [(x, top, left), (x, top, right), (x, 0, right), (x, 0, left)]
         quad = camera.project(np.array(corners, float))
         if faces_camera(quad):
-            picture.alpha_composite(warp(wall, quad, camera.size))
-    picture.alpha_composite(warp(image, camera.project(front), camera.size))
+            image.alpha_composite(warp(wall, quad, camera.size))
+    image.alpha_composite(warp(surface, camera.project(front), camera.size))
 
 
 def _measure_visibility(facade: Facade, camera: Camera, covered: np.ndarray) -> tuple[float, Box]:
-    """Share of the front's surface inside the picture and not covered, and the box around that part."""
+    """Share of the front's surface inside the image and not covered, and the box around that part."""
     alpha = np.asarray(facade.image.resize((SAMPLES, SAMPLES)))[..., 3] > 127
     row, column = np.nonzero(alpha)
     half = 0.5 * facade.image.width / facade.image.height
@@ -132,13 +132,13 @@ def _surroundings(rng: np.random.Generator, size: tuple[int, int], ground: float
     texture = smooth_noise(rng, height, width, (4, 160))[..., None]
     below = np.arange(height)[:, None, None] > ground
     pixels = np.where(below, floor * (1 + 0.07 * texture), pixels)
-    picture = Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).convert("RGBA")
-    draw = ImageDraw.Draw(picture)
+    image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).convert("RGBA")
+    draw = ImageDraw.Draw(image)
     for _ in range(int(rng.integers(0, 5))):
         _house(rng, draw, width, ground, height)
     for _ in range(int(rng.integers(0, 4))):
         _tree(rng, draw, rng.uniform(0, width), ground + 5, height * rng.uniform(0.12, 0.35))
-    return picture
+    return image
 
 
 def _house(
@@ -206,9 +206,9 @@ def _obstacles(
     return layer
 
 
-def _expose(rng: np.random.Generator, picture: Image.Image) -> Image.Image:
-    """Light, its colour, haze, shadow across the picture, blur and sensor noise."""
-    pixels = np.asarray(picture).astype(np.float32) / 255
+def _expose(rng: np.random.Generator, image: Image.Image) -> Image.Image:
+    """Light, its colour, haze, shadow across the image, blur and sensor noise."""
+    pixels = np.asarray(image).astype(np.float32) / 255
     height, width = pixels.shape[:2]
     pixels = pixels ** float(np.exp(rng.normal(0, 0.22)))
     pixels *= np.exp(rng.normal(0, 0.18)) * np.exp(rng.normal(0, 0.06, 3)).astype(np.float32)
@@ -222,6 +222,6 @@ def _expose(rng: np.random.Generator, picture: Image.Image) -> Image.Image:
     if rng.random() < 0.06:
         pixels = np.repeat(pixels.mean(axis=2, keepdims=True), 3, axis=2)
     pixels += rng.normal(0, rng.uniform(0.0, 0.05), pixels.shape).astype(np.float32)
-    picture = Image.fromarray((pixels.clip(0, 1) * 255).astype(np.uint8))
+    image = Image.fromarray((pixels.clip(0, 1) * 255).astype(np.uint8))
     blur = rng.uniform(0, 1.8)
-    return picture.filter(ImageFilter.GaussianBlur(blur)) if blur > 0.6 else picture
+    return image.filter(ImageFilter.GaussianBlur(blur)) if blur > 0.6 else image
