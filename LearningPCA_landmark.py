@@ -46,7 +46,7 @@ from utils.images.loading import InputImage
 from utils.options.fields import Range, binding_settings, option, options_class, redefault
 from utils.options.parser import called_with, parse_options
 from utils.options.shared import COUNTS, SIDES, BackboneOptions, ImageOptions, RunOptions
-from utils.processes import Processes, joined_processes, launched_device, log_level
+from utils.processes import Processes, join_processes, log_level, process_device
 from utils.program.signals import StopWish, stop_wish
 from utils.saved_settings import METHOD
 from utils.text import log_to_stderr
@@ -112,13 +112,13 @@ def learn(options: PCAOptions) -> dict[str, object]:
         UserError: a cause that the user can fix; most are found before any image is decoded.
     """
     check_output(options)
-    device = choose_device(launched_device(options.device))
+    device = choose_device(process_device(options.device))
     loading = Loading.on(device, options.S, options.batch_size, options.workers)
-    with joined_processes(device) as processes:
+    with join_processes(device) as processes:
         # The images. Their headers tell how many vectors there will be, before hours of work.
         paths = find_images(options.datasets_dir / FOLDER, options.samples, options.seed)
         images = large_enough(paths, options.S, options.min_side)
-        processes.agree_on([path.name for path in images.paths], "images")
+        processes.check_same_names([path.name for path in images.paths], "images")
         check_unreadable(images.unreadable, len(paths))
         spec = BACKBONES[options.backbone]
         components = spec.channels if options.components is None else options.components

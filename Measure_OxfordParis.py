@@ -34,7 +34,7 @@ from utils.images.batches import Loading
 from utils.options.fields import option, options_class, to_json
 from utils.options.parser import called_with, parse_options
 from utils.options.shared import DescriptorOptions, PoolingName, RunOptions, SearchOptions, StoreOptions
-from utils.processes import joined_processes, launched_device, log_level
+from utils.processes import join_processes, log_level, process_device
 from utils.scoring import report
 from utils.scoring.comparison import Comparison
 from utils.scoring.compute_ap import check_program
@@ -95,10 +95,10 @@ def evaluate(options: MeasureOptions) -> dict[str, object]:
         UserError: a cause that the user can fix; most are found before any image is decoded.
     """
     check_paths(options)
-    device = choose_device(launched_device(options.device))
+    device = choose_device(process_device(options.device))
     loading = Loading.on(device, options.S, options.batch_size, options.workers)
     seconds: dict[str, float] = {}
-    with joined_processes(device) as processes:
+    with join_processes(device) as processes:
         with timed(seconds, "load"):
             data = open_dataset(options.dataset, options.datasets_dir, options.seed)
             check_job(options, data)
@@ -127,7 +127,7 @@ def evaluate(options: MeasureOptions) -> dict[str, object]:
     first = results.scores[options.poolings[0]]
     if without := first[PLAIN].without_positives():
         log.warning("note: queries without positives are left out of the mean: %s", ", ".join(without))
-    comparison = Comparison.of(results.scores, options.seed) if options.compare else None
+    comparison = Comparison.from_scores(results.scores, options.seed) if options.compare else None
     summary = {
         "settings": used_settings(options, loading, device),
         "images": len(names),

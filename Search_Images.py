@@ -27,7 +27,7 @@ from utils.device import choose_device
 from utils.errors import UserError, advising, run_command
 from utils.figures.result_page import BEGIN
 from utils.figures.search_page import write_search_page
-from utils.file_names import CATALOGUE, INDEX_LOCK, INDEX_STORE, OWN_WEIGHTS_DIR, SEARCH_INDEX
+from utils.file_names import CATALOGUE, INDEX_LOCK, INDEX_STORE, PROJECT_WEIGHTS_DIR, SEARCH_INDEX
 from utils.files.lock import only_writer
 from utils.files.outputs import check_output_file
 from utils.files.paths import user_path
@@ -60,7 +60,7 @@ from utils.search.image_index import (
     read_index,
     write_index,
 )
-from utils.text import log_to_stderr, shown, some_of
+from utils.text import escape_misleading, first_names, log_to_stderr
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ JSON_BEGIN = b'{\n  "query": "'
 class DescribeOptions(DescriptorOptions, DeviceOptions):
     """Options of the description of images."""
 
-    weights_dir: Path = redefault(DescriptorOptions, "weights_dir", OWN_WEIGHTS_DIR)
+    weights_dir: Path = redefault(DescriptorOptions, "weights_dir", PROJECT_WEIGHTS_DIR)
     # The default here is the backbone that needs no download.
     backbone: str = redefault(DescriptorOptions, "backbone", "efficientnet_lite0")
 
@@ -103,7 +103,7 @@ class QueryOptions:
     )
     index: Path = option(default=SEARCH_INDEX, help="the index's own folder")
     top: int = option(default=20, help="how many to find", valid=COUNTS)
-    weights_dir: Path = option(default=OWN_WEIGHTS_DIR, help="folder of the weight files")
+    weights_dir: Path = option(default=PROJECT_WEIGHTS_DIR, help="folder of the weight files")
     device: str = redefault(DeviceOptions, "device", "auto")
     json: Path | None = option(default=None, help="file to write the matches to")
     html: Path | None = option(
@@ -194,7 +194,7 @@ def find_images(options: IndexOptions) -> list[Path]:
     contents = images_below(folder)
     report_thumbnails(contents, folder)
     if contents.others:
-        names = some_of([str(path.relative_to(folder)) for path in contents.others])
+        names = first_names([str(path.relative_to(folder)) for path in contents.others])
         log.warning(
             "note: %d files or folders are no images, or cannot be read (%s)", len(contents.others), names
         )
@@ -254,7 +254,7 @@ def find(options: QueryOptions, index: ImageIndex) -> list[Match]:
 
     device = choose_device(options.device)
     network = prepared_network(described, json.dumps(settings), device)
-    itself = None if options.box is not None else index.place_of(query)
+    itself = None if options.box is not None else index.index_of(query)
     if itself is None:
         loading = Loading(described.S, batch_size=1, workers=0)
         processes = Processes(0, 1, device)
@@ -289,7 +289,8 @@ def run_index(options: IndexOptions) -> None:
     made = build(options)
     new, gone = len(set(made.keys) - before), len(before - set(made.keys))
     print(
-        f"{len(made.names)} images of {shown(str(made.folder))} are in {shown(str(options.index))}: "
+        f"{len(made.names)} images of {escape_misleading(str(made.folder))} "
+        f"are in {escape_misleading(str(options.index))}: "
         f"{new} new or changed, {gone} forgotten"
     )
 
@@ -310,7 +311,7 @@ def run_query(options: QueryOptions) -> None:
         with replace_file(options.json) as file:
             file.write(json.dumps(contents, indent=2).encode() + b"\n")
     for match in matches:
-        print(f"{match.rank}\t{match.similarity:.4f}\t{shown(str(match.path))}")
+        print(f"{match.rank}\t{match.similarity:.4f}\t{escape_misleading(str(match.path))}")
 
 
 def command_line(words: Sequence[str] | None = None) -> None:

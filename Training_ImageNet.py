@@ -37,9 +37,9 @@ from utils.files.writing import check_writable, make_folder
 from utils.options.fields import Range, binding_settings, option, options_class
 from utils.options.parser import called_with, parse_options
 from utils.options.shared import COUNTS, SIDES, BackboneOptions, HeadOptions, RunOptions
-from utils.processes import Processes, joined_processes, launched_device, log_level
+from utils.processes import Processes, join_processes, log_level, process_device
 from utils.program.signals import stop_wish
-from utils.text import log_to_stderr, some_of
+from utils.text import first_names, log_to_stderr
 from utils.training import report as training_report
 from utils.training.batches import (
     BatchSource,
@@ -121,8 +121,8 @@ def train(options: TrainingOptions) -> list[dict[str, float]]:
         SystemExit: SIGTERM or Ctrl-C came; the state was saved.
     """
     check_output(options)
-    device = choose_device(launched_device(options.device))
-    with joined_processes(device) as processes, stop_wish() as wish:
+    device = choose_device(process_device(options.device))
+    with join_processes(device) as processes, stop_wish() as wish:
         # The frozen backbone and classifier, and the head, the only part that learns.
         spec = BACKBONES[options.backbone]
         fc_weight, fc_bias = load_classifier(spec, options.weights_dir)
@@ -278,7 +278,7 @@ def validate(
         log.warning(
             "note: validated without %d images that cannot be decoded or are too thin to crop (%s)",
             len(unreadable),
-            some_of(unreadable),
+            first_names(unreadable),
         )
     *totals, images = processes.add_up(sums).tolist()
     loss, accuracy, uniform_loss, uniform_accuracy = (total / max(images, 1) for total in totals)

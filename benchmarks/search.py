@@ -24,7 +24,7 @@ from utils.errors import run_command
 from utils.options.fields import Range, option, options_class
 from utils.options.parser import parse_options
 from utils.options.shared import COUNTS, SearchKind
-from utils.search.approximate import CENTROIDS, RECALL_AT, TRAINED_ON, build_index, recall
+from utils.search.approximate import CENTROIDS, RECALL_AT, VECTORS_PER_CENTROID, build_index, recall
 from utils.search.exact import exact_search
 
 WIDTH = 2048
@@ -189,7 +189,8 @@ def report_approximate(stores: Mapping[int, Path]) -> None:
     kinds: tuple[SearchKind, ...] = ("faiss-flat", "faiss-ivfpq")
     for size, store in stores.items():
         for kind in kinds:
-            if kind == "faiss-ivfpq" and size < CENTROIDS * TRAINED_ON:  # too few to learn codes from
+            # too few vectors to train the codes on
+            if kind == "faiss-ivfpq" and size < CENTROIDS * VECTORS_PER_CENTROID:
                 continue
             found = alone(approximate, store, size, kind)
             recalls = " | ".join(f"{100 * value:.1f} %" for value in found.recalls)

@@ -17,7 +17,7 @@ class WeightsFile:
     """A state dict in the weights folder."""
 
     file_name: str
-    how_to_get: str
+    instructions: str
 
 
 @dataclass(frozen=True)

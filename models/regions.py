@@ -12,11 +12,11 @@ import numpy as np
 OVERLAP = 0.4
 """Overlap of neighbouring regions along the longer side that the number of extra regions aims at."""
 
-MOST_LEVELS = 30
+MAX_LEVELS = 30
 """Largest number of levels. At level 30 a square image of 1024 pixels has regions of 66 pixels, two cells of
 a map of stride 32: finer levels would repeat the same cells, and the regions grow with the cube of L."""
 
-LARGEST_STEP = 7
+MAX_LONGER_SIDE_REGIONS = 7
 """At most this many regions are considered along the longer side at level 1."""
 
 LARGEST_FLOAT32_AREA = 65535
@@ -36,10 +36,10 @@ def check_levels(levels: int) -> None:
     """Check a number of R-MAC levels.
 
     Raises:
-        ValueError: it is not from 1 to MOST_LEVELS.
+        ValueError: it is not from 1 to MAX_LEVELS.
     """
-    if not 1 <= levels <= MOST_LEVELS:
-        raise ValueError(f"the number of R-MAC levels must be from 1 to {MOST_LEVELS}")
+    if not 1 <= levels <= MAX_LEVELS:
+        raise ValueError(f"the number of R-MAC levels must be from 1 to {MAX_LEVELS}")
 
 
 def rmac_levels(height: int, width: int, levels: int) -> list[RegionLevel]:
@@ -48,13 +48,13 @@ def rmac_levels(height: int, width: int, levels: int) -> list[RegionLevel]:
     Args:
         height: image height H in pixels, at least 1.
         width: image width W in pixels, at least 1.
-        levels: number of levels L, 1 to MOST_LEVELS; level l has l × l regions on a square image.
+        levels: number of levels L, 1 to MAX_LEVELS; level l has l × l regions on a square image.
 
     Returns:
         L levels, the coarsest first.
 
     Raises:
-        ValueError: a side is less than 1, or the number of levels is not from 1 to MOST_LEVELS.
+        ValueError: a side is less than 1, or the number of levels is not from 1 to MAX_LEVELS.
     """
     if min(height, width) < 1:
         raise ValueError(f"no regions for a {height} x {width} image: each side must be >= 1")
@@ -78,13 +78,13 @@ def rmac_regions(height: int, width: int, levels: int) -> np.ndarray:
     Args:
         height: image height H in pixels, at least 1.
         width: image width W in pixels, at least 1.
-        levels: number of levels L, 1 to MOST_LEVELS.
+        levels: number of levels L, 1 to MAX_LEVELS.
 
     Returns:
         int64 array (R, 4) of x, y, w, h: levels in rising order, in each the rows outermost.
 
     Raises:
-        ValueError: a side is less than 1, or the number of levels is not from 1 to MOST_LEVELS.
+        ValueError: a side is less than 1, or the number of levels is not from 1 to MAX_LEVELS.
     """
     boxes = [
         (x, y, level.side, level.side)
@@ -99,7 +99,7 @@ def _extra_regions(shorter: int, longer: int) -> int:
     """How many regions more than on a square fit the longer side: their overlap comes closest to OVERLAP."""
     # The number type decides ties. The original ran on NumPy 1, where an integer beside float32 arrays is
     # float32 as long as it fits 16 bits, and makes the result float64 beyond.
-    steps = np.arange(2, LARGEST_STEP + 1, dtype=np.float32)
+    steps = np.arange(2, MAX_LONGER_SIDE_REGIONS + 1, dtype=np.float32)
     shift = np.float32(longer - shorter) / (steps - np.float32(1))
     area = shorter * shorter
     number = np.float32 if area <= LARGEST_FLOAT32_AREA else np.float64

@@ -249,7 +249,7 @@ def load_index(folder):
     check_rows(index.rows)
     count = len(index.names)
     assert index.changed(range(count)) <= count
-    index.place_of(InputImage(folder / "a.png"))
+    index.index_of(InputImage(folder / "a.png"))
     if count:
         nearest = index.nearest(np.ones(index.rows.shape[1], np.float32), 2, 0)
         assert all(math.isfinite(similarity) and 0 <= place < count for place, similarity in nearest)

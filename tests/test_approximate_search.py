@@ -8,12 +8,12 @@ from utils.descriptors import rows as descriptor_rows
 from utils.descriptors.rows import StoredRows
 from utils.errors import UserError
 from utils.search.approximate import (
+    approximate_similarities,
     build_index,
     check_search,
     recall,
     report_left_out,
     report_recall,
-    similarities_by,
 )
 
 
@@ -47,8 +47,8 @@ def test_a_flat_index_finds_the_dot_products(monkeypatch, stored):
     rows, queries = directions(300), directions(5, seed=2)
     index = build_index("faiss-flat", in_shards(rows) if stored else rows)
     expected = queries.astype(np.float64) @ rows.T
-    np.testing.assert_allclose(similarities_by(index, queries, 300), expected, atol=1e-6)
-    first = similarities_by(index, queries, 300, retrieved=7)
+    np.testing.assert_allclose(approximate_similarities(index, queries, 300), expected, atol=1e-6)
+    first = approximate_similarities(index, queries, 300, retrieved=7)
     for row, full in zip(first, expected, strict=True):
         found = np.flatnonzero(np.isfinite(row))
         assert sorted(found) == sorted(np.argsort(-full)[:7])
@@ -60,7 +60,7 @@ def test_an_inverted_file_finds_each_image_under_its_own_place(stored):
     pytest.importorskip("faiss")
     rows = directions(600, groups=20)
     index = build_index("faiss-ivfpq", in_shards(rows, np.float16) if stored else rows)
-    similar = similarities_by(index, rows[:100], 600, retrieved=30)
+    similar = approximate_similarities(index, rows[:100], 600, retrieved=30)
     # 30 images share each direction, every 20th of the database: most of them come first.
     assert similar.shape == (100, 600)
     own = np.arange(600) % 20 == np.arange(100)[:, None] % 20
@@ -75,7 +75,7 @@ def test_lists_with_fewer_images_than_wanted_leave_the_others_behind_all():
     rows = directions(600, groups=20)
     index = build_index("faiss-ivfpq", rows)
     index.nprobe = 1
-    similar = similarities_by(index, rows[:10], 600)
+    similar = approximate_similarities(index, rows[:10], 600)
     counts = np.isfinite(similar).sum(axis=1)
     assert ((counts > 0) & (counts < 600)).all()
     assert np.isneginf(similar[~np.isfinite(similar)]).all()
@@ -85,10 +85,10 @@ def test_lists_with_fewer_images_than_wanted_leave_the_others_behind_all():
 
 def test_the_seed_chooses_what_is_learned_from(monkeypatch):
     pytest.importorskip("faiss")
-    monkeypatch.setattr("utils.search.approximate.TRAINED_ON", 1)
+    monkeypatch.setattr("utils.search.approximate.VECTORS_PER_CENTROID", 1)
     rows = directions(700)
     same, again, other = (
-        similarities_by(build_index("faiss-ivfpq", rows, seed), rows[:20], 700) for seed in (3, 3, 4)
+        approximate_similarities(build_index("faiss-ivfpq", rows, seed), rows[:20], 700) for seed in (3, 3, 4)
     )
     np.testing.assert_array_equal(same, again)
     assert (same != other).any()
@@ -123,7 +123,9 @@ def test_a_database_without_enough_images_for_a_byte_of_centroids_is_refused():
             refuse()
     check_search("faiss-ivfpq", 256)
     check_search("faiss-flat", 1)
-    assert similarities_by(build_index("faiss-ivfpq", directions(256)), directions(2), 256).shape == (2, 256)
+    assert approximate_similarities(
+        build_index("faiss-ivfpq", directions(256)), directions(2), 256
+    ).shape == (2, 256)
 
 
 def test_without_faiss_the_error_says_what_to_install(monkeypatch):
@@ -140,7 +142,7 @@ def test_without_faiss_the_error_says_what_to_install(monkeypatch):
 def test_every_image_of_a_large_database_is_ranked_as_by_exact_search(caplog):
     pytest.importorskip("faiss")
     rows, queries = directions(5063), directions(3, seed=2)
-    similar = similarities_by(build_index("faiss-flat", rows), queries, 5063)
+    similar = approximate_similarities(build_index("faiss-flat", rows), queries, 5063)
     expected = queries.astype(np.float64) @ rows.T
     np.testing.assert_allclose(similar, expected, atol=1e-6)
     # Ranks agree wherever the similarities differ by more than float32 tells apart.

@@ -24,7 +24,7 @@ def compare(scores, seed=0):
         pooling: {search: Scores({None: ProtocolScores(queries)}) for search, queries in searches.items()}
         for pooling, searches in scores.items()
     }
-    return Comparison.of(made, seed)
+    return Comparison.from_scores(made, seed)
 
 
 def test_the_table_by_hand():
@@ -86,7 +86,7 @@ def test_protocols_have_a_part_of_the_table_each():
         "ra": {"search": protocol_scores(easy=0.5, hard=NAN)},
         "mac": {"search": protocol_scores(easy=0.25, hard=NAN)},
     }
-    assert Comparison.of(scores, 0).format().splitlines() == [
+    assert Comparison.from_scores(scores, 0).format().splitlines() == [
         "search, easy: mAP, difference to ra and its 95% interval",
         "ra      50.0",
         "mac     25.0   -25.0  [-25.0, -25.0]",

@@ -6,10 +6,10 @@ from utils.search.diffusion import (
     GAMMA,
     QUERY_NEIGHBOURS,
     diffuse,
+    negative_ranks,
     neighbour_graph,
-    similarities_after,
 )
-from utils.search.similarity import rank, similarities
+from utils.search.similarity import compute_similarities, rank
 
 HALF = 0.5
 """Cosine of neighbours in the chain below: its cube, an affinity, is 1/8."""
@@ -80,7 +80,7 @@ def test_one_sided_neighbours_are_not_joined():
 @pytest.mark.parametrize("neighbours", [1, QUERY_NEIGHBOURS, 100])
 def test_scores_solve_the_whole_system(alpha, k, neighbours):
     database = random_rows(40, 5, 0)
-    similar = similarities(random_rows(6, 5, 1), database)
+    similar = compute_similarities(random_rows(6, 5, 1), database)
     scores = diffuse(neighbour_graph(database, k), similar, neighbours, alpha)
     expected = dense_scores(dense_graph(database, k), similar, neighbours, alpha)
     # A residual of 1e-5 becomes an error of at most 1 / (1 - alpha) times as much.
@@ -115,7 +115,7 @@ def chain():
 
 def test_a_chain_of_neighbours_brings_an_unlike_image_before_a_more_similar_one():
     database, query = chain()
-    similar = similarities(query, database)
+    similar = compute_similarities(query, database)
     assert similar[0, 2] > 0 == similar[0, 1] == similar[0, 4]
     scores = diffuse(neighbour_graph(database, 2), similar, neighbours=1)
     assert rank(similar)[0].tolist() == [0, 3, 2, 1, 4]
@@ -124,14 +124,14 @@ def test_a_chain_of_neighbours_brings_an_unlike_image_before_a_more_similar_one(
     path = np.diag([0.5**0.5, 0.5, 0.5**0.5], 1)
     by_hand = np.linalg.solve(np.eye(4) - ALPHA * (path + path.T), [0.9**3, 0, 0, 0])
     np.testing.assert_allclose(scores[0, [0, 3, 1, 4]], by_hand, rtol=1e-4)
-    ranking = rank(similarities_after(scores, similar))[0].tolist()
+    ranking = rank(negative_ranks(scores, similar))[0].tolist()
     assert ranking == [*np.array([0, 3, 1, 4])[np.argsort(-by_hand)], 2]
 
 
 def test_images_that_diffusion_does_not_reach_come_behind_by_similarity():
     scores = np.array([[0, 0.2, 0, -1e-9, 0.7, 0]])
     similar = np.array([[0.5, 0.1, 0.9, 0.6, 0.2, 0.9]], np.float32)
-    after = similarities_after(scores, similar)
+    after = negative_ranks(scores, similar)
     assert rank(after).tolist() == [[4, 1, 2, 5, 3, 0]]
     assert after.tolist() == [[-5, -1, -2, -4, 0, -3]]
     assert after.dtype == np.float32
@@ -139,14 +139,14 @@ def test_images_that_diffusion_does_not_reach_come_behind_by_similarity():
 
 def test_scores_that_differ_by_rounding_alone_tie():
     scores = np.array([[0.3, 0.3 + 5e-17, 0.1 + 0.2]])
-    assert rank(similarities_after(scores, np.zeros((1, 3), np.float32))).tolist() == [[0, 1, 2]]
+    assert rank(negative_ranks(scores, np.zeros((1, 3), np.float32))).tolist() == [[0, 1, 2]]
 
 
 def test_each_query_has_a_ranking_of_its_own():
     database = random_rows(40, 5, 2)
-    similar = similarities(random_rows(6, 5, 3), database)
+    similar = compute_similarities(random_rows(6, 5, 3), database)
     scores = diffuse(neighbour_graph(database, 3), similar, neighbours=2)
-    for row, values, ranking in zip(similar, scores, rank(similarities_after(scores, similar)), strict=True):
+    for row, values, ranking in zip(similar, scores, rank(negative_ranks(scores, similar)), strict=True):
         reached = np.float32(np.maximum(values, 0))
         assert ranking.tolist() == sorted(range(40), key=lambda p, r=reached, s=row: (-r[p], -s[p], p))
         assert 0 < np.count_nonzero(reached) < 40
@@ -154,8 +154,8 @@ def test_each_query_has_a_ranking_of_its_own():
 
 def test_equal_images_keep_the_databases_order():
     database = np.repeat(random_rows(8, 4, 4), 3, axis=0)
-    similar = similarities(random_rows(5, 4, 5), database)
-    ranking = rank(similarities_after(diffuse(neighbour_graph(database, 23), similar, 24), similar))
+    similar = compute_similarities(random_rows(5, 4, 5), database)
+    ranking = rank(negative_ranks(diffuse(neighbour_graph(database, 23), similar, 24), similar))
     assert ranking.shape == (5, 24)
     assert (ranking.reshape(5, 8, 3) // 3 == ranking[:, ::3, np.newaxis] // 3).all()
     assert (ranking.reshape(5, 8, 3) % 3 == [0, 1, 2]).all()
@@ -163,9 +163,9 @@ def test_equal_images_keep_the_databases_order():
 
 def test_images_that_are_all_equal_stay_in_the_databases_order():
     database = np.tile(random_rows(1, 16, 6), (7, 1))
-    similar = similarities(database[:1], database)
+    similar = compute_similarities(database[:1], database)
     scores = diffuse(neighbour_graph(database, 10), similar)
-    assert rank(similarities_after(scores, similar)).tolist() == [[0, 1, 2, 3, 4, 5, 6]]
+    assert rank(negative_ranks(scores, similar)).tolist() == [[0, 1, 2, 3, 4, 5, 6]]
     # Every row of S sums to 1, and so does y's share: f = 1 / (1 - alpha) everywhere.
     np.testing.assert_allclose(scores, np.full((1, 7), 100), rtol=1e-4)
 
@@ -184,11 +184,11 @@ def test_a_query_that_is_like_nothing_keeps_its_ranking():
     similar = np.array([[-0.3, -0.1, 0, -0.1, -0.2]], np.float32)
     scores = diffuse(neighbour_graph(database, 4), similar)
     assert scores.tolist() == [[0] * 5]
-    assert rank(similarities_after(scores, similar)).tolist() == [[2, 1, 3, 4, 0]]
+    assert rank(negative_ranks(scores, similar)).tolist() == [[2, 1, 3, 4, 0]]
 
 
 def test_a_single_image_is_found():
     graph = neighbour_graph(np.ones((1, 2), np.float32), 5)
     scores = diffuse(graph, np.array([[0.5]], np.float32))
     np.testing.assert_allclose(scores, [[0.125]], rtol=1e-6)
-    assert similarities_after(scores, np.array([[0.5]], np.float32)).tolist() == [[0]]
+    assert negative_ranks(scores, np.array([[0.5]], np.float32)).tolist() == [[0]]

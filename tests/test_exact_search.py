@@ -24,7 +24,7 @@ def by_sorting(queries, database, count):
 @pytest.mark.parametrize("count", [1, 7, 64, 1000])
 @pytest.mark.parametrize("block", [16, 4096])
 def test_equals_a_sort_of_all_similarities(monkeypatch, count, block):
-    monkeypatch.setattr(module, "CACHED", 5)
+    monkeypatch.setattr(module, "CACHED_ROWS", 5)
     monkeypatch.setattr("utils.descriptors.rows.BLOCK", block)
     rng = np.random.default_rng(count)
     database, queries = unit(rng.standard_normal((300, 32))), unit(rng.standard_normal((5, 32)))
@@ -38,7 +38,7 @@ def test_equals_a_sort_of_all_similarities(monkeypatch, count, block):
 @pytest.mark.parametrize("distinct", [1, 3, 40])
 def test_equal_images_come_in_the_databases_order(monkeypatch, distinct, pairs):
     monkeypatch.setattr("utils.descriptors.rows.BLOCK", 32)
-    monkeypatch.setattr(module, "PAIRS", pairs)
+    monkeypatch.setattr(module, "RECOMPUTED_PAIRS", pairs)
     rng = np.random.default_rng(distinct)
     database = unit(rng.standard_normal((distinct, 64)))[rng.integers(0, distinct, 200)]
     queries = unit(rng.standard_normal((3, 64)))
@@ -57,7 +57,7 @@ def test_similarities_closer_than_float32_rounding_are_told_apart_as_a_sort_does
 
 def test_many_that_are_all_but_equal_are_told_apart_block_by_block(monkeypatch):
     monkeypatch.setattr("utils.descriptors.rows.BLOCK", 50)
-    monkeypatch.setattr(module, "PAIRS", 16)
+    monkeypatch.setattr(module, "RECOMPUTED_PAIRS", 16)
     rng = np.random.default_rng(3)
     base = unit(rng.standard_normal((4, 512)))
     database = unit(base[rng.integers(0, 4, 600)] + 1e-6 * rng.standard_normal((600, 512)))
@@ -76,7 +76,7 @@ def test_no_float32_dot_product_is_further_off_than_the_rounding():
         for product in left * right:
             one_by_one = np.float32(one_by_one + product)
         exact = left.astype(np.float64) @ right.astype(np.float64)
-        assert 0 < abs(one_by_one - exact) < module.rounding(width) < 2e-4
+        assert 0 < abs(one_by_one - exact) < module.rounding_error_bound(width) < 2e-4
 
 
 def test_torch_has_as_many_threads_after_a_search_as_before():

@@ -58,10 +58,10 @@ def test_no_more_than_a_block_of_rows_is_compared_at_a_time(monkeypatch):
 
     def watched(queries, database):
         shapes.append((len(queries), len(database)))
-        return similarities(queries, database)
+        return compute_similarities(queries, database)
 
-    similarities = neighbours.similarities
-    monkeypatch.setattr(neighbours, "similarities", watched)
+    compute_similarities = neighbours.compute_similarities
+    monkeypatch.setattr(neighbours, "compute_similarities", watched)
     monkeypatch.setattr(neighbours, "ROWS", 4)
     nearest_neighbours(np.eye(10, dtype=np.float32), 2)
     assert shapes == [(4, 10), (4, 10), (2, 10)]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from utils.search.query_expansion import expand_queries
-from utils.search.similarity import first_places, similarities
+from utils.search.similarity import compute_similarities, first_indices
 
 
 def test_average_expansion_is_the_direction_of_the_mean_of_query_and_first_images():
@@ -16,7 +16,7 @@ def test_average_expansion_is_the_direction_of_the_mean_of_query_and_first_image
 
 def test_expansion_takes_all_images_where_there_are_fewer():
     queries, database = np.eye(1, 2), np.array([[0.0, 1.0]])
-    first = first_places(similarities(queries, database), 5)
+    first = first_indices(compute_similarities(queries, database), 5)
     expanded = expand_queries(queries, database, first)
     np.testing.assert_allclose(expanded, [[0.5**0.5, 0.5**0.5]], rtol=1e-6)
 
@@ -45,7 +45,7 @@ def test_with_alpha_an_image_counts_its_similarity_to_that_power():
 def test_each_query_weighs_its_own_first_images():
     rng = np.random.default_rng(1)
     queries, database = rng.standard_normal((4, 8)), rng.standard_normal((30, 8))
-    first = first_places(similarities(queries, database), 6)
+    first = first_indices(compute_similarities(queries, database), 6)
     for query, places, expanded in zip(
         queries, first, expand_queries(queries, database, first, 1.5), strict=True
     ):
@@ -78,6 +78,6 @@ def test_images_that_were_not_found_do_not_count():
     queries, database = rng.standard_normal((2, 5)), rng.standard_normal((7, 5))
     first = np.array([[3, 0, 1], [2, 6, 0]])
     found = np.array([[True, False, False], [True, True, False]])
-    expanded = expand_queries(queries, database, first, found=found)
+    expanded = expand_queries(queries, database, first, retrieved=found)
     sums = np.stack([queries[0] + database[3], queries[1] + database[2] + database[6]])
     np.testing.assert_allclose(expanded, sums / np.linalg.norm(sums, axis=1, keepdims=True), rtol=1e-6)

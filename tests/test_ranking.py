@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 
 from utils.descriptors.rows import BLOCK
-from utils.search.similarity import first_places, rank, similarities
+from utils.search.similarity import compute_similarities, first_indices, rank
 
 
 def test_ranks_by_falling_dot_product():
     database = np.array([[0.1, 0], [0.9, 0], [-1, 5], [0.5, 0]], np.float32)
-    assert rank(similarities(np.array([[1, 0], [0, 1]], np.float32), database)).tolist() == [
+    assert rank(compute_similarities(np.array([[1, 0], [0, 1]], np.float32), database)).tolist() == [
         [1, 3, 0, 2],
         [2, 0, 1, 3],
     ]
@@ -18,7 +18,7 @@ def test_equal_images_rank_in_the_databases_order():
     row = rng.standard_normal(2048).astype(np.float32)
     database = np.tile(row, (BLOCK + 37, 1))
     queries = rng.standard_normal((3, 2048)).astype(np.float32)
-    assert (rank(similarities(queries, database)) == np.arange(len(database))).all()
+    assert (rank(compute_similarities(queries, database)) == np.arange(len(database))).all()
 
 
 def test_equal_images_stay_in_order_among_others():
@@ -29,10 +29,10 @@ def test_equal_images_stay_in_order_among_others():
     queries = rng.standard_normal((3, 64)).astype(np.float32)
     kinds = np.arange(2 * BLOCK + 37) % len(rows)
     database = rows[kinds]
-    found = similarities(queries, database)
+    found = compute_similarities(queries, database)
     for kind in range(len(rows)):
         assert (found[:, kinds == kind] == found[:, [kind]]).all()
-    for query, ranking in zip(queries, rank(similarities(queries, database)), strict=True):
+    for query, ranking in zip(queries, rank(compute_similarities(queries, database)), strict=True):
         by_similarity = np.argsort(-rows.astype(np.float64) @ query)
         places = [np.flatnonzero(kinds == kind) for kind in by_similarity]
         assert (ranking == np.concatenate(places)).all()
@@ -42,7 +42,7 @@ def test_similarities_are_dot_products_in_every_block():
     rng = np.random.default_rng(1)
     queries, database = rng.standard_normal((2, 4)), rng.standard_normal((BLOCK + 5, 4))
     np.testing.assert_allclose(
-        similarities(queries, database), np.einsum("qd,nd->qn", queries, database), rtol=1e-5
+        compute_similarities(queries, database), np.einsum("qd,nd->qn", queries, database), rtol=1e-5
     )
 
 
@@ -51,4 +51,4 @@ def test_the_first_places_are_those_of_the_whole_ranking(count):
     # Of 50 images with 7 different similarities, ties reach across every bound.
     similar = np.random.default_rng(3).integers(0, 7, (20, 50)).astype(np.float32)
     by_hand = [sorted(range(50), key=lambda place, row=row: (-row[place], place)) for row in similar]
-    assert first_places(similar, count).tolist() == [row[:count] for row in by_hand]
+    assert first_indices(similar, count).tolist() == [row[:count] for row in by_hand]

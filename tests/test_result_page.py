@@ -10,7 +10,7 @@ from PIL import Image
 from utils.errors import UserError
 from utils.figures.heat_map import CAPTION
 from utils.figures.result_page import Hit, thumbnail, write_page
-from utils.text import shown
+from utils.text import escape_misleading
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -69,8 +69,8 @@ def test_a_name_is_text_and_nothing_else(tmp_path, name):
     page = of(name)
     assert structure(page) == structure(of("plain"))
     assert page.comments == []
-    assert page.texts.count(shown(name)) == 6  # title and heading, the note, the query, two hits
-    assert [image["alt"] for image in page.all("img")].count(shown(name)) == 2
+    assert page.texts.count(escape_misleading(name)) == 6  # title and heading, the note, the query, two hits
+    assert [image["alt"] for image in page.all("img")].count(escape_misleading(name)) == 2
 
 
 def test_nothing_is_run_or_loaded(tmp_path):
@@ -145,7 +145,7 @@ def test_a_search_may_find_nothing(tmp_path):
     ],
 )
 def test_what_cannot_be_read_as_it_stands_is_escaped(tmp_path, name, expected):
-    assert shown(name) == expected
+    assert escape_misleading(name) == expected
     assert expected in written(tmp_path, Hit(0, "q"), [Hit(1, name)]).texts
 
 
@@ -167,4 +167,4 @@ def test_a_page_that_cannot_be_written_is_an_error(tmp_path):
 
 
 def test_invisible_marks_of_direction_are_shown():
-    assert shown("a\u200eb\u200fc\u061cd") == "a\\u200eb\\u200fc\\u061cd"
+    assert escape_misleading("a\u200eb\u200fc\u061cd") == "a\\u200eb\\u200fc\\u061cd"

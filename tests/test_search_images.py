@@ -408,7 +408,7 @@ def index_of(rows):
 def test_an_image_of_the_index_finds_itself_before_equals_that_differ_by_rounding(count, scale):
     row = np.float32([0.6, 0.8])
     index = index_of(np.stack([row[::-1], row, row * scale, row]))
-    nearest = index.nearest(row * scale, count, itself=2)
+    nearest = index.nearest(row * scale, count, query_index=2)
     assert len(nearest) == count
     assert nearest[0][0] == 2
     assert [similarity for _, similarity in nearest] == sorted((pair[1] for pair in nearest), reverse=True)

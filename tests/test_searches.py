@@ -2,7 +2,7 @@ import numpy as np
 
 from utils.options.shared import SearchOptions
 from utils.search.searches import DIFFUSED, EXPANDED, PLAIN, run_searches
-from utils.search.similarity import rank, similarities
+from utils.search.similarity import compute_similarities, rank
 
 
 def directions(count, seed):
@@ -16,7 +16,7 @@ def test_every_search_asks_for_similarities_and_expansion_for_those_to_its_mean(
 
     def similarities_to(wanted):
         asked.append(wanted)
-        return similarities(wanted, database)
+        return compute_similarities(wanted, database)
 
     seconds = {}
     options = SearchOptions(qe=2, diffusion=4, diffusion_alpha=0.9)
@@ -38,7 +38,7 @@ def test_images_that_an_index_does_not_give_count_as_unlike_the_query():
     for nothing in (-np.inf, 0.0):
 
         def first_five(wanted, nothing=nothing):
-            similar = similarities(wanted, database)
+            similar = compute_similarities(wanted, database)
             least = np.sort(similar, axis=1)[:, -5:][:, :1]
             assert (least > 0).all()
             return np.where(similar < least, np.float32(nothing), similar)
@@ -56,7 +56,7 @@ def test_what_an_approximate_search_did_not_find_is_not_expanded_with():
     queries, database = directions(1, 0), directions(20, 1)
 
     def three_at_most(wanted):
-        similar = similarities(wanted, database)
+        similar = compute_similarities(wanted, database)
         return np.where(similar >= np.sort(similar, axis=1)[:, -3:-2], similar, np.float32(-np.inf))
 
     asked = []

@@ -10,7 +10,7 @@ import pytest
 from conftest import draw_image
 
 from utils.data.imagenet import read_wnids
-from utils.text import OneLineFormatter, digest_of_names, shown, some_of
+from utils.text import OneLineFormatter, digest_of_names, escape_misleading, first_names
 
 ROOT = Path(__file__).parents[1]
 STRAY = os.fsdecode(b"caf\xe9")
@@ -27,12 +27,12 @@ STRAY = os.fsdecode(b"caf\xe9")
     ],
 )
 def test_misleading_characters_are_escaped(name, expected):
-    assert shown(name) == expected
+    assert escape_misleading(name) == expected
 
 
 def test_some_names_are_the_first_three():
-    assert some_of({"c", "a", "b"}) == "a, b, c"
-    assert some_of(["d", "c", "a", "b"]) == "a, b, c, ..."
+    assert first_names({"c", "a", "b"}) == "a, b, c"
+    assert first_names(["d", "c", "a", "b"]) == "a, b, c, ..."
 
 
 def test_the_digest_is_of_the_names_bytes():

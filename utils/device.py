@@ -12,7 +12,7 @@ CPU_BATCH_SIZE = 1
 """On a CPU one image already keeps every core busy, and larger batches fall out of its caches."""
 
 GPU_WORKERS = 8
-CORES_A_CPU_WORKER = 8
+CORES_PER_CPU_WORKER = 8
 """A worker takes a core from a network on the CPU: with fewer cores that costs more than it gains."""
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -53,4 +53,4 @@ def suitable_batch_size(device: torch.device) -> int:
 def suitable_workers(device: torch.device) -> int:
     """How many processes should decode images; 0 for the one that computes."""
     cores = os.cpu_count() or 1
-    return min(cores, GPU_WORKERS) if device.type == "cuda" else cores // CORES_A_CPU_WORKER
+    return min(cores, GPU_WORKERS) if device.type == "cuda" else cores // CORES_PER_CPU_WORKER

@@ -12,7 +12,7 @@ from utils.program import interrupts
 from utils.program.bug_report import bug_line
 from utils.program.interrupts import EXIT_INTERRUPTED
 from utils.program.outside_errors import causes, outside_error
-from utils.text import shown
+from utils.text import escape_misleading
 
 EXIT_BUG = 1
 EXIT_USER_ERROR = 2
@@ -92,7 +92,7 @@ def show_failure(error: BaseException) -> int:
         return EXIT_INTERRUPTED
     line = str(error).strip() if isinstance(error, UserError) else outside_error(error)
     if line is not None:
-        _tell(f"error: {shown(line)}")
+        _tell(f"error: {escape_misleading(line)}")
         return EXIT_USER_ERROR
     _tell("".join(traceback.format_exception(error)).rstrip("\n"))
     _tell(bug_line())

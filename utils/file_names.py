@@ -6,7 +6,7 @@ from models.backbones import DEFAULT_BACKBONE
 
 DATASETS_DIR = Path("datasets")
 WEIGHTS_DIR = Path("weights")
-OWN_WEIGHTS_DIR = Path(__file__).resolve().parents[1] / WEIGHTS_DIR
+PROJECT_WEIGHTS_DIR = Path(__file__).resolve().parents[1] / WEIGHTS_DIR
 """The project's, for what is run from anywhere."""
 
 # a data set: datasets/<Name>/jpg, datasets/<Name>/lab

@@ -19,7 +19,7 @@ from utils.text import digest_of_names
 
 Item = TypeVar("Item")
 
-PATIENCE = timedelta(days=2)
+JOINT_OPERATION_TIMEOUT = timedelta(days=2)
 """How long a process waits for the others, whose parts may take longer; torchrun ends it when one dies."""
 
 
@@ -44,7 +44,7 @@ class Processes:
     def add_up(self, tensor: Tensor) -> Tensor:
         """Replaces a tensor by its sum over all processes, in place."""
         if self.count > 1:
-            with others_present():
+            with detect_lost_process():
                 dist.all_reduce(tensor)
         return tensor
 
@@ -54,7 +54,7 @@ class Processes:
             return array
         return self.add_up(torch.from_numpy(array).to(self.device)).cpu().numpy()
 
-    def agree_on(self, names: Sequence[str], what: str) -> None:
+    def check_same_names(self, names: Sequence[str], what: str) -> None:
         """Checks that all processes have the same names in the same order: they share them by place.
 
         Raises:
@@ -68,12 +68,12 @@ class Processes:
         if self.count == 1:
             return items
         parts: list[list[Item]] = [[] for _ in range(self.count)]
-        with others_present():
+        with detect_lost_process():
             dist.all_gather_object(parts, items)
         return [item for part in parts for item in part]
 
 
-def launched_device(name: str) -> str:
+def process_device(name: str) -> str:
     """The device of this process: under torchrun, each has a GPU of its own where GPUs are used."""
     if "LOCAL_RANK" in os.environ and (name == "cuda" or (name == "auto" and torch.cuda.is_available())):
         return f"cuda:{os.environ['LOCAL_RANK']}"
@@ -86,7 +86,7 @@ def log_level() -> int:
 
 
 @contextmanager
-def joined_processes(device: torch.device) -> Iterator[Processes]:
+def join_processes(device: torch.device) -> Iterator[Processes]:
     """Joins the processes that torchrun started, over nccl on GPUs and gloo on CPUs; parts at the end."""
     world = int(os.environ["WORLD_SIZE"]) if dist.is_torchelastic_launched() else 1
     if world == 1:
@@ -94,8 +94,8 @@ def joined_processes(device: torch.device) -> Iterator[Processes]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    with others_present():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    with detect_lost_process():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=JOINT_OPERATION_TIMEOUT)
     try:
         yield Processes(dist.get_rank(), world, device)
     finally:
@@ -104,7 +104,7 @@ def joined_processes(device: torch.device) -> Iterator[Processes]:
 
 
 @contextmanager
-def others_present() -> Iterator[None]:
+def detect_lost_process() -> Iterator[None]:
     """Turn the failure of a joint operation into a LostProcessError.
 
     A process that fails ends its connections, and the others learn of it here.

@@ -6,10 +6,10 @@ import sys
 import unicodedata
 from collections.abc import Collection, Iterable
 
-UNSPEAKABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
+ESCAPED_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
 """Unicode categories of characters that end a line, or that stand for bytes that are no text."""
 
-TURNS_TEXT = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
+ESCAPED_DIRECTIONS = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
 """Unicode directional classes of characters that change the order in which others are shown."""
 
 DIRECTION_MARKS = frozenset("\u200e\u200f\u061c")
@@ -20,7 +20,7 @@ LONGEST_VALUE = 80
 """Characters of a value that a message repeats in full."""
 
 
-def shown(text: str) -> str:
+def escape_misleading(text: str) -> str:
     """Return text as one line to read, with backslash escapes for the characters that would mislead.
 
     Those are line ends and other control characters, bytes of a file name that are no text, and characters
@@ -32,13 +32,13 @@ def shown(text: str) -> str:
     )
 
 
-def some_of(names: Collection[str]) -> str:
+def first_names(names: Collection[str]) -> str:
     """Return the first three names in sorted order, for a note."""
     first = sorted(names)[:3]
     return ", ".join(first) + (", ..." if len(names) > len(first) else "")
 
 
-def brief(value: object) -> str:
+def shorten(value: object) -> str:
     """Return the repr of a value for a message, with its middle left out if it is long."""
     try:
         text = repr(value)
@@ -59,8 +59,8 @@ class OneLineFormatter(logging.Formatter):
     """Formats each message as one line, whatever file names it holds; a traceback keeps its lines."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's name
-        """Return the message with `shown` applied to it."""
-        return shown(super().formatMessage(record))
+        """Return the message with `escape_misleading` applied to it."""
+        return escape_misleading(super().formatMessage(record))
 
 
 def log_to_stderr(level: int = logging.INFO) -> None:
@@ -72,7 +72,7 @@ def log_to_stderr(level: int = logging.INFO) -> None:
 
 def _misleads(character: str) -> bool:
     return (
-        unicodedata.category(character) in UNSPEAKABLE
-        or unicodedata.bidirectional(character) in TURNS_TEXT
+        unicodedata.category(character) in ESCAPED_CATEGORIES
+        or unicodedata.bidirectional(character) in ESCAPED_DIRECTIONS
         or character in DIRECTION_MARKS
     )

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from utils.errors import UserError
 from utils.images.listing import images_below, report_thumbnails
 from utils.images.loading import UnreadableImageError, image_size, resized_size
-from utils.text import some_of
+from utils.text import first_names
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ def large_enough(paths: Sequence[Path], longer_side: int, min_side: int) -> Size
                 found.paths.append(path)
                 found.sizes.append(size)
     if found.unreadable:
-        names = some_of(list(map(str, found.unreadable)))
+        names = first_names(list(map(str, found.unreadable)))
         log.warning("note: left out %d images that cannot be read (%s)", len(found.unreadable), names)
     if not found.paths:
         raise UserError(

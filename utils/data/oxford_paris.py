@@ -13,7 +13,7 @@ from utils.files.paths import user_path
 from utils.files.reading import parse_number, read_text
 from utils.images.listing import FolderContents, images_in
 from utils.images.loading import Box, InputImage, check_box
-from utils.text import UNSPEAKABLE, some_of
+from utils.text import ESCAPED_CATEGORIES, first_names
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ def read_dataset(folder: Path) -> RetrievalDataset:
             "note: the labels name %d images that are not in %s (%s): as positives they count as never found",
             len(unknown),
             folder / IMAGES_FOLDER,
-            some_of(unknown),
+            first_names(unknown),
         )
     return RetrievalDataset(folder, images, queries, {query.image: images[query.image] for query in queries})
 
@@ -139,7 +139,7 @@ def read_images(folder: Path) -> dict[str, Path]:
     images: dict[str, Path] = {}
     left_out = []
     for path in contents.images:
-        if any(unicodedata.category(character) in UNSPEAKABLE for character in path.name):
+        if any(unicodedata.category(character) in ESCAPED_CATEGORIES for character in path.name):
             raise UserError(f"{path.name!a} in {folder} has a name that no label can hold: rename it")
         elif path.stem in CORRUPT_PARIS_IMAGES:
             left_out.append(path.stem)
@@ -151,7 +151,7 @@ def read_images(folder: Path) -> dict[str, Path]:
     _report_left_out("folders, since images lie right in jpg/", contents.folders)
     if left_out:
         log.warning(
-            "note: left out %d images that were published corrupt (%s)", len(left_out), some_of(left_out)
+            "note: left out %d images that were published corrupt (%s)", len(left_out), first_names(left_out)
         )
     if not images:
         raise UserError(_why_empty(folder, contents))
@@ -170,16 +170,16 @@ def check_queries(dataset: RetrievalDataset, longer_side: int) -> None:
 
 def _report_left_out(what: str, paths: Sequence[Path]) -> None:
     if paths:
-        names = some_of([path.name for path in paths])
+        names = first_names([path.name for path in paths])
         log.warning("note: ignored %d %s, in %s (%s)", len(paths), what, paths[0].parent, names)
 
 
 def _why_empty(folder: Path, contents: FolderContents) -> str:
     if contents.folders:
-        names = some_of([f"{path.name}/" for path in contents.folders])
+        names = first_names([f"{path.name}/" for path in contents.folders])
         return f"no images right in {folder}: move those in its folders ({names}) there"
     if contents.others:
-        names = some_of([path.name for path in contents.others])
+        names = first_names([path.name for path in contents.others])
         return f"no images in {folder}: its files ({names}) have no image's suffix, nor begin as images do"
     return f"no images in {folder}"
 

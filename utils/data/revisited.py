@@ -20,7 +20,7 @@ from utils.errors import UserError
 from utils.file_names import DISTRACTORS_LIST, IMAGES_FOLDER
 from utils.files.reading import read_text
 from utils.prepare.recipes import REVISITED_LABELS
-from utils.text import some_of
+from utils.text import first_names
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def read_revisited_dataset(folder: Path) -> RetrievalDataset:
             len(strays),
             folder / IMAGES_FOLDER,
             labels_file.name,
-            some_of(strays),
+            first_names(strays),
             folder / DISTRACTORS_LIST,
         )
     database = [*labels["imlist"], *(image for image in found if image in distractors)]
@@ -118,7 +118,7 @@ def _labels_file(folder: Path) -> tuple[str, Path]:
 def _check_unique(labels_file: Path, images: Sequence[str]) -> None:
     twice = [image for image, count in Counter(images).items() if count > 1]
     if twice:
-        raise UserError(f"{labels_file} lists {len(twice)} images twice ({some_of(twice)}): get it again")
+        raise UserError(f"{labels_file} lists {len(twice)} images twice ({first_names(twice)}): get it again")
 
 
 def _protocols(labels: Labels) -> dict[str, list[Query]]:

@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 from utils.data.plain_pickle import RefusedError, load_plain
 from utils.errors import BadFileError
 from utils.files.reading import read_bytes, read_text
-from utils.text import brief
+from utils.text import shorten
 
 UNSAFE_NAME = re.compile(r"[/\\\x00-\x1f\x7f-\x9f\ud800-\udfff]|^\.{,2}\Z")
 
@@ -117,4 +117,4 @@ def _places(value: object, images: int) -> list[int]:
 
 def _told(value: object) -> str:
     """Return a value for a message; of lists, which can hold each other many times, only the type."""
-    return brief(value) if isinstance(value, str | int | float) else type(value).__name__
+    return shorten(value) if isinstance(value, str | int | float) else type(value).__name__

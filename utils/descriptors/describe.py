@@ -75,7 +75,7 @@ def describe(
     if store is not None and len(pending) < len(images):
         log.info("%d of %d %s are in %s", len(images) - len(pending), len(images), title, store.folder)
     # What the first process found holds: the store may have grown since, and copies of a file differ in time.
-    processes.agree_on(names, title)
+    processes.check_same_names(names, title)
     pending, keys = (processes.gather(items if processes.leads else []) for items in (pending, keys))
     mine = [pending[place] for place in processes.share(range(len(pending)))]
     rows: np.ndarray | None = None

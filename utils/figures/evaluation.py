@@ -21,8 +21,8 @@ from utils.figures.heat_map import image_attention
 from utils.file_names import ATTENTION_FIGURES, CURVE_FIGURES, FIGURE_SUFFIX, RESULT_FIGURES
 from utils.files.writing import make_folder
 from utils.images.loading import load_pixels, read_image
-from utils.scoring.queries import found_at, ranks_of_names
-from utils.search.similarity import first_places
+from utils.scoring.queries import positive_ranks, ranks_of_names
+from utils.search.similarity import first_indices
 
 Curve = tuple[np.ndarray, np.ndarray]
 """Recall and precision."""
@@ -36,12 +36,12 @@ def query_curves(data: RetrievalDataset, names: Sequence[str], similar: np.ndarr
         names: the database's images, in the order of the columns.
         similar: (Q, N) similarities.
     """
-    place_of = {name: place for place, name in enumerate(names)}
+    index_of = {name: place for place, name in enumerate(names)}
     curves = {}
     for query, row in zip(data.queries, similar, strict=True):
         if positives := query.good | query.ok:
-            ranks = ranks_of_names(place_of, positives | query.junk, row)
-            curves[query.name] = precision_recall(found_at(query, ranks).tolist(), len(positives))
+            ranks = ranks_of_names(index_of, positives | query.junk, row)
+            curves[query.name] = precision_recall(positive_ranks(query, ranks).tolist(), len(positives))
     return curves
 
 
@@ -71,7 +71,7 @@ def draw_figures(
     has_attention = network.attention_pooling is not None
     for name in (RESULT_FIGURES, CURVE_FIGURES, *([ATTENTION_FIGURES] if has_attention else [])):
         make_folder(folder / name)
-    places = first_places(similar, RESULTS_SHOWN)
+    places = first_indices(similar, RESULTS_SHOWN)
     bar = tqdm(data.queries, "figures", unit="query", disable=None)
     for query, image, row, first in zip(bar, data.query_inputs(), similar, places, strict=True):
         file_name = query.name + FIGURE_SUFFIX

@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 from utils.figures.heat_map import CAPTION, COLORS
 from utils.files.writing import replace_file
 from utils.images.loading import Box
-from utils.text import shown
+from utils.text import escape_misleading
 
 THUMBNAIL_SIDE = 320
 """Longer side of an image in the page, in pixels, at most."""
@@ -146,7 +146,7 @@ def thumbnail(pixels: np.ndarray, box: Box | None = None) -> Image.Image:
 
 
 def _text(text: str) -> str:
-    return escape(shown(text))
+    return escape(escape_misleading(text))
 
 
 def _figure(hit: Hit, has_heat: bool) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_h
 
 from utils.errors import BadFileError
 from utils.files.reading import read_bytes
-from utils.text import brief
+from utils.text import shorten
 
 Setting = str | int | float | bool | None | list[str] | list[int] | list[float]
 """Value of a saved setting."""
@@ -98,7 +98,7 @@ def check_type(value: object, schema: Any, name: str = "it") -> None:  # noqa: A
         check_type(value, dict, name)
         for key, item in cast(dict[object, object], value).items():
             check_type(key, get_args(schema)[0], f"a key of {name}")
-            check_type(item, get_args(schema)[1], f"{brief(key)} of {name}")
+            check_type(item, get_args(schema)[1], f"{shorten(key)} of {name}")
     elif schema in (int, float):
         if type(value) is not int and not (schema is float and type(value) is float):
             raise _misfit(value, schema, name)
@@ -111,7 +111,7 @@ def _check_fields(value: object, schema: Any, name: str) -> None:  # noqa: ANN40
     record = cast(dict[object, object], value)
     fields = get_type_hints(schema)
     if is_dataclass(schema) and (unknown := record.keys() - fields.keys()):
-        raise ValueError(f"{name} has an unknown key {brief(min(unknown, key=repr))}")
+        raise ValueError(f"{name} has an unknown key {shorten(min(unknown, key=repr))}")
     for key in getattr(schema, "__required_keys__", fields.keys()) - record.keys():
         raise ValueError(f"{name} has no {key!r}")
     for key in fields.keys() & record.keys():
@@ -128,7 +128,7 @@ def _fits(value: object, schema: object) -> bool:
 
 def _misfit(value: object, schema: object, name: str) -> ValueError:
     expected = schema.__name__ if isinstance(schema, type) and not get_args(schema) else str(schema)
-    found = f"{type(value).__name__}" if isinstance(value, dict | list) else brief(value)
+    found = f"{type(value).__name__}" if isinstance(value, dict | list) else shorten(value)
     return ValueError(f"{name} is {found} where {expected.removeprefix('typing.')} is expected")
 
 
@@ -141,7 +141,7 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 def _finite(text: str) -> float:
     if not math.isfinite(number := float(text)):
-        raise ValueError(f"it holds {brief(text)}, which is no finite number")
+        raise ValueError(f"it holds {shorten(text)}, which is no finite number")
     return number
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from utils.errors import UserError
 from utils.files.regular import open_regular
-from utils.text import some_of
+from utils.text import first_names
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ def report_thumbnails(contents: FolderContents, folder: Path) -> None:
         log.warning(
             "note: left out %d thumbnails or folders of thumbnails (%s): rename those that are not",
             len(contents.thumbnails),
-            some_of([str(path.relative_to(folder)) for path in contents.thumbnails]),
+            first_names([str(path.relative_to(folder)) for path in contents.thumbnails]),
         )
 
 

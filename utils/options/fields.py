@@ -33,7 +33,7 @@ from typing import (
 from utils.errors import UserError
 from utils.files.paths import user_path
 from utils.files.reading import parse_number
-from utils.text import brief
+from utils.text import shorten
 
 Options = TypeVar("Options")
 
@@ -160,7 +160,7 @@ class Option:
         count = self.value_type.count
         is_list = count is not None and not isinstance(value, str)
         several = f"a list of {count or 'any number'} values, each " if is_list else ""
-        return InvalidValueError(f"{brief(value)} is not {several}{self.describe_valid()}")
+        return InvalidValueError(f"{shorten(value)} is not {several}{self.describe_valid()}")
 
     def _parse_item(self, word: str) -> object:
         if self.value_type.item not in (int, float):

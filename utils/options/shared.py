@@ -5,11 +5,11 @@ from typing import Literal
 
 from models.attention import Activation
 from models.backbones import BACKBONES, DEFAULT_BACKBONE
-from models.regions import MOST_LEVELS
+from models.regions import MAX_LEVELS
 from utils.errors import UserError
 from utils.file_names import DATASETS_DIR, WEIGHTS_DIR
 from utils.options.fields import Choices, Range, option, options_class
-from utils.text import brief
+from utils.text import shorten
 
 PoolingName = Literal["ra", "rmac", "mac"]
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -17,7 +17,7 @@ StorePrecision = Literal["float32", "float16"]
 SearchKind = Literal["exact", "faiss-flat", "faiss-ivfpq"]
 
 COUNTS = Range(1, 10**9)
-LEVELS = Range(1, MOST_LEVELS)
+LEVELS = Range(1, MAX_LEVELS)
 
 MOST_SCALES = 100
 SIDES = Range(1, 32768)
@@ -89,7 +89,7 @@ class DescriptorOptions(BackboneOptions, HeadOptions, ImageOptions):
         """Refuse an empty or endless list of scales."""
         if not 1 <= len(self.scales) <= MOST_SCALES:
             count = f"a list of 1 to {MOST_SCALES} numbers, each greater than 0, 16 at most"
-            raise UserError(f"scales {brief(self.scales)} is not {count}")
+            raise UserError(f"scales {shorten(self.scales)} is not {count}")
 
 
 @options_class

@@ -16,7 +16,7 @@ from utils.images.listing import images_below, report_thumbnails
 from utils.prepare.archives import Limits, members, unpack
 from utils.prepare.download import download
 from utils.prepare.recipes import ALIKE, AUTHORS_WEIGHTS, WEIGHTS, Part
-from utils.text import some_of
+from utils.text import first_names
 
 log = logging.getLogger(__name__)
 
@@ -201,7 +201,9 @@ def add_distractors(folder: Path, images: Path, target: Path) -> Path:
     if len(found) < len(contents.images):
         unreadable = sorted({str(path) for path in contents.images} - {str(path) for path in found})
         log.warning(
-            "note: left out %d pipes, devices or links to nothing (%s)", len(unreadable), some_of(unreadable)
+            "note: left out %d pipes, devices or links to nothing (%s)",
+            len(unreadable),
+            first_names(unreadable),
         )
     if not found:
         raise UserError(f"no images in {images} or the folders in it")

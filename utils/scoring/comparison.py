@@ -22,7 +22,7 @@ class Comparison:
     """Difference in mAP to the first pooling, per other pooling, search and protocol."""
 
     @classmethod
-    def of(cls, scores: Mapping[str, ScoresPerSearch], seed: int) -> "Comparison":
+    def from_scores(cls, scores: Mapping[str, ScoresPerSearch], seed: int) -> "Comparison":
         """Compare each pooling with the first one.
 
         Args:

@@ -26,26 +26,26 @@ def score_queries(
     Returns:
         By query name: 0..1, or NaN where no positive is listed.
     """
-    place_of = {name: place for place, name in enumerate(names)}
+    index_of = {name: place for place, name in enumerate(names)}
     with ThreadPoolExecutor() as pool:  # sorting, most of the work, leaves Python's lock to others
-        precisions = pool.map(partial(score_query, place_of), queries, similarities)
+        precisions = pool.map(partial(score_query, index_of), queries, similarities)
         return {query.name: precision for query, precision in zip(queries, precisions, strict=True)}
 
 
-def score_query(place_of: Mapping[str, int], query: Query, similarities: np.ndarray) -> float:
+def score_query(index_of: Mapping[str, int], query: Query, similarities: np.ndarray) -> float:
     """Average precision of one query.
 
     Args:
-        place_of: each image's place in the database.
+        index_of: each image's place in the database.
         query: with its labels; images of both kinds are junk, but still count as to be found.
         similarities: (N,).
     """
     positives = query.good | query.ok
-    ranks = ranks_of_names(place_of, positives | query.junk, similarities)
-    return average_precision(found_at(query, ranks).tolist(), len(positives))
+    ranks = ranks_of_names(index_of, positives | query.junk, similarities)
+    return average_precision(positive_ranks(query, ranks).tolist(), len(positives))
 
 
-def found_at(query: Query, ranks: Mapping[str, int]) -> np.ndarray:
+def positive_ranks(query: Query, ranks: Mapping[str, int]) -> np.ndarray:
     """Where a query's positives are in its ranking once junk is taken out of that.
 
     Args:
@@ -63,21 +63,21 @@ def found_at(query: Query, ranks: Mapping[str, int]) -> np.ndarray:
 
 
 def ranks_of_names(
-    place_of: Mapping[str, int], names: Collection[str], similarities: np.ndarray
+    index_of: Mapping[str, int], names: Collection[str], similarities: np.ndarray
 ) -> dict[str, int]:
-    """Ranks, from 0, of the images of these names by `ranks_of`; of those that are in the database.
+    """Ranks, from 0, of the images of these names by `ranks_of_indices`; of those that are in the database.
 
     Args:
-        place_of: each image's place in the database.
+        index_of: each image's place in the database.
         names: in any order.
         similarities: (N,).
     """
-    known = [name for name in names if name in place_of]
-    places = np.array([place_of[name] for name in known], np.int64)
-    return dict(zip(known, ranks_of(places, similarities).tolist(), strict=True))
+    known = [name for name in names if name in index_of]
+    places = np.array([index_of[name] for name in known], np.int64)
+    return dict(zip(known, ranks_of_indices(places, similarities).tolist(), strict=True))
 
 
-def ranks_of(places: np.ndarray, similarities: np.ndarray) -> np.ndarray:
+def ranks_of_indices(places: np.ndarray, similarities: np.ndarray) -> np.ndarray:
     """Ranks, from 0, of some images by falling similarity, ties in the database's order.
 
     Args:

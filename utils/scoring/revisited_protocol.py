@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 
 from utils.data.oxford_paris import Query
-from utils.scoring.queries import found_at, ranks_of_names
+from utils.scoring.queries import positive_ranks, ranks_of_names
 from utils.scoring.scores import ProtocolScores
 
 KAPPAS = (1, 5, 10)
@@ -34,10 +34,10 @@ def score_protocols(
     Returns:
         By protocol name.
     """
-    place_of = {name: place for place, name in enumerate(names)}
+    index_of = {name: place for place, name in enumerate(names)}
     by_query = list(zip(*protocols.values(), strict=True))
     with ThreadPoolExecutor() as pool:  # as in score_queries
-        scored = list(pool.map(partial(_score_query, place_of), by_query, similarities))
+        scored = list(pool.map(partial(_score_query, index_of), by_query, similarities))
     scores = {}
     for place, (protocol, queries) in enumerate(protocols.items()):
         figures = {query.name: found[place] for query, found in zip(queries, scored, strict=True)}
@@ -88,14 +88,14 @@ def precision_at(k: int, places: np.ndarray, positives: int) -> float:
 
 
 def _score_query(
-    place_of: Mapping[str, int], protocols: Sequence[Query], similarities: np.ndarray
+    index_of: Mapping[str, int], protocols: Sequence[Query], similarities: np.ndarray
 ) -> list[tuple[float, dict[int, float]]]:
     """Average precision and precision at each k of one query, for each of its labels of several protocols."""
     labelled = frozenset[str]().union(*(query.good | query.ok | query.junk for query in protocols))
-    ranks = ranks_of_names(place_of, labelled, similarities)  # once, since it is most of the work
+    ranks = ranks_of_names(index_of, labelled, similarities)  # once, since it is most of the work
     figures = []
     for query in protocols:
-        places, positives = found_at(query, ranks), len(query.good | query.ok)
+        places, positives = positive_ranks(query, ranks), len(query.good | query.ok)
         at = {k: precision_at(k, places, positives) for k in KAPPAS}
         figures.append((average_precision(places, positives), at))
     return figures

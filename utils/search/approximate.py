@@ -18,17 +18,17 @@ from utils.search.exact import exact_search
 
 log = logging.getLogger(__name__)
 
-LISTS_A_ROOT = 4
+LISTS_PER_ROOT = 4
 """Inverted lists for each square root of the database's size."""
 
-PROBED = 1 / 16
+PROBED_SHARE = 1 / 16
 """Share of the lists that a query looks into."""
 
-DIMENSIONS_A_BYTE = 8
+DIMENSIONS_PER_BYTE = 8
 """Dimensions of a vector that one byte of its code stands for: 2048 dimensions are 256 bytes."""
 
 CENTROIDS = 256
-TRAINED_ON = 40
+VECTORS_PER_CENTROID = 40
 """Vectors a list, and a centroid of a byte, that the quantisers are learned from; FAISS wants 39."""
 
 RECALL_AT = (10, 100)
@@ -68,14 +68,14 @@ def build_index(kind: SearchKind, database: Rows, seed: int = 0) -> Any:  # noqa
     if kind == "faiss-flat":
         index = faiss.IndexIDMap(faiss.IndexFlatIP(width))
     else:
-        lists = max(min(round(LISTS_A_ROOT * count**0.5), count // TRAINED_ON), 1)
-        parts = max(width // DIMENSIONS_A_BYTE, 1)
+        lists = max(min(round(LISTS_PER_ROOT * count**0.5), count // VECTORS_PER_CENTROID), 1)
+        parts = max(width // DIMENSIONS_PER_BYTE, 1)
         while width % parts:
             parts -= 1
         coarse = faiss.IndexFlatIP(width)
         index = faiss.IndexIVFPQ(coarse, width, lists, parts, 8, faiss.METRIC_INNER_PRODUCT)
-        index.nprobe = max(round(PROBED * lists), 1)
-        trained_on = TRAINED_ON * max(lists, CENTROIDS)
+        index.nprobe = max(round(PROBED_SHARE * lists), 1)
+        trained_on = VECTORS_PER_CENTROID * max(lists, CENTROIDS)
         drawn = np.sort(np.random.default_rng(seed).permutation(count)[:trained_on])
         index.train(np.ascontiguousarray(database[drawn], np.float32))
     for places, rows in row_blocks(database):
@@ -83,7 +83,7 @@ def build_index(kind: SearchKind, database: Rows, seed: int = 0) -> Any:  # noqa
     return index
 
 
-def similarities_by(
+def approximate_similarities(
     index: Any,  # noqa: ANN401
     queries: np.ndarray,
     count: int,
@@ -112,7 +112,7 @@ def report_left_out(similar: np.ndarray) -> None:
     """Log which part of the database an index left out of the rankings, if any.
 
     Args:
-        similar: (Q, N) of `similarities_by`.
+        similar: (Q, N) of `approximate_similarities`.
     """
     left_out = np.isneginf(similar).sum(axis=1)
     if left_out.any():

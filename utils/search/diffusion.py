@@ -15,7 +15,7 @@ from scipy.sparse.linalg import cg
 from utils.descriptors.rows import Rows
 from utils.options.shared import SearchOptions
 from utils.search.neighbours import nearest_neighbours
-from utils.search.similarity import first_places
+from utils.search.similarity import first_indices
 
 GAMMA = 3
 """Power of a similarity, in the graph and where a query starts: weak ones hardly count (Iscen et al.)."""
@@ -78,14 +78,14 @@ def diffuse(
     """
     system = identity(len(graph.indptr) - 1, format="csr") - alpha * graph
     scores = np.empty(similar.shape)
-    for row, first, score in zip(similar, first_places(similar, neighbours), scores, strict=True):
+    for row, first, score in zip(similar, first_indices(similar, neighbours), scores, strict=True):
         start = np.zeros(len(row))
         start[first] = affinities(row[first])
         score[:], _ = cg(system, start, atol=0.0)
     return scores
 
 
-def similarities_after(scores: np.ndarray, similar: np.ndarray) -> np.ndarray:
+def negative_ranks(scores: np.ndarray, similar: np.ndarray) -> np.ndarray:
     """Numbers by which images rank as after diffusion, in the place of similarities.
 
     Images rank by falling score; where it is equal, as it is 0 for all that diffusion does not reach, by

@@ -12,10 +12,10 @@ from torch import Tensor
 from utils.descriptors.rows import Rows, row_blocks
 from utils.errors import UserError
 
-CACHED = 512
+CACHED_ROWS = 512
 """Rows that a CPU converts and multiplies at a time: 4 MB of 2048 dimensions stay in its caches."""
 
-PAIRS = 1024
+RECOMPUTED_PAIRS = 1024
 """Candidates whose similarity is computed once more at a time, which bounds the memory of it."""
 
 
@@ -24,9 +24,9 @@ def exact_search(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The database's first images by falling similarity to each query, ties in the database's order.
 
-    A float32 matrix product tells which images cannot be among the first; the similarities of the few
-    others alone are computed in float64 and rounded, as `utils.search.similarity.similarities` does. So the
-    result is to the bit what a sort of all of those would give, at the speed of the float32 product.
+    A float32 matrix product excludes the images that cannot be among the first. Only the similarities of the
+    remaining images are computed in float64 and rounded to float32, as `compute_similarities` does. The
+    result is bitwise equal to a sort of all similarities, at the speed of the float32 product.
 
     Args:
         queries: (Q, D), of length 1 at most, as all descriptors are.
@@ -46,7 +46,7 @@ def exact_search(
         return np.empty((len(queries), count), np.int64), np.empty((len(queries), count), np.float32)
     wide = queries.astype(np.float64)
     left = torch.from_numpy(queries.astype(np.float32)).to(device)
-    margin = np.float32(rounding(queries.shape[1]))
+    margin = np.float32(rounding_error_bound(queries.shape[1]))
     pool = _Pool(len(queries), count, margin)
     for block_places, similar in _block_similarities(left, database):
         _check_finite(similar.T, "row", block_places)
@@ -62,14 +62,14 @@ def exact_search(
         found = similar.flatten()[torch.from_numpy(candidates).to(device)].cpu().numpy()
         pool.add(query, block_places[column], found)
         if len(pool.places) > pool.most:
-            pool.drop_the_certain()
+            pool.drop_below_bounds()
         if len(pool.places) > pool.most:  # all but equal, and so told apart now
-            pool.keep_the_first(wide, database)
-    pool.drop_the_certain()
-    return pool.keep_the_first(wide, database)
+            pool.keep_first(wide, database)
+    pool.drop_below_bounds()
+    return pool.keep_first(wide, database)
 
 
-def rounding(width: int) -> float:
+def rounding_error_bound(width: int) -> float:
     """More than a float32 dot product of two vectors of length 1 can be wrong by, in whatever order it sums.
 
     D u / (1 - D u) with u = 2^-24 (Higham, "Accuracy and Stability of Numerical Algorithms", section 3.1),
@@ -101,7 +101,7 @@ class _Pool:
         self.margin = margin
         self.bound = np.full(queries, -np.inf, np.float32)
         """An image whose similarity is found to be less than this is not among its query's first."""
-        self.most = 2 * queries * count + PAIRS
+        self.most = 2 * queries * count + RECOMPUTED_PAIRS
         # Before anything is found, each query's are of no similarity at all.
         self.queries = np.repeat(np.arange(queries), count)
         self.places = np.full(len(self.queries), -1, np.int64)
@@ -117,7 +117,7 @@ class _Pool:
         """Keeps some candidates, by mask or number."""
         self.queries, self.places, self.found = self.queries[chosen], self.places[chosen], self.found[chosen]
 
-    def drop_the_certain(self) -> None:
+    def drop_below_bounds(self) -> None:
         """Raises the bounds to what the candidates tell, and drops those that are below."""
         order = np.lexsort((-self.found, self.queries))
         first = np.searchsorted(self.queries[order], np.arange(len(self.bound)))
@@ -126,7 +126,7 @@ class _Pool:
         self.bound = np.maximum(self.bound, least - 2 * self.margin)
         self.keep(self.found >= self.bound[self.queries])
 
-    def keep_the_first(self, wide: np.ndarray, database: Rows) -> tuple[np.ndarray, np.ndarray]:
+    def keep_first(self, wide: np.ndarray, database: Rows) -> tuple[np.ndarray, np.ndarray]:
         """Computes the candidates' similarities in float64 and keeps the first of each query, in order.
 
         Args:
@@ -137,8 +137,8 @@ class _Pool:
             Places and similarities as `exact_search` does.
         """
         self.keep(self.places >= 0)
-        for start in range(0, len(self.places), PAIRS):
-            part = slice(start, start + PAIRS)
+        for start in range(0, len(self.places), RECOMPUTED_PAIRS):
+            part = slice(start, start + RECOMPUTED_PAIRS)
             rows = database[self.places[part]]
             self.found[part] = (wide[self.queries[part]] * rows).sum(axis=1)
         order = np.lexsort((self.places, -self.found, self.queries))
@@ -162,12 +162,12 @@ def _block_similarities(left: Tensor, database: Rows) -> Iterator[tuple[np.ndarr
 
     def begin() -> None:
         torch.set_num_threads(1)  # of this thread and those that begin from now on
-        own.buffer = torch.empty(CACHED, left.shape[1])  # fresh memory for each part costs as much again
+        own.buffer = torch.empty(CACHED_ROWS, left.shape[1])  # fresh memory for each part costs as much again
 
     def multiply(rows: np.ndarray) -> Tensor:
         similar = torch.empty(len(left), len(rows))
         for part, found in zip(
-            torch.from_numpy(rows).split(CACHED), similar.split(CACHED, dim=1), strict=True
+            torch.from_numpy(rows).split(CACHED_ROWS), similar.split(CACHED_ROWS, dim=1), strict=True
         ):
             torch.mm(left, own.buffer[: len(part)].copy_(part).T, out=found)
         return similar

@@ -25,11 +25,11 @@ from utils.images.loading import InputImage
 from utils.options.shared import PoolingName, Precision, StorePrecision
 from utils.search.exact import exact_search
 
-HOW_TO_MAKE = "python Search_Images.py index FOLDER makes one"
+INDEX_INSTRUCTIONS = "python Search_Images.py index FOLDER makes one"
 
-INDEX_AGAIN = "index the images again, which is quick"
+REINDEX_INSTRUCTIONS = "index the images again, which is quick"
 
-WASTE = 2
+LARGEST_STORE_RATIO = 2
 """The store is written anew when it holds so many times as many descriptors as count."""
 
 
@@ -93,7 +93,7 @@ class ImageIndex:
         """The file of an image."""
         return self.folder / self.names[place]
 
-    def place_of(self, image: InputImage) -> int | None:
+    def index_of(self, image: InputImage) -> int | None:
         """The place of an image that the index holds as it is now, or None."""
         try:
             name = str(image.path.resolve().relative_to(self.folder.resolve()))
@@ -108,14 +108,14 @@ class ImageIndex:
         return sum(key != self.keys[place] for key, place in zip(now, places, strict=True))
 
     def nearest(
-        self, descriptor: np.ndarray, count: int, itself: int | None = None
+        self, descriptor: np.ndarray, count: int, query_index: int | None = None
     ) -> list[tuple[int, float]]:
         """Places and similarities of the most similar images.
 
         Args:
             descriptor: (D,).
             count: how many; all where there are fewer.
-            itself: place of the image that is searched for: it always comes first.
+            query_index: index of the query image, which always comes first; None if it is not indexed.
 
         Returns:
             By falling similarity, at most 1, ties in the order of the names.
@@ -123,12 +123,12 @@ class ImageIndex:
         places, similar = exact_search(descriptor[np.newaxis], self.rows, count)
         # Rounding, above all to float16, can give more than the 1 that vectors of length 1 allow.
         found = list(zip(places[0].tolist(), similar[0].clip(max=1).tolist(), strict=True))
-        if itself is None or not found:
+        if query_index is None or not found:
             return found
         # Equal images of different batches differ by rounding, and one may be nearer to it than it is itself.
-        own = float(np.float32(self.rows[np.array([itself])][0].astype(np.float64) @ descriptor))
-        first = (itself, max(min(own, 1.0), found[0][1]))
-        return [first, *(pair for pair in found if pair[0] != itself)][: len(found)]
+        own = float(np.float32(self.rows[np.array([query_index])][0].astype(np.float64) @ descriptor))
+        first = (query_index, max(min(own, 1.0), found[0][1]))
+        return [first, *(pair for pair in found if pair[0] != query_index)][: len(found)]
 
 
 def read_index(folder: Path) -> ImageIndex:
@@ -169,11 +169,11 @@ def read_catalogue(folder: Path) -> Catalogue:
     try:
         record = read_json(path, CatalogueRecord)
     except FileNotFoundError as error:
-        raise UserError(f"no index at {folder}: {HOW_TO_MAKE}") from error
+        raise UserError(f"no index at {folder}: {INDEX_INSTRUCTIONS}") from error
     except UnreadableFileError:
         raise
     except BadFileError as error:
-        raise BadFileError(f"{error}; {INDEX_AGAIN}") from error
+        raise BadFileError(f"{error}; {REINDEX_INSTRUCTIONS}") from error
     names = [key.split("\0")[0] for key in record["keys"]]
     if not all(map(_is_path, [record["folder"], *names])):
         raise _damaged(folder)
@@ -189,7 +189,7 @@ def _is_path(text: str) -> bool:
 
 
 def _damaged(folder: Path) -> UserError:
-    return UserError(f"{folder / CATALOGUE} is damaged: {INDEX_AGAIN}")
+    return UserError(f"{folder / CATALOGUE} is damaged: {REINDEX_INSTRUCTIONS}")
 
 
 def write_index(
@@ -219,7 +219,7 @@ def write_index(
     }
     with replace_file(folder / CATALOGUE) as file:
         file.write(json.dumps(told).encode())
-    if store.stored > WASTE * len(keys):
+    if store.stored > LARGEST_STORE_RATIO * len(keys):
         store.compact(keys)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from utils.descriptors.rows import Rows
-from utils.search.similarity import first_places, similarities
+from utils.search.similarity import compute_similarities, first_indices
 
 ROWS = 256
 """Images whose similarities to the whole database are held at a time: 0.1 GB of them for 100,000 images."""
@@ -28,9 +28,9 @@ def nearest_neighbours(database: Rows, k: int) -> tuple[np.ndarray, np.ndarray]:
     similar = np.empty((len(database), count), np.float32)
     for start in range(0, len(database), ROWS):
         block = slice(start, start + ROWS)
-        to_all = similarities(database[block], database)
+        to_all = compute_similarities(database[block], database)
         within = np.arange(len(to_all))
         to_all[within, start + within] = -np.inf  # behind all others, so that it is none of the first N - 1
-        places[block] = first_places(to_all, count)
+        places[block] = first_indices(to_all, count)
         similar[block] = np.take_along_axis(to_all, places[block], axis=1)
     return places, similar

@@ -16,7 +16,7 @@ def expand_queries(
     database: Rows,
     first: np.ndarray,
     alpha: float = 0.0,
-    found: np.ndarray | None = None,
+    retrieved: np.ndarray | None = None,
 ) -> np.ndarray:
     """Weighted mean of each query's descriptor and those of the first images of its ranking.
 
@@ -30,8 +30,8 @@ def expand_queries(
         database: (N, D), or anything that gives (Q, K, D) when it is indexed by `first`.
         first: (Q, K) places in the database of the images to add.
         alpha: at least 0; the higher, the less do dissimilar images count.
-        found: (Q, K) which of the images were found at all, as an approximate search may find fewer; all if
-            not given.
+        retrieved: (Q, K) bool, false for images that an approximate search did not retrieve; None if all
+            were retrieved.
 
     Returns:
         (Q, D) float32, each of Euclidean length 1, or 0 where all that it is the mean of is 0.
@@ -39,8 +39,8 @@ def expand_queries(
     rows = database[first]
     similar = np.einsum("qd,qkd->qk", queries.astype(np.float64), rows)
     weights = np.maximum(similar, 0) ** alpha  # 0 to the power of 0 is 1
-    if found is not None:
-        weights *= found
+    if retrieved is not None:
+        weights *= retrieved
     # Weights of 1 change no bit of the sum, as long as they have the type of what they weigh.
     total = queries + (weights.astype(rows.dtype)[:, :, np.newaxis] * rows).sum(axis=1)
     lengths = np.linalg.norm(total, axis=1, keepdims=True)

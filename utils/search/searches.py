@@ -8,11 +8,11 @@ import numpy as np
 
 from utils.descriptors.rows import Rows
 from utils.options.shared import SearchOptions
-from utils.search.approximate import build_index, report_left_out, report_recall, similarities_by
+from utils.search.approximate import approximate_similarities, build_index, report_left_out, report_recall
 from utils.search.database_augmentation import augment_database
-from utils.search.diffusion import diffuse, neighbour_graph, similarities_after
+from utils.search.diffusion import diffuse, negative_ranks, neighbour_graph
 from utils.search.query_expansion import expand_queries
-from utils.search.similarity import first_places, similarities
+from utils.search.similarity import compute_similarities, first_indices
 from utils.timing import timed
 
 PLAIN, EXPANDED, DIFFUSED = "search", "query expansion", "diffusion"
@@ -48,12 +48,12 @@ def search(queries: np.ndarray, database: Rows, options: SearchOptions, seed: in
         with timed(seconds, "database augmentation"):
             database = augment_database(database, options.dba)
 
-    compare: Callable[[np.ndarray], np.ndarray] = partial(similarities, database=database)
+    compare: Callable[[np.ndarray], np.ndarray] = partial(compute_similarities, database=database)
     if options.search != "exact":
         with timed(seconds, "index"):
             index = build_index(options.search, database, seed)
             recall = report_recall(index, queries, database)
-        compare = partial(similarities_by, index, count=len(database))
+        compare = partial(approximate_similarities, index, count=len(database))
     results = run_searches(queries, database, compare, options, seconds)
     if options.search != "exact":
         report_left_out(results[PLAIN])
@@ -86,7 +86,7 @@ def run_searches(
         similar = results[PLAIN] = compare(queries)
     if options.qe:
         with timed(seconds, EXPANDED):
-            first = first_places(similar, options.qe)
+            first = first_indices(similar, options.qe)
             retrieved = np.isfinite(np.take_along_axis(similar, first, axis=1))
             queries = expand_queries(queries, database, first, options.alpha, retrieved)
             similar = results[EXPANDED] = compare(queries)
@@ -94,5 +94,5 @@ def run_searches(
         with timed(seconds, DIFFUSED):
             graph = neighbour_graph(database, options.diffusion)
             scores = diffuse(graph, similar, alpha=options.diffusion_alpha)
-            results[DIFFUSED] = similarities_after(scores, similar)
+            results[DIFFUSED] = negative_ranks(scores, similar)
     return results

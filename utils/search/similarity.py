@@ -5,7 +5,7 @@ import numpy as np
 from utils.descriptors.rows import Rows, row_blocks
 
 
-def similarities(queries: np.ndarray, database: Rows) -> np.ndarray:
+def compute_similarities(queries: np.ndarray, database: Rows) -> np.ndarray:
     """Dot products of every query with every row of the database.
 
     Args:
@@ -35,7 +35,7 @@ def rank(similar: np.ndarray) -> np.ndarray:
     return np.argsort(-similar, axis=1, kind="stable")
 
 
-def first_places(similar: np.ndarray, count: int) -> np.ndarray:
+def first_indices(similar: np.ndarray, count: int) -> np.ndarray:
     """The first `count` columns of `rank`, without sorting the others.
 
     Args:

