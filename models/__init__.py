@@ -1,1 +1,1 @@
-"""The method: backbones, R-MAC regions, region pooling, attention, whitening and the network made of them."""
+"""The method: backbones, R-MAC regions, region pooling, attention, whitening and the retrieval network."""

@@ -1,4 +1,4 @@
-"""Context-aware regional attention: one weight a region, from the region's mean and the whole image's mean.
+"""Context-aware regional attention: one weight per region, from the means of the region and the image.
 
 Kim and Yoon, "Regional Attention Based Deep Feature for Image Retrieval", BMVC 2018, section 3.2.
 """
@@ -15,43 +15,42 @@ Activation = Literal["tanh", "softplus"]
 HIDDEN_CHANNELS = 64
 """Width of the head's hidden layer."""
 
-
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "softplus": F.softplus}
 
 
 class ContextAwareRegionalAttention(nn.Module):
-    """Two convolutions of kernel 1 over the regions, an activation between them and a softplus behind.
+    """Two convolutions of kernel size 1 over the regions, with an activation between them and softplus last.
 
     Args:
-        channels: C, the channels of the feature map.
-        activation: the function between the layers. The authors' evaluation uses tanh and their training
-            softplus, for one and the same weights file; tanh is what their published numbers come from.
+        channels: C, the number of channels of the feature map.
+        activation: the function between the layers. With the same weights file, the authors' evaluation uses
+            tanh and their training uses softplus. Their published scores come from tanh.
     """
 
     def __init__(self, channels: int, activation: Activation = "tanh") -> None:
         super().__init__()
-        # Conv1d, although linear layers do the same, so that the authors' weights file loads as it is.
+        # Conv1d rather than the equivalent Linear, because the authors' weights file is for Conv1d.
         self.conv_att_1 = nn.Conv1d(2 * channels, HIDDEN_CHANNELS, kernel_size=1)
         self.conv_att_2 = nn.Conv1d(HIDDEN_CHANNELS, 1, kernel_size=1)
         self.activation: Callable[[Tensor], Tensor] = ACTIVATIONS[activation]
 
     def forward(self, region_means: Tensor, context: Tensor, occupied: Tensor) -> Tensor:
-        """Weighs the regions of each image.
+        """Return the weights of the regions of each image.
 
         Args:
-            region_means: (N, R, C), the mean of the feature map over each region; zeros where it has no cell.
-            context: (N, C), the mean over the whole map.
-            occupied: (R,) or (N, R) bool, false for a region without a cell: it sees zeros as context, too.
+            region_means: (N, R, C), the mean of the feature map over each region; 0 if it has no cells.
+            context: (N, C), the mean of the entire feature map.
+            occupied: (R,) or (N, R) bool, false for a region without cells; its context is 0, too.
 
         Returns:
             (N, R) weights, greater than 0.
         """
-        # The first layer sees a region's mean beside the context. The context's share is the same for all
-        # regions of an image, so it is computed once an image instead of once a region.
+        # The first layer takes the mean of a region concatenated with the context. The term of the context is
+        # the same for all regions of an image, so compute it once per image, not once per region.
         weight = self.conv_att_1.weight.squeeze(2)
         channels = context.shape[1]
-        own = F.linear(region_means, weight[:, :channels], self.conv_att_1.bias)
-        shared = F.linear(context, weight[:, channels:]).unsqueeze(1)
-        hidden = own + shared * occupied.to(shared.dtype).unsqueeze(-1)
+        regional = F.linear(region_means, weight[:, :channels], self.conv_att_1.bias)
+        contextual = F.linear(context, weight[:, channels:]).unsqueeze(1)
+        hidden = regional + contextual * occupied.to(contextual.dtype).unsqueeze(-1)
         score = F.linear(self.activation(hidden), self.conv_att_2.weight.squeeze(2), self.conv_att_2.bias)
         return F.softplus(score).squeeze(2)

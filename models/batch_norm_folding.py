@@ -1,4 +1,4 @@
-"""Folding of batch norms into the convolutions before them: the same function in fewer passes over memory."""
+"""Folding of batch norms into convolutions: the same function with fewer passes over memory."""
 
 from itertools import pairwise
 
@@ -7,19 +7,19 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 def fold_batch_norms(network: nn.Module) -> nn.Module:
-    """Folds every batch norm into its convolution, in place.
+    """Fold every batch norm into its convolution, in place.
 
-    A batch norm belongs to the convolution that is registered right before it in the same module, which
-    holds for every backbone here.
+    Each batch norm must be registered directly after its convolution in the same module, as in all backbones
+    of this project.
 
     Args:
         network: a network in evaluation mode.
 
     Returns:
-        The network itself, its batch norms replaced by identities.
+        The same network, with its batch norms replaced by identities.
 
     Raises:
-        ValueError: the network is in training mode, where a batch norm is no fixed function.
+        ValueError: the network is in training mode.
     """
     if network.training:
         raise ValueError("only a network in evaluation mode can be folded")

@@ -1,7 +1,7 @@
 """EfficientNet-Lite0 up to its last feature map.
 
-EfficientNet-B0's table of blocks (Tan and Le, ICML 2019, table 1) without squeeze-and-excite, with ReLU6 for
-swish, and TensorFlow's "same" padding, as Google published it in 2020.
+The blocks of EfficientNet-B0 (Tan and Le, ICML 2019, table 1) without squeeze-and-excite, with ReLU6 instead
+of swish, and with TensorFlow's "same" padding, as published by Google in 2020.
 """
 
 import re
@@ -14,7 +14,7 @@ BATCH_NORM_EPS = 1e-3
 
 
 class Stage(NamedTuple):
-    """One row of the table: `repeats` blocks, the first of which has the stride."""
+    """One row of the table: `repeats` blocks; the stride applies to the first block."""
 
     repeats: int
     kernel: int
@@ -36,20 +36,20 @@ STAGES = (
 HEAD_CHANNELS = 1280
 
 FLOAT32_BLOCKS = 9
-"""Blocks that, with the stem, lose most in bfloat16: the weights of their filters are few and reach far."""
+"""Number of blocks, after the stem, that stay in float32: bfloat16 loses the most precision in them."""
 
 
 class SamePaddingConv2d(nn.Conv2d):
-    """Convolution to ceil(size / stride) cells, without bias; the odd cell of a pad goes right and below."""
+    """Convolution to ceil(size / stride) cells, without bias; an odd padding cell goes right or below."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__(inputs, outputs, kernel, stride, groups=groups, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, h, w) -> (N, C', ceil(h / stride), ceil(w / stride))."""
+        """Return the convolution, (N, C', ceil(h / stride), ceil(w / stride)), of x, (N, C, h, w)."""
         kernel, stride = self.kernel_size[0], self.stride[0]
         pad_y, pad_x = (max(kernel - 1 - (size - 1) % stride, 0) for size in x.shape[-2:])
-        if pad_y % 2 == 0 and pad_x % 2 == 0:  # the convolution pads both sides alike without a copy
+        if pad_y % 2 == 0 and pad_x % 2 == 0:  # conv2d pads symmetrically without a copy
             padding = (pad_y // 2, pad_x // 2)
             return F.conv2d(x, self.weight, self.bias, self.stride, padding, groups=self.groups)
         x = F.pad(x, (pad_x // 2, pad_x - pad_x // 2, pad_y // 2, pad_y - pad_y // 2))
@@ -61,7 +61,7 @@ def _batch_norm(channels: int) -> nn.BatchNorm2d:
 
 
 class InvertedResidual(nn.Module):
-    """Expand by 1 × 1, filter each channel, project by 1 × 1 without activation; add the input if it fits."""
+    """A 1 × 1 expansion, a depthwise convolution, a linear 1 × 1 projection, and a shortcut if possible."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class InvertedResidual(nn.Module):
         self.bn2 = _batch_norm(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, inputs, h, w) -> (N, outputs, ceil(h / stride), ceil(w / stride))."""
+        """Return the output, (N, outputs, ceil(h / stride), ceil(w / stride)), for x, (N, inputs, h, w)."""
         shortcut = x
         if self.expands:
             x = F.relu6(self.bn0(self.expand_conv(x)), inplace=True)
@@ -87,7 +87,7 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite0Features(nn.Module):
-    """EfficientNet-Lite0 without its pool and classifier: (N, 3, H, W) -> (N, 1280, h, w) at 1/32."""
+    """EfficientNet-Lite0 without its pool and classifier: (N, 3, H, W) -> (N, 1280, h, w)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,17 +106,20 @@ class EfficientNetLite0Features(nn.Module):
         self.bn1 = _batch_norm(HEAD_CHANNELS)
 
     def fit_for_bfloat16(self) -> list[nn.Module]:
-        """The parts that bfloat16 hardly harms: with them in it, descriptors keep a cosine of 0.999."""
+        """Return the modules that can run in bfloat16.
+
+        With these modules in bfloat16, descriptors keep a cosine similarity of 0.999 to float32.
+        """
         return [*self.blocks[FLOAT32_BLOCKS:], self.conv_head, self.bn1]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Feature maps at 1/32 of the input's size, rounded up."""
+        """Return the feature maps, at 1/32 of the input size, rounded up."""
         x = F.relu6(self.bn0(self.conv_stem(x)), inplace=True)
         for block in self.blocks:
-            x = block(x.to(next(block.parameters()).dtype))  # it changes once, if at all
+            x = block(x.to(next(block.parameters()).dtype))  # the type changes at most once
         return F.relu6(self.bn1(self.conv_head(x)), inplace=True)
 
 
 def module_name(published: str) -> str:
-    """Name here of a parameter in the published state dict, whose every part may start with an underscore."""
+    """Return a published parameter name without the underscore that may start each of its parts."""
     return re.sub(r"(^|\.)_", r"\1", published)

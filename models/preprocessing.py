@@ -1,4 +1,4 @@
-"""Preprocessing of pixels as a backbone's weights expect it: channel order, mean and scale."""
+"""Preprocessing of pixels for a backbone: channel order, mean and scale."""
 
 from typing import Literal
 
@@ -12,9 +12,9 @@ class Preprocessing(nn.Module):
     """Subtract a mean from pixels and divide them by a scale, per channel.
 
     Args:
-        channel_order: order of the channels that the network takes.
-        mean: in grey levels, 0..255, in that order of channels.
-        scale: in grey levels, in that order of channels.
+        channel_order: order of the network's input channels.
+        mean: grey levels, 0..255, per channel in `channel_order`.
+        scale: grey levels per channel in `channel_order`.
     """
 
     mean: Tensor
@@ -29,7 +29,7 @@ class Preprocessing(nn.Module):
         super().__init__()
         self.channel_order = channel_order
         self.has_scale = scale != (1.0, 1.0, 1.0)
-        # Not persistent: state dicts of published weights hold no preprocessing.
+        # Not persistent, because the published state dicts hold no preprocessing.
         self.register_buffer("mean", torch.tensor(mean), persistent=False)
         self.register_buffer("scale", torch.tensor(scale), persistent=False)
 

@@ -1,7 +1,7 @@
-"""R-MAC regions: the multi-scale grid of square, overlapping regions that an image is described by.
+"""R-MAC regions: a multi-scale grid of overlapping square regions of an image.
 
 Tolias, Sicre and Jégou, "Particular object retrieval with integral max-pooling of CNN activations", ICLR
-2016, section 3.2; the rounding is that of the regional attention paper's implementation.
+2016, section 3.2. The rounding follows the implementation of the regional attention paper.
 """
 
 import math
@@ -10,22 +10,22 @@ from dataclasses import dataclass
 import numpy as np
 
 OVERLAP = 0.4
-"""Overlap of neighbouring regions along the longer side that the number of extra regions aims at."""
+"""Target overlap of neighbouring regions along the longer side; determines the number of extra regions."""
 
 MAX_LEVELS = 30
-"""Largest number of levels. At level 30 a square image of 1024 pixels has regions of 66 pixels, two cells of
-a map of stride 32: finer levels would repeat the same cells, and the regions grow with the cube of L."""
+"""Largest number of levels. At level 30, a square image of 1024 pixels has regions of 66 pixels, which is two
+cells at stride 32. Finer levels would repeat the same cells, and the number of regions grows with L cubed."""
 
 MAX_LONGER_SIDE_REGIONS = 7
-"""At most this many regions are considered along the longer side at level 1."""
+"""Largest number of regions along the longer side at level 1."""
 
 LARGEST_FLOAT32_AREA = 65535
-"""Overlaps of squares of more pixels are computed in float64."""
+"""Largest region area, in pixels, whose overlap is computed in float32; larger ones use float64."""
 
 
 @dataclass(frozen=True)
 class RegionLevel:
-    """One level of the grid: squares of one side at every pair of a row `ys` and a column `xs`, in pixels."""
+    """One level of the grid, in pixels: squares of one side with a corner at each pair of `xs` and `ys`."""
 
     side: int
     xs: tuple[int, ...]
@@ -36,14 +36,14 @@ def check_levels(levels: int) -> None:
     """Check a number of R-MAC levels.
 
     Raises:
-        ValueError: it is not from 1 to MAX_LEVELS.
+        ValueError: the number is not from 1 to MAX_LEVELS.
     """
     if not 1 <= levels <= MAX_LEVELS:
         raise ValueError(f"the number of R-MAC levels must be from 1 to {MAX_LEVELS}")
 
 
 def rmac_levels(height: int, width: int, levels: int) -> list[RegionLevel]:
-    """Lays out the R-MAC grid of an image, level by level.
+    """Return the levels of the R-MAC grid of an image.
 
     Args:
         height: image height H in pixels, at least 1.
@@ -51,7 +51,7 @@ def rmac_levels(height: int, width: int, levels: int) -> list[RegionLevel]:
         levels: number of levels L, 1 to MAX_LEVELS; level l has l × l regions on a square image.
 
     Returns:
-        L levels, the coarsest first.
+        L levels, from coarse to fine.
 
     Raises:
         ValueError: a side is less than 1, or the number of levels is not from 1 to MAX_LEVELS.
@@ -73,7 +73,7 @@ def rmac_levels(height: int, width: int, levels: int) -> list[RegionLevel]:
 
 
 def rmac_regions(height: int, width: int, levels: int) -> np.ndarray:
-    """The R-MAC regions of an image as boxes in pixels.
+    """Return the R-MAC regions of an image as boxes in pixels.
 
     Args:
         height: image height H in pixels, at least 1.
@@ -81,7 +81,7 @@ def rmac_regions(height: int, width: int, levels: int) -> np.ndarray:
         levels: number of levels L, 1 to MAX_LEVELS.
 
     Returns:
-        int64 array (R, 4) of x, y, w, h: levels in rising order, in each the rows outermost.
+        (R, 4) int64, with columns x, y, w, h, sorted by level, then y, then x.
 
     Raises:
         ValueError: a side is less than 1, or the number of levels is not from 1 to MAX_LEVELS.
@@ -96,9 +96,9 @@ def rmac_regions(height: int, width: int, levels: int) -> np.ndarray:
 
 
 def _extra_regions(shorter: int, longer: int) -> int:
-    """How many regions more than on a square fit the longer side: their overlap comes closest to OVERLAP."""
-    # The number type decides ties. The original ran on NumPy 1, where an integer beside float32 arrays is
-    # float32 as long as it fits 16 bits, and makes the result float64 beyond.
+    """Return the number of additional regions along the longer side with an overlap closest to OVERLAP."""
+    # The number type decides ties. The original ran on NumPy 1, which computes an integer with float32 arrays
+    # in float32 if the integer fits 16 bits, and in float64 otherwise.
     steps = np.arange(2, MAX_LONGER_SIDE_REGIONS + 1, dtype=np.float32)
     shift = np.float32(longer - shorter) / (steps - np.float32(1))
     area = shorter * shorter
@@ -108,7 +108,7 @@ def _extra_regions(shorter: int, longer: int) -> int:
 
 
 def _starts(length: int, side: int, count: int) -> tuple[int, ...]:
-    """First pixels of `count` regions of `side` pixels spread evenly over `length` pixels."""
+    """Return the first pixels of `count` regions of `side` pixels, spread evenly over `length` pixels."""
     half = math.floor(side / 2 - 1)
     step = (length - side) / (count - 1) if count > 1 else 0.0
     starts = (math.floor(half + i * step) - half for i in range(count))

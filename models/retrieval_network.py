@@ -1,4 +1,4 @@
-"""The method from image to descriptor: backbone, regions, attention, whitening, weighted mean."""
+"""The network from images to descriptors: backbone, poolings, whitening, weighted mean."""
 
 from collections.abc import Sequence
 
@@ -16,9 +16,9 @@ class RetrievalNetwork(nn.Module):
 
     Args:
         backbone: the frozen network from pixels to feature maps.
-        poolings: one or more ways to pool the same feature maps, so that the backbone runs once for all.
-        whitening: PCA whitening of the region vectors; None to leave them as they are.
-        scales: factors by which an image is resized; its descriptors at all scales are averaged.
+        poolings: one or more poolings of the same feature maps.
+        whitening: PCA whitening of the region vectors; None for no whitening.
+        scales: factors to resize each image by; the descriptors of all scales are averaged.
     """
 
     def __init__(
@@ -84,20 +84,20 @@ class RetrievalNetwork(nn.Module):
 
     @property
     def attention_pooling(self) -> Pooling | None:
-        """The first pooling with learned weights; None if there is none."""
+        """The first pooling with learned weights, or None."""
         poolings = (pooling for pooling in self.poolings if isinstance(pooling, Pooling))
         return next((pooling for pooling in poolings if pooling.has_attention), None)
 
     def attention_map(self, images: Tensor) -> Tensor:
         """Return the mean attention weight of the regions that cover each cell of the backbone's map.
 
-        The images are resized by none of the network's scales.
+        The scales of the network are not applied.
 
         Args:
             images: (N, 3, H, W) of one size, prepared by `backbone.prepare`.
 
         Returns:
-            (N, h, w) float32, as `Pooling.attention_map` gives it.
+            (N, h, w) float32, as returned by `Pooling.attention_map`.
 
         Raises:
             ValueError: no pooling has learned weights.
@@ -110,7 +110,7 @@ class RetrievalNetwork(nn.Module):
 
 
 def resize(images: Tensor, scale: float) -> Tensor:
-    """Resize (N, 3, H, W) images bilinearly; each side keeps at least one pixel."""
+    """Resize images, (N, 3, H, W), bilinearly by a factor; each side keeps at least one pixel."""
     if scale == 1:
         return images
     size = [max(round(side * scale), 1) for side in images.shape[-2:]]
@@ -118,7 +118,7 @@ def resize(images: Tensor, scale: float) -> Tensor:
 
 
 def mean_direction(descriptors: Sequence[Tensor]) -> Tensor:
-    """Return the direction, of length 1, of the mean of (..., D) vectors; a single one unchanged."""
+    """Return the mean of vectors, (..., D), normalised to length 1; a single vector is returned unchanged."""
     if len(descriptors) == 1:
         return descriptors[0]
     return F.normalize(torch.stack(list(descriptors)).sum(0), dim=-1)

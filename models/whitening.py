@@ -1,15 +1,21 @@
-"""PCA whitening of region vectors (Jégou and Chum, ECCV 2012), learned beforehand and applied here."""
+"""PCA whitening of region vectors.
+
+Jégou and Chum, "Negative evidences and co-occurrences in image retrieval: the benefit of PCA and whitening",
+ECCV 2012.
+"""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 class Whitening(nn.Module):
-    """y = components @ (x + negative_mean), in the form of the authors' two files.
+    """The map y = components @ (x + negative_mean).
+
+    The two arrays are in the form of the authors' files.
 
     Args:
-        components: (D, C) principal directions, each already divided by the square root of its variance.
-        negative_mean: (C,), minus the mean of the vectors that the PCA was fitted on.
+        components: (D, C) principal directions, each divided by the square root of its variance.
+        negative_mean: (C,), the negative mean of the vectors that the PCA was fitted on.
     """
 
     components: Tensor
@@ -21,5 +27,5 @@ class Whitening(nn.Module):
         self.register_buffer("negative_mean", negative_mean)
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """Whitens (..., C) vectors to (..., D)."""
+        """Return the whitened vectors, (..., D), of vectors (..., C)."""
         return F.linear(vectors + self.negative_mean, self.components)

@@ -1,4 +1,4 @@
-"""MAC: the maximum of each channel over the whole feature map.
+"""MAC: the maximum of each channel over the entire feature map.
 
 Tolias, Sicre and Jégou, "Particular object retrieval with integral max-pooling of CNN activations", ICLR
 2016, section 3.1.
@@ -12,12 +12,12 @@ from models.poolings.pooling import Pooling, Regions
 
 
 class MAC(Pooling):
-    """One region, the whole map."""
+    """MAC pooling: a single region that covers the entire map."""
 
     name: ClassVar[str] = "mac"
 
     def forward(self, maps: Tensor, image_size: tuple[int, int]) -> Regions:
-        """Return the maximum of each map, (N, 1, C), with weight 1."""
+        """Return the maximum of each channel, (N, 1, C), with weight 1."""
         vectors = maps.amax((2, 3)).unsqueeze(1)
         return Regions(vectors, vectors.new_ones(vectors.shape[:2]))
 

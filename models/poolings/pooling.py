@@ -1,4 +1,4 @@
-"""The interface of all poolings: a feature map becomes regions, each with a vector and a weight."""
+"""The interface of all poolings, from feature maps to regions with a vector and a weight each."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar, NamedTuple
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Regions(NamedTuple):
-    """The regions of N feature maps."""
+    """The pooled regions of N feature maps."""
 
     vectors: Tensor
     """(N, R, C), one vector per region."""
@@ -16,16 +16,16 @@ class Regions(NamedTuple):
 
 
 class Pooling(nn.Module, ABC):
-    """A way to pool feature maps.
+    """Base class of poolings of feature maps.
 
-    A descriptor is the weighted mean of the regions' vectors, after whitening and L2 normalisation of each.
+    A descriptor is the weighted mean of the region vectors after whitening and L2 normalisation.
     """
 
     name: ClassVar[str]
     """The name of the pooling on the command line."""
 
     has_attention: ClassVar[bool] = False
-    """Whether the weights are learned, and differ from region to region."""
+    """True if the weights are learned and differ between regions."""
 
     @abstractmethod
     def forward(self, maps: Tensor, image_size: tuple[int, int]) -> Regions:
@@ -38,7 +38,7 @@ class Pooling(nn.Module, ABC):
 
     @abstractmethod
     def coverage(self, maps: Tensor, image_size: tuple[int, int]) -> Tensor:
-        """Return (R, h · w) float32, 1 where a region covers a cell of the map and 0 elsewhere."""
+        """Return (R, h · w) float32, 1 if the region covers the cell and 0 otherwise."""
 
     def attention_map(self, maps: Tensor, image_size: tuple[int, int]) -> Tensor:
         """Return the mean weight of the regions that cover each cell.
@@ -48,10 +48,10 @@ class Pooling(nn.Module, ABC):
             image_size: height and width of the network's input in pixels.
 
         Returns:
-            (N, h, w) float32. A cell that no region covers is 0: it has no part in the descriptor. R-MAC has
-            such cells only in images more than seven times as long as wide.
+            (N, h, w) float32, 0 for a cell that no region covers. With R-MAC, only images more than seven
+            times as long as wide have such cells.
         """
         weights = self(maps, image_size).weights
         covers = self.coverage(maps, image_size)
-        regions = covers.sum(0).clamp(min=1)  # without a region, the sum of weights is 0 as well
+        regions = covers.sum(0).clamp(min=1)  # avoids 0 / 0 in cells without a region
         return (weights @ covers / regions).unflatten(1, maps.shape[-2:])

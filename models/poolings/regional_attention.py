@@ -1,4 +1,4 @@
-"""Regional attention: R-MAC regions, weighted by the context-aware attention head.
+"""Regional attention: R-MAC regions weighted by the context-aware attention head.
 
 Kim and Yoon, "Regional Attention Based Deep Feature for Image Retrieval", BMVC 2018, section 3.
 """
@@ -17,8 +17,8 @@ class RegionalAttention(RMAC):
 
     Args:
         levels: L, the number of levels of the grid.
-        stride: pixels per cell of the backbone's map.
-        attention: the head.
+        stride: pixels per cell of the feature map.
+        attention: the attention head.
     """
 
     name: ClassVar[str] = "ra"
@@ -29,7 +29,7 @@ class RegionalAttention(RMAC):
         self.attention = attention
 
     def weights(self, maps: Tensor, grid: CellGrid) -> Tensor:
-        """Return the weight that the head gives each region, (N, R), greater than 0."""
+        """Return the weights of the attention head, (N, R), greater than 0."""
         occupied = has_cells(grid, maps.device)
         weights: Tensor = self.attention(region_mean(maps, grid), maps.mean((2, 3)), occupied)
         return weights

@@ -14,14 +14,14 @@ from models.regions import check_levels
 
 
 class RMAC(Pooling):
-    """The regions of `rmac_regions`.
+    """R-MAC pooling over the regions of `rmac_regions`.
 
     Args:
         levels: L, the number of levels of the grid.
-        stride: pixels per cell of the backbone's map.
+        stride: pixels per cell of the feature map.
 
     Raises:
-        ValueError: the number of levels is not valid.
+        ValueError: the number of levels is not from 1 to MAX_LEVELS.
     """
 
     name: ClassVar[str] = "rmac"
@@ -38,7 +38,7 @@ class RMAC(Pooling):
         return Regions(region_max(maps, grid), self.weights(maps, grid))
 
     def weights(self, maps: Tensor, grid: CellGrid) -> Tensor:
-        """Return the weight of each region, (N, R); 1 for all."""
+        """Return the weights of the regions, (N, R), all 1."""
         return maps.new_ones(len(maps), grid.regions)
 
     def grid(self, maps: Tensor, image_size: tuple[int, int]) -> CellGrid:
@@ -47,6 +47,6 @@ class RMAC(Pooling):
         return cell_grid(image_size, (height, width), self.levels, self.stride)
 
     def coverage(self, maps: Tensor, image_size: tuple[int, int]) -> Tensor:
-        """Return (R, h · w), 1 where a region covers a cell."""
+        """Return (R, h · w), 1 if the region covers the cell and 0 otherwise."""
         matrix = averaging_matrix(self.grid(maps, image_size), maps.device, maps.dtype)
         return (matrix > 0).to(maps.dtype)
