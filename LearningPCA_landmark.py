@@ -26,7 +26,7 @@ from models.backbones import BACKBONES
 from models.poolings.rmac import RMAC
 from models.regions import rmac_regions
 from models.retrieval_network import RetrievalNetwork
-from utils.data.landmark import FOLDER, SizedImages, find_images, large_enough
+from utils.data.landmark import FOLDER, SizedImages, find_images, select_large_images
 from utils.descriptors.extraction import Output, network_outputs
 from utils.descriptors.settings import METHOD_VERSION
 from utils.device import PRECISIONS, choose_device
@@ -117,7 +117,7 @@ def learn(options: PCAOptions) -> dict[str, object]:
     with join_processes(device) as processes:
         # The images. Their headers tell how many vectors there will be, before hours of work.
         paths = find_images(options.datasets_dir / FOLDER, options.samples, options.seed)
-        images = large_enough(paths, options.S, options.min_side)
+        images = select_large_images(paths, options.S, options.min_side)
         processes.check_same_names([path.name for path in images.paths], "images")
         check_unreadable(images.unreadable, len(paths))
         spec = BACKBONES[options.backbone]

@@ -51,7 +51,7 @@ def test_other_folders_are_a_data_set_of_their_own_if_the_classifier_fits(folder
     data = folder / "train" / "data"
     (data / "aardvark").mkdir()
     draw_image(data / "aardvark" / "a.jpg")
-    with pytest.raises(UserError, match=r"1 folders that are no ILSVRC wnids \(aardvark the first\)"):
+    with pytest.raises(UserError, match=r"1 folders that are not ILSVRC wnids \(first: aardvark\)"):
         read_training_images(folder, 1000)
     assert read_training_images(folder, 3).classes.tolist() == [0, 1, 1, 2]
 
@@ -104,8 +104,11 @@ def test_validation_images_are_drawn_once(folder):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("v0.JPEG 0\n", "is short: 4 files"),
-        ("".join(f"v{n}.JPEG {n}\n" for n in range(6)), "names 1 files that are not in .*, v5.JPEG"),
+        ("v0.JPEG 0\n", "lacks a line for 4 files"),
+        (
+            "".join(f"v{n}.JPEG {n}\n" for n in range(6)),
+            r"lists 1 files that are not in .* \(first: v5.JPEG\)",
+        ),
         ("v0.JPEG\n", "line 1: expected"),
         ("v0.JPEG 0\nv1.JPEG 1000\n", r"line 2: expected '<file name> <class index 0\.\.999>'"),
         ("v0.JPEG -1\n", "line 1: expected"),

@@ -3,7 +3,7 @@ import os
 import pytest
 from conftest import draw_image
 
-from utils.data.landmark import find_images, large_enough
+from utils.data.landmark import find_images, select_large_images
 from utils.errors import UserError
 
 
@@ -38,7 +38,7 @@ def test_a_folder_without_images_is_told(tmp_path):
 def test_a_pipe_and_a_dangling_link_are_unreadable(folder, caplog):
     os.mkfifo(folder / "pipe.jpg")
     (folder / "f" / "link.jpg").symlink_to("nowhere")
-    found = large_enough(find_images(folder, None, 0), 64, 1)
+    found = select_large_images(find_images(folder, None, 0), 64, 1)
     assert found.unreadable == [folder / "f" / "link.jpg", folder / "pipe.jpg"]
     assert "left out 2 images that cannot be read" in caplog.text
     assert str(folder / "pipe.jpg") in caplog.text

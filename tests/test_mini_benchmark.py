@@ -173,7 +173,7 @@ def out_of_memory(*_):
     ("failure", "line"),
     [
         (full_disk, "cannot write .*Mini: the disk is full"),
-        (out_of_memory, "cannot draw the Mini benchmark: a process that drew was killed"),
+        (out_of_memory, "cannot draw the Mini benchmark: a drawing process was killed"),
     ],
 )
 def test_what_fails_in_another_process_is_one_line(tmp_path, tiny, forked, monkeypatch, failure, line):
@@ -218,14 +218,14 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
 
 @pytest.mark.slow
 def test_framing_decides_how_much_is_visible():
-    shares = {"whole": [], "part": [], "glimpse": []}
+    shares = {"full": [], "part": [], "glimpse": []}
     for seed in range(20):
         for framing, seen in shares.items():
             rng = np.random.default_rng(seed)
             seen.append(draw_scene(rng, draw_facade(rng), framing).visible)
     whole, part, glimpse = (np.mean(seen) for seen in shares.values())
     assert whole > 0.8 > part > 0.4 > glimpse
-    assert draw_scene(np.random.default_rng(0), None, "whole").visible == 0
+    assert draw_scene(np.random.default_rng(0), None, "full").visible == 0
 
 
 def test_a_camera_straight_ahead_is_a_pinhole():

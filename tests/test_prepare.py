@@ -274,7 +274,7 @@ def test_bad_labels_of_imagenet_are_told_and_not_taken_for_done(prepare, tmp_pat
     (tmp_path / "data" / "ImageNet" / "val" / "val.txt").write_text("ILSVRC2012_val_00000001.JPEG 3\n")
     status, out, _ = prepare("verify", "ImageNet")
     assert status == 2
-    assert "val.txt is short" in out
+    assert "val.txt lacks a line for" in out
 
 
 def test_distractors_that_would_have_one_name_are_told(server, prepare, tmp_path):

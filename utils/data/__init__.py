@@ -1,1 +1,1 @@
-"""Data sets as they lie on disk."""
+"""Readers of data sets on disk."""

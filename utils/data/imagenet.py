@@ -1,4 +1,4 @@
-"""ImageNet (ILSVRC 2012) as it lies on disk: which images there are and what each shows."""
+"""ImageNet (ILSVRC 2012) on disk: its images and their classes."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from utils.images.listing import images_below, images_in, is_thumbnail
 FOLDER = "ImageNet"
 VALIDATION_IMAGES, VALIDATION_LIST = Path("val", "data"), Path("val", "val.txt")
 WNIDS_FILE = Path(__file__).with_name("imagenet_wnids.txt")
-"""The 1000 classes' WordNet ids, sorted: a class index is a place in this list."""
+"""The WordNet ids of the 1000 classes, sorted: a class index is an index in this list."""
 
 
 @dataclass(frozen=True)
@@ -21,63 +21,66 @@ class LabelledImages:
 
     paths: list[Path]
     classes: np.ndarray
-    """(N,) int64."""
+    """Class indices, (N,) int64."""
 
 
 def read_wnids() -> list[str]:
-    """The 1000 WordNet ids in the order of their class indices."""
+    """Return the 1000 WordNet ids in the order of their class indices."""
     return WNIDS_FILE.read_text().split()
 
 
 def read_training_images(folder: Path, classes: int) -> LabelledImages:
-    """Find the training images, `<folder>/train/data/<wnid>/*.JPEG`; any part of ImageNet will do.
+    """Find the training images, `<folder>/train/data/<wnid>/*.JPEG`.
 
-    Images in folders below a class's folder belong to that class.
+    Any part of ImageNet is accepted. Images in folders below the folder of a class belong to that class.
 
-    Folders that are no wnids of ILSVRC make a data set of its own, in which a class index is a folder's place
-    among the sorted ones; the classifier must have as many classes.
+    If a folder is not named by an ILSVRC wnid, the data set is taken for another one than ImageNet. The class
+    index of a folder is then its index among the sorted folders, and there must be one folder per class.
 
     Args:
-        folder: the data set's folder.
-        classes: how many classes the classifier knows.
+        folder: the folder of the data set.
+        classes: the number of classes of the classifier.
 
     Raises:
-        UserError: there are no images, or folders whose class cannot be known.
+        UserError: there are no images, or the class of a folder is unknown.
     """
     data = folder / "train" / "data"
     if not data.is_dir():
         raise UserError(f"no training images: {data} is missing (see datasets/README.md)")
     folders = [path for path in images_in(data).folders if not is_thumbnail(path.name)]
-    index = {wnid: place for place, wnid in enumerate(read_wnids())}
-    strange = [path.name for path in folders if path.name not in index]
-    if strange and len(folders) != classes:
+    class_indices = {wnid: index for index, wnid in enumerate(read_wnids())}
+    unknown = [path.name for path in folders if path.name not in class_indices]
+    if unknown and len(folders) != classes:
         raise UserError(
-            f"{data} has {len(strange)} folders that are no ILSVRC wnids ({strange[0]} the first): a set "
-            f"of its own has as many folders as the classifier has classes, {classes}, not {len(folders)}"
+            f"{data} has {len(unknown)} folders that are not ILSVRC wnids (first: {unknown[0]}): a data set "
+            f"other than ImageNet needs one folder per class, {classes}, but there are {len(folders)}"
         )
-    if strange:
-        index = {path.name: place for place, path in enumerate(folders)}
+    if unknown:
+        class_indices = {path.name: index for index, path in enumerate(folders)}
     images = [
-        (path, index[class_folder.name])
+        (path, class_indices[class_folder.name])
         for class_folder in folders
         for path in images_below(class_folder).images
     ]
     if not images:
         raise UserError(f"no training images in the folders of {data}")
-    return LabelledImages([path for path, _ in images], np.array([place for _, place in images]))
+    return LabelledImages([path for path, _ in images], np.array([index for _, index in images]))
 
 
 def read_validation_images(folder: Path, classes: int, count: int, seed: int) -> LabelledImages:
-    """Validation images drawn once, `<folder>/val/data/*.JPEG` labelled by `<folder>/val/val.txt`.
+    """Draw validation images, `<folder>/val/data/*.JPEG`, with the labels in `<folder>/val/val.txt`.
 
     Args:
-        folder: the data set's folder.
-        classes: how many classes the classifier knows.
-        count: how many to draw; all where there are fewer.
-        seed: of the draw.
+        folder: the folder of the data set.
+        classes: the number of classes of the classifier.
+        count: the number of images to draw; all are returned if there are fewer.
+        seed: the seed of the draw.
+
+    Returns:
+        The drawn images, sorted by file name.
 
     Raises:
-        UserError: val.txt is missing or malformed, names absent images or lacks present ones.
+        UserError: val.txt is missing or not valid, or its lines do not match the images.
     """
     data, listing = folder / VALIDATION_IMAGES, folder / VALIDATION_LIST
     if not data.is_dir() or not listing.is_file():
@@ -98,13 +101,13 @@ def read_validation_images(folder: Path, classes: int, count: int, seed: int) ->
             raise UserError(f"{listing}, line {number}: {name} has label {labels[name]} on an earlier line")
     present = {path.name for path in images_in(data).images}
     if absent := sorted(labels.keys() - present):
-        raise UserError(f"{listing} names {len(absent)} files that are not in {data}, {absent[0]} the first")
+        raise UserError(f"{listing} lists {len(absent)} files that are not in {data} (first: {absent[0]})")
     if unlisted := sorted(present - labels.keys()):
-        raise UserError(f"{listing} is short: {len(unlisted)} files in {data} lack a line, as {unlisted[0]}")
+        raise UserError(f"{listing} lacks a line for {len(unlisted)} files in {data} (first: {unlisted[0]})")
     if not labels:
         raise UserError(f"no validation images in {data}")
     names = sorted(labels)
     drawn = np.sort(np.random.default_rng(seed).permutation(len(names))[:count])
     return LabelledImages(
-        [data / names[place] for place in drawn], np.array([labels[names[place]] for place in drawn])
+        [data / names[index] for index in drawn], np.array([labels[names[index]] for index in drawn])
     )

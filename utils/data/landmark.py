@@ -1,4 +1,4 @@
-"""Images without labels that the whitening is learned from: found, drawn, and those too small left out."""
+"""Images without labels to learn the whitening from."""
 
 import logging
 from collections.abc import Sequence
@@ -18,28 +18,35 @@ log = logging.getLogger(__name__)
 
 FOLDER = Path("Landmark", "train", "data")
 THREADS = 16
-"""Headers read at a time: on a network's disk they are waited for, not computed."""
+"""Headers read in parallel: on a network disk, reading them is mostly waiting."""
 
 
 class SizedImages(NamedTuple):
-    """Images large enough with their resized heights and widths; those too small; those unreadable."""
+    """Images sorted by their size."""
 
     paths: list[Path]
+    """Images that are large enough."""
     sizes: list[tuple[int, int]]
+    """Height and width after resizing of each image in `paths`."""
     small: list[Path]
+    """Images that are too small."""
     unreadable: list[Path]
+    """Images whose header cannot be read."""
 
 
 def find_images(folder: Path, samples: int | None, seed: int) -> list[Path]:
-    """Find the images in a folder and in all folders below it, in the order of their paths.
+    """Find the images in a folder and in all folders below it, and draw some of them.
 
     Args:
-        folder: where they lie.
-        samples: how many to draw; all if None or where there are fewer.
-        seed: of the draw.
+        folder: the folder of the images.
+        samples: the number of images to draw; all are returned if it is None or if there are fewer.
+        seed: the seed of the draw.
+
+    Returns:
+        The images in the order of their paths.
 
     Raises:
-        UserError: there are none.
+        UserError: there are no images.
     """
     if not folder.is_dir():
         raise UserError(f"no images to learn from: {folder} is missing (see datasets/README.md)")
@@ -51,19 +58,21 @@ def find_images(folder: Path, samples: int | None, seed: int) -> list[Path]:
     if samples is None or samples >= len(paths):
         return paths
     drawn = np.random.default_rng(seed).permutation(len(paths))[:samples]
-    return [paths[place] for place in np.sort(drawn)]
+    return [paths[index] for index in np.sort(drawn)]
 
 
-def large_enough(paths: Sequence[Path], longer_side: int, min_side: int) -> SizedImages:
-    """Sort images by what their headers say, which takes no decoding; a note names the unreadable ones.
+def select_large_images(paths: Sequence[Path], longer_side: int, min_side: int) -> SizedImages:
+    """Select the images that are large enough, and log a note on unreadable ones.
+
+    Only headers are read; no image is decoded.
 
     Args:
         paths: the images.
         longer_side: S, the longer side after resizing, in pixels.
-        min_side: the least height and width after resizing, in pixels.
+        min_side: the minimum height and width after resizing, in pixels.
 
     Raises:
-        UserError: none is large enough.
+        UserError: no image is large enough.
     """
 
     def resized(path: Path) -> tuple[int, int] | None:
@@ -72,23 +81,23 @@ def large_enough(paths: Sequence[Path], longer_side: int, min_side: int) -> Size
         except UnreadableImageError:
             return None
 
-    found = SizedImages([], [], [], [])
+    images = SizedImages([], [], [], [])
     with ThreadPoolExecutor(THREADS) as pool:
         sizes = tqdm(pool.map(resized, paths), "headers", len(paths), unit="image", disable=None)
         for path, size in zip(paths, sizes, strict=True):
             if size is None:
-                found.unreadable.append(path)
+                images.unreadable.append(path)
             elif min(size) < min_side:
-                found.small.append(path)
+                images.small.append(path)
             else:
-                found.paths.append(path)
-                found.sizes.append(size)
-    if found.unreadable:
-        names = first_names(list(map(str, found.unreadable)))
-        log.warning("note: left out %d images that cannot be read (%s)", len(found.unreadable), names)
-    if not found.paths:
+                images.paths.append(path)
+                images.sizes.append(size)
+    if images.unreadable:
+        names = first_names(list(map(str, images.unreadable)))
+        log.warning("note: left out %d images that cannot be read (%s)", len(images.unreadable), names)
+    if not images.paths:
         raise UserError(
-            f"none of {len(paths)} images is large enough: with the longer side at {longer_side}, "
-            f"{len(found.small)} have one under {min_side}, and {len(found.unreadable)} cannot be read"
+            f"none of {len(paths)} images is large enough: resized to a longer side of {longer_side}, "
+            f"{len(images.small)} have a side under {min_side}, and {len(images.unreadable)} cannot be read"
         )
-    return found
+    return images

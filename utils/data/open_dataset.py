@@ -1,4 +1,4 @@
-"""Data sets to evaluate on: the one place that decides which kind of labels a folder has."""
+"""Opening of data sets to evaluate on, by the kind of their labels."""
 
 import logging
 from pathlib import Path
@@ -16,11 +16,11 @@ LabelsKind = Literal["Oxford", "revisited"]
 
 
 def labels_kind(folder: Path) -> LabelsKind | None:
-    """Decide which labels of a folder count: those that are there, or else those that its name asks for.
+    """Return the kind of labels of a data set: of the labels in its folder, else the kind its name implies.
 
     Returns:
-        "revisited" for a revisited set's labels, even beside a folder lab/; "Oxford" for those in lab/; None
-        for a folder that is no data set to evaluate on.
+        "revisited" for the labels of a revisited set, even beside a folder lab/; "Oxford" for labels in lab/;
+        None if the folder is not a data set to evaluate on.
     """
     if has_revisited_labels(folder):
         return "revisited"
@@ -30,25 +30,25 @@ def labels_kind(folder: Path) -> LabelsKind | None:
 
 
 def open_dataset(dataset: str, datasets_dir: Path, seed: int = 0) -> RetrievalDataset:
-    """Find a data set and read it; Mini is drawn first if it is not there.
+    """Find a data set and read it; draw Mini first if it is missing.
 
     Args:
-        dataset: its name in the folder of the data sets, or the path of its folder.
+        dataset: the name of the data set in `datasets_dir`, or the path of its folder.
         datasets_dir: the folder of the data sets.
-        seed: seed of the images that are drawn for Mini.
+        seed: the seed of the images drawn for Mini.
 
     Raises:
-        UserError: there is no such data set, it is incomplete or its labels are malformed.
+        UserError: the data set is missing or incomplete, or its labels are not valid.
     """
     is_mini = dataset == MINI
     return read_folder(prepare_mini(datasets_dir, seed) if is_mini else find_dataset(dataset, datasets_dir))
 
 
 def read_folder(folder: Path) -> RetrievalDataset:
-    """Read a data set's file names, queries and labels by their kind; no image is opened.
+    """Read the file names, queries and labels of a data set without opening an image.
 
     Raises:
-        UserError: the data set is incomplete or its labels are malformed.
+        UserError: the data set is incomplete, or its labels are not valid.
     """
     if labels_kind(folder) != "revisited":
         return read_dataset(folder)

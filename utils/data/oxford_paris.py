@@ -18,7 +18,7 @@ from utils.text import ESCAPED_CATEGORIES, first_names
 log = logging.getLogger(__name__)
 
 QUERY_PREFIX = "oxc1_"
-"""Stands before the image names in Oxford5k's query files, and nowhere else."""
+"""Prefix of the image names in the query files of Oxford5k, and in no other file."""
 
 CORRUPT_PARIS_IMAGES = frozenset(
     f"paris_{name}"
@@ -45,12 +45,12 @@ CORRUPT_PARIS_IMAGES = frozenset(
         "triomphe_000867",
     )
 )
-"""Published broken, and left out of every evaluation on Paris6k."""
+"""Images of Paris6k that were published corrupt. All evaluations on Paris6k leave them out."""
 
 
 @dataclass(frozen=True)
 class Query:
-    """A query: the part of an image inside a box, and the labels of the database's images for it."""
+    """A query: the part of an image inside a box, and the labels of the database images for it."""
 
     name: str
     image: str
@@ -62,19 +62,20 @@ class Query:
 
 @dataclass(frozen=True)
 class RetrievalDataset:
-    """A database of images, in the order of their file names, and the queries to it, in that of theirs.
+    """A database of images and the queries to it.
 
-    The revisited sets have their labels' order for both, and several protocols.
+    Images are in the order of their file names, queries in the order of their names. In revisited sets, both
+    are in the order of the labels, and there are several protocols.
     """
 
     folder: Path
     images: dict[str, Path]
-    """Image name, the file's name without its suffix, to file."""
+    """Image name, which is the file name without its suffix, to file."""
     queries: list[Query]
     query_images: dict[str, Path]
-    """Name to file of each query's image, which may be in the database or not."""
+    """Image name to file of the query images, which may be in the database or not."""
     protocols: dict[str, list[Query]] = field(default_factory=dict)
-    """By the name of a protocol the queries, as above, with its labels; none where there is only one."""
+    """Name of a protocol to the same queries with the labels of the protocol; empty if there is only one."""
 
     def query_inputs(self) -> list[InputImage]:
         """Return the image and the box of each query."""
@@ -87,37 +88,41 @@ class RetrievalDataset:
 
 
 def find_dataset(dataset: str, datasets_dir: Path) -> Path:
-    """The folder of a data set given by its name in the data sets' folder or by its own path.
+    """Return the folder of a data set.
+
+    Args:
+        dataset: the name of the data set in `datasets_dir`, or the path of its folder.
+        datasets_dir: the folder of the data sets.
 
     Raises:
-        UserError: there is no such folder, or the name is empty.
+        UserError: the folder is missing, or the name is empty.
     """
     by_path = user_path(dataset, "the data set's name")
     for folder in (datasets_dir / dataset, by_path):
-        if os.path.isdir(folder):  # noqa: PTH112  pathlib's raises on a name too long to be one
+        if os.path.isdir(folder):  # noqa: PTH112  Path.is_dir raises OSError if the name is too long
             return folder
     raise UserError(
         f"no data set at {datasets_dir / dataset}: it needs folders {IMAGES_FOLDER}/ and {LABELS_FOLDER}/ "
-        "(Prepare_Datasets.py gets them, see datasets/README.md); "
+        "(Prepare_Datasets.py downloads them, see datasets/README.md); "
         "--dataset Mini --backbone efficientnet_lite0 needs no download"
     )
 
 
 def read_dataset(folder: Path) -> RetrievalDataset:
-    """Reads a data set's file names, queries and labels; no image is opened.
+    """Read the file names, queries and labels of a data set without opening an image.
 
-    Files in jpg/ that are no images are ignored with a note; labels that name unknown images are counted in
-    a note and kept, since recall is over all listed positives.
+    Files in jpg/ that are not images are left out with a note. Labels of missing images are counted in a note
+    and kept, since recall is over all listed positives.
 
     Raises:
-        UserError: a folder is missing or empty, a query file is malformed, or its image is not there.
+        UserError: a folder is missing or empty, a query file is not valid, or a query image is missing.
     """
     images = read_images(folder)
     queries = _read_queries(_subfolder(folder, LABELS_FOLDER), images)
     unknown = {name for query in queries for name in query.good | query.ok | query.junk} - images.keys()
     if unknown:
         log.warning(
-            "note: the labels name %d images that are not in %s (%s): as positives they count as never found",
+            "note: the labels name %d images that are not in %s (%s): positives count as not retrieved",
             len(unknown),
             folder / IMAGES_FOLDER,
             first_names(unknown),
@@ -126,13 +131,16 @@ def read_dataset(folder: Path) -> RetrievalDataset:
 
 
 def read_images(folder: Path) -> dict[str, Path]:
-    """Find a data set's images, name to file, in the order of their files' names.
+    """Find the images of a data set, which are the image files directly in jpg/.
 
-    Images lie right in jpg/: a folder in it is left out with a note, as are files that are no images and
-    images that were published corrupt. Hidden files are passed over.
+    Folders, files that are not images, and images that were published corrupt are left out with a note.
+    Hidden files are left out without one.
+
+    Returns:
+        Image name to file, in the order of the file names.
 
     Raises:
-        UserError: there are none, two have one name, or a name is none that a label can hold.
+        UserError: there are no images, two have the same name, or a name cannot be written in a label.
     """
     folder = _subfolder(folder, IMAGES_FOLDER)
     contents = images_in(folder)
@@ -140,47 +148,51 @@ def read_images(folder: Path) -> dict[str, Path]:
     left_out = []
     for path in contents.images:
         if any(unicodedata.category(character) in ESCAPED_CATEGORIES for character in path.name):
-            raise UserError(f"{path.name!a} in {folder} has a name that no label can hold: rename it")
+            raise UserError(f"{path.name!a} in {folder}: a label cannot hold this name: rename the file")
         elif path.stem in CORRUPT_PARIS_IMAGES:
             left_out.append(path.stem)
         elif path.stem in images:
-            raise UserError(f"{images[path.stem]} and {path.name} are one image name, {path.stem}: keep one")
+            raise UserError(
+                f"{images[path.stem]} and {path.name} have the same image name, {path.stem}: keep one of them"
+            )
         else:
             images[path.stem] = path
-    _report_left_out("files that are no images", contents.others)
-    _report_left_out("folders, since images lie right in jpg/", contents.folders)
+    _report_left_out("files that are not images", contents.others)
+    _report_left_out("folders, since only images directly in jpg/ count,", contents.folders)
     if left_out:
         log.warning(
             "note: left out %d images that were published corrupt (%s)", len(left_out), first_names(left_out)
         )
     if not images:
-        raise UserError(_why_empty(folder, contents))
+        raise UserError(_no_images_message(folder, contents))
     return images
 
 
 def check_queries(dataset: RetrievalDataset, longer_side: int) -> None:
-    """Checks every query's box against its image, which takes no decoding.
+    """Check the box of each query against its image without decoding the image.
 
     Raises:
-        UserError: a box has no pixel inside its image, or the image cannot be read; the query is named.
+        UserError: a box has no pixel inside its image, or the image cannot be read.
     """
     for image in dataset.query_inputs():
         check_box(image, longer_side)
 
 
-def _report_left_out(what: str, paths: Sequence[Path]) -> None:
+def _report_left_out(kind: str, paths: Sequence[Path]) -> None:
     if paths:
         names = first_names([path.name for path in paths])
-        log.warning("note: ignored %d %s, in %s (%s)", len(paths), what, paths[0].parent, names)
+        log.warning("note: left out %d %s in %s (%s)", len(paths), kind, paths[0].parent, names)
 
 
-def _why_empty(folder: Path, contents: FolderContents) -> str:
+def _no_images_message(folder: Path, contents: FolderContents) -> str:
     if contents.folders:
         names = first_names([f"{path.name}/" for path in contents.folders])
-        return f"no images right in {folder}: move those in its folders ({names}) there"
+        return f"no images directly in {folder}: move the images in its folders ({names}) there"
     if contents.others:
         names = first_names([path.name for path in contents.others])
-        return f"no images in {folder}: its files ({names}) have no image's suffix, nor begin as images do"
+        return (
+            f"no images in {folder}: its files ({names}) have neither the suffix nor the header of an image"
+        )
     return f"no images in {folder}"
 
 
@@ -194,7 +206,7 @@ def _subfolder(folder: Path, name: str) -> Path:
 def _read_queries(folder: Path, images: dict[str, Path]) -> list[Query]:
     files = sorted(folder.glob(f"*{QUERY_SUFFIX}"), key=lambda path: path.name)
     if not files:
-        raise UserError(f"no queries in {folder}: they are files <query>{QUERY_SUFFIX}")
+        raise UserError(f"no queries in {folder}: each query is a file <query>{QUERY_SUFFIX}")
     return [_read_query(path, images) for path in files]
 
 
@@ -205,15 +217,15 @@ def _read_query(path: Path, images: dict[str, Path]) -> Query:
         image, *sides = fields
         x1, y1, x2, y2 = (parse_number(side) for side in sides)
     except ValueError as error:
-        raise UserError(f"{path} is malformed: expected '<image name> x1 y1 x2 y2' ({error})") from error
+        raise UserError(f"{path} is not valid: expected '<image name> x1 y1 x2 y2' ({error})") from error
     image = image.removeprefix(QUERY_PREFIX)
     if image not in images:
-        raise UserError(f"query {name}: its image {image} is not among the images of the data set")
+        raise UserError(f"query {name}: its image {image} is not in the data set")
     good, ok, junk = (_read_names(path.with_name(f"{name}_{label}.txt")) for label in ("good", "ok", "junk"))
     return Query(name, image, (x1, y1, x2, y2), good, ok, junk)
 
 
 def _read_names(path: Path) -> frozenset[str]:
-    """The image names in a file, one a line."""
+    """Read image names, one per line."""
     lines = (line.strip() for line in read_text(path).splitlines())
     return frozenset(line for line in lines if line)

@@ -1,4 +1,4 @@
-"""Reading a pickle from elsewhere that should hold plain values: numbers, text, lists, numpy's arrays."""
+"""Safe reading of untrusted pickles of plain values: numbers, text, lists and NumPy arrays."""
 
 import io
 import pickle
@@ -10,38 +10,38 @@ NUMBERS = {
     **{"b1": "?", "i1": "b", "i2": "h", "i4": "i", "i8": "q", "f2": "e", "f4": "f", "f8": "d"},
     **{"u1": "B", "u2": "H", "u4": "I", "u8": "Q"},
 }
-"""The types that an array may have: numpy's name to struct's."""
+"""Types of array elements: NumPy name to struct format."""
 
 BYTE_ORDERS = {"<": "<", ">": ">", "=": "=", "|": "="}
 
 
 class RefusedError(Exception):
-    """A pickle asks for something that is no plain value; the text names it."""
+    """Raised for a pickle that names an object other than a plain value; the message says which."""
 
 
 def load_plain(pickled: bytes) -> object:
-    """Reads a pickle without running anything that it names, be it of numpy.
+    """Load a pickle of plain values without running any function or class that it names.
 
     Args:
-        pickled: by Python 2 or 3, in any protocol.
+        pickled: a pickle of Python 2 or 3, in any protocol.
 
     Returns:
-        What was pickled, with numpy's scalars as Python's numbers and its arrays, of one dimension, as lists.
+        The pickled value, with NumPy scalars as Python numbers and one-dimensional NumPy arrays as lists.
 
     Raises:
-        RefusedError: it names a function or a class, or holds arrays of anything but numbers.
-        ValueError: it is damaged or no pickle.
+        RefusedError: the pickle names another function or class, or holds arrays of other types than numbers.
+        ValueError: it is not a valid pickle.
     """
     try:
         return _PlainUnpickler(io.BytesIO(pickled), encoding="latin1").load()
     except RefusedError:
         raise
-    except Exception as error:  # there is no end to the ways in which a damaged one fails
+    except Exception as error:  # an invalid pickle can raise almost any exception
         raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
 class _DType:
-    """Stands for numpy's type of an array: a name, and a state that tells the order of bytes."""
+    """A stand-in for numpy.dtype: a name, and a state with the byte order."""
 
     def __init__(self, name: str, *_: object) -> None:
         if name not in NUMBERS:
@@ -52,14 +52,14 @@ class _DType:
         self._order = BYTE_ORDERS[state[1]]
 
     def numbers(self, data: bytes | str) -> list[float]:
-        """Reads an array's numbers from its bytes, which are a str from Python 2."""
+        """Return the numbers that the bytes of an array encode; Python 2 pickled them as a str."""
         if isinstance(data, str):
             data = data.encode("latin1")
         return [number for (number,) in struct.iter_unpack(self._order + NUMBERS[self._name], data)]
 
 
 class _Array(list):
-    """Stands for numpy's array, first made without its numbers."""
+    """A stand-in for numpy.ndarray, which is created empty and filled by `__setstate__`."""
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, dtype, _, data = state
@@ -79,14 +79,14 @@ def _scalar(dtype: _DType, data: bytes | str) -> float:
 
 
 def _bytes(text: str = "", encoding: str = "latin1") -> bytes:
-    """Undoes what Python 3 writes bytes as in Python 2's protocols."""
+    """Return the bytes that Python 3 pickled as text in protocols 0 to 2."""
     if encoding != "latin1":
         raise RefusedError(f"the encoding {encoding!a}")
     return text.encode("latin1")
 
 
 class _Callable:
-    """What a pickle may call and, other than a function or a class, not change."""
+    """A function that a pickle can call but, unlike a plain function or class, not modify."""
 
     __slots__ = ("_function",)
 
@@ -100,7 +100,7 @@ class _Callable:
         raise RefusedError("a change to a function")
 
 
-NAMED: dict[str, _Callable] = {
+STAND_INS: dict[str, _Callable] = {
     "numpy.dtype": _Callable(_DType),
     "numpy.ndarray": _Callable(lambda *_: _Array()),
     "numpy.core.multiarray._reconstruct": _Callable(lambda *_: _Array()),
@@ -109,29 +109,32 @@ NAMED: dict[str, _Callable] = {
     "_codecs.encode": _Callable(_bytes),
     "__builtin__.bytes": _Callable(_bytes),
 }
-"""What stands for the names that are in pickles of plain values."""
+"""Stand-ins for the functions and classes that pickles of plain values name."""
 
 
 class _PlainUnpickler(pickle._Unpickler):
-    """The one written in Python: the one in C reserves whatever memory a pickle's memo is said to need."""
+    """An unpickler that only calls stand-ins.
+
+    It subclasses the Python version: the C version allocates as much memory as the memo of a pickle claims.
+    """
 
     def find_class(self, module: str, name: str) -> _Callable:
-        """Finds what stands for a name; numpy 2 has other names for the same."""
-        known = NAMED.get(f"{module.replace('numpy._core', 'numpy.core')}.{name}")
-        if known is None:
+        """Return the stand-in for a name; NumPy 2 renamed numpy.core to numpy._core."""
+        stand_in = STAND_INS.get(f"{module.replace('numpy._core', 'numpy.core')}.{name}")
+        if stand_in is None:
             raise RefusedError(f"{module}.{name}")
-        return known
+        return stand_in
 
     def persistent_load(self, pid: object) -> None:
-        """Refuses what lies outside the pickle."""
-        raise RefusedError(f"the object {pid!a}, which is not in it")
+        """Refuse objects outside the pickle."""
+        raise RefusedError(f"the object {pid!a} outside the pickle")
 
     def load_bytearray8(self) -> None:
-        """Reads an array's data; what this stands in for reserves what memory the data is said to need."""
+        """Read a bytearray; the overridden method allocates as much memory as the pickle claims."""
         (size,) = struct.unpack("<Q", self.read(8))
         self.append(bytearray(self.read(size)))
 
-    # typeshed does not know the pure Python unpickler's inside.
+    # typeshed does not declare these attributes of the Python unpickler.
     read: Callable[[int], bytes]
     append: Callable[[object], None]
     dispatch: ClassVar[dict[int, Callable[..., None]]] = {

@@ -1,4 +1,4 @@
-"""The revisited Oxford and Paris sets: their images, their queries and the labels of three protocols.
+"""The revisited Oxford and Paris sets: images, queries and the labels of three protocols.
 
 Radenović et al., "Revisiting Oxford and Paris: Large-Scale Image Retrieval Benchmarking", CVPR 2018.
 """
@@ -28,60 +28,61 @@ EASY, MEDIUM, HARD = PROTOCOLS = ("easy", "medium", "hard")
 
 
 def has_revisited_labels(folder: Path) -> bool:
-    """Whether a folder, of any name, holds a revisited set's labels, as published or as JSON."""
+    """Return True if a folder, of any name, has the labels of a revisited set, as published or as JSON."""
     return bool(_labels_files(folder))
 
 
 def read_revisited_dataset(folder: Path) -> RetrievalDataset:
-    """Reads a revisited set's file names, queries and labels; no image is opened.
+    """Read the file names, queries and labels of a revisited set without opening an image.
 
-    The labels say what the database is: the images of `imlist`, in its order. Images of queries are in it
-    only if they are there as well. What distractors.txt lists, as Prepare_Datasets.py leaves it, comes
-    behind, in the order of the files' names; any other image in jpg/ is left out with a note.
+    The database is the images of `imlist` in the labels, in the order of the list, followed by the images in
+    distractors.txt (which Prepare_Datasets.py writes), in the order of their file names. Query images are in
+    the database only if `imlist` has them. Any other image in jpg/ is left out with a note.
 
-    A query is named by its image, the second of one image by `<image>_2`. As such it has the labels of the
-    Medium protocol: good means easy, ok means hard.
+    A query has the name of its image; a second query of the same image is named `<image>_2`. `queries` has
+    the labels of the Medium protocol: good means easy, ok means hard.
 
     Raises:
-        UserError: there are no labels, they cannot be read or are those of two sets, or images are missing.
+        UserError: the labels are missing or not valid, the folder has the labels of two sets, or images are
+            missing.
     """
     name, labels_file = _labels_file(folder)
     labels = (read_pickled_labels if labels_file.suffix == ".pkl" else read_labels)(labels_file)
     _check_unique(labels_file, labels["imlist"])
-    found = read_images(folder)
-    named = dict.fromkeys([*labels["imlist"], *labels["qimlist"]])
-    distractors = set(read_distractors(folder)) - named.keys() - CORRUPT_PARIS_IMAGES
-    wanted = named | dict.fromkeys(sorted(distractors))
-    missing = [image for image in wanted if image not in found]
+    files = read_images(folder)
+    labelled = dict.fromkeys([*labels["imlist"], *labels["qimlist"]])
+    distractors = set(read_distractors(folder)) - labelled.keys() - CORRUPT_PARIS_IMAGES
+    expected = labelled | dict.fromkeys(sorted(distractors))
+    missing = [image for image in expected if image not in files]
     if missing:
         command = f"Prepare_Datasets.py {name}{' --distractors <their folder>' if distractors else ''}"
         raise UserError(
-            f"{folder / IMAGES_FOLDER} lacks {len(missing)} of the {len(wanted)} images that belong in it, "
-            f"the first of them {missing[0]}: move {folder} away and run {command}"
+            f"{folder / IMAGES_FOLDER} lacks {len(missing)} of its {len(expected)} images "
+            f"(first: {missing[0]}): move {folder} away and run {command}"
         )
-    strays = found.keys() - wanted.keys()
-    if strays:
+    unexpected = files.keys() - expected.keys()
+    if unexpected:
         log.warning(
-            "note: left out %d images of %s that %s does not name (%s): distractors count if %s lists them",
-            len(strays),
+            "note: left out %d images of %s that %s does not name (%s): list distractors in %s",
+            len(unexpected),
             folder / IMAGES_FOLDER,
             labels_file.name,
-            first_names(strays),
+            first_names(unexpected),
             folder / DISTRACTORS_LIST,
         )
-    database = [*labels["imlist"], *(image for image in found if image in distractors)]
+    database = [*labels["imlist"], *(image for image in files if image in distractors)]
     protocols = _protocols(labels)
     return RetrievalDataset(
         folder,
-        images={image: found[image] for image in database},
+        images={image: files[image] for image in database},
         queries=protocols[MEDIUM],
-        query_images={image: found[image] for image in labels["qimlist"]},
+        query_images={image: files[image] for image in labels["qimlist"]},
         protocols=protocols,
     )
 
 
 def read_distractors(folder: Path) -> list[str]:
-    """The names of the images that a data set lists as distractors, none where it has no list.
+    """Return the image names in the list of distractors of a data set; none if it has no list.
 
     Raises:
         UserError: the list cannot be read.
@@ -91,44 +92,46 @@ def read_distractors(folder: Path) -> list[str]:
 
 
 def _labels_files(folder: Path) -> dict[str, Path]:
-    """Each set's name to its labels in the folder; the published file rather than the JSON made of it."""
-    paths = {
+    """Return set name to label file in the folder; the published file has priority over its JSON copy."""
+    candidates = {
         name: [folder / file_name, (folder / file_name).with_suffix(".json")]
         for name, (file_name, _) in REVISITED_LABELS.items()
     }
-    there = {name: [path for path in both if path.is_file()] for name, both in paths.items()}
-    return {name: both[0] for name, both in there.items() if both}
+    existing = {name: [path for path in paths if path.is_file()] for name, paths in candidates.items()}
+    return {name: paths[0] for name, paths in existing.items() if paths}
 
 
 def _labels_file(folder: Path) -> tuple[str, Path]:
-    """The set that the folder holds and its labels."""
-    there = _labels_files(folder)
-    if len(there) > 1:
-        names = " and ".join(path.name for path in there.values())
+    """Return the name of the set in the folder and its label file."""
+    files = _labels_files(folder)
+    if len(files) > 1:
+        names = " and ".join(path.name for path in files.values())
         raise UserError(f"{folder} has the labels of two sets, {names}: move one of them away")
-    if not there:
-        files = " nor ".join(file_name for file_name, _ in REVISITED_LABELS.values())
+    if not files:
+        names = " nor ".join(file_name for file_name, _ in REVISITED_LABELS.values())
         raise UserError(
-            f"{folder} has neither {files}, nor the same as .json: run Prepare_Datasets.py "
+            f"{folder} has neither {names}, nor their .json copies: run Prepare_Datasets.py "
             + " or ".join(REVISITED_LABELS)
         )
-    return next(iter(there.items()))
+    return next(iter(files.items()))
 
 
 def _check_unique(labels_file: Path, images: Sequence[str]) -> None:
-    twice = [image for image, count in Counter(images).items() if count > 1]
-    if twice:
-        raise UserError(f"{labels_file} lists {len(twice)} images twice ({first_names(twice)}): get it again")
+    repeated = [image for image, count in Counter(images).items() if count > 1]
+    if repeated:
+        raise UserError(
+            f"{labels_file} lists {len(repeated)} images twice ({first_names(repeated)}): download it again"
+        )
 
 
 def _protocols(labels: Labels) -> dict[str, list[Query]]:
-    """What each protocol looks for, and what is to it as if it were not there."""
+    """Return the queries with the labels of each protocol; junk images are ignored in its scores."""
     queries: dict[str, list[Query]] = {protocol: [] for protocol in PROTOCOLS}
     names = _query_names(labels["qimlist"])
     for name, image, labelled in zip(names, labels["qimlist"], labels["gnd"], strict=True):
         easy, hard, junk = (
-            frozenset(labels["imlist"][place] for place in places)
-            for places in (labelled["easy"], labelled["hard"], labelled["junk"])
+            frozenset(labels["imlist"][index] for index in indices)
+            for indices in (labelled["easy"], labelled["hard"], labelled["junk"])
         )
         x1, y1, x2, y2 = labelled["bbx"]
         medium = Query(name, image, (x1, y1, x2, y2), good=easy, ok=hard, junk=junk)
@@ -139,7 +142,7 @@ def _protocols(labels: Labels) -> dict[str, list[Query]]:
 
 
 def _query_names(images: Sequence[str]) -> list[str]:
-    """The images' names, those that come again with a number that makes them another name than any."""
+    """Return a unique name per query: the name of its image, with a number if the image occurs again."""
     names: dict[str, None] = {}
     for image in images:
         name, number = image, 2

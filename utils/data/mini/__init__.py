@@ -1,7 +1,7 @@
-"""Mini: a small retrieval benchmark in Oxford's layout that the project draws itself, from a seed.
+"""Mini: a small retrieval benchmark in the layout of Oxford5k that is drawn from a seed.
 
-`facades` draws a building from the front, `scenes` a photograph of it from some viewpoint, and `benchmark`
-the whole data set with its labels, which follow from how much of a landmark each image shows.
+`facades` draws the front of a building and `scenes` a photograph of it from a random viewpoint. `benchmark`
+draws the full data set; its labels depend on the share of a landmark that is visible in each image.
 """
 
 from utils.data.mini.benchmark import MiniSettings, draw_benchmark, prepare_mini

@@ -17,23 +17,23 @@ from utils.options.shared import COUNTS, RunOptions
 
 @options_class
 class MiniOptions:
-    """Options of the drawing."""
+    """Options of the program."""
 
     title = "drawing"
 
-    folder: Path = option(help="replaced if it was drawn before", positional=True)
-    landmarks: int = option(default=MiniSettings().landmarks, help="buildings", valid=COUNTS)
+    folder: Path = option(help="output folder, replaced if it is a drawn benchmark", positional=True)
+    landmarks: int = option(default=MiniSettings().landmarks, help="number of landmarks", valid=COUNTS)
     distractors: int = option(
-        default=MiniSettings().distractors, help="images of nothing searched for", valid=Range(0, 10**9)
+        default=MiniSettings().distractors, help="images without a landmark", valid=Range(0, 10**9)
     )
     seed: int = redefault(RunOptions, "seed", MiniSettings().seed)
     workers: int | None = option(
-        default=None, help="processes; one per core if not given", valid=Range(1, 1024)
+        default=None, help="processes that draw; one per core if not given", valid=Range(1, 1024)
     )
 
 
 def command_line() -> None:
-    """Read the options and draw."""
+    """Draw the benchmark that the command line asks for."""
     options = parse_options(MiniOptions, __doc__.splitlines()[0])
     if options.folder.exists() and not (options.folder / MINI_SETTINGS).is_file():
         raise UserError(f"{options.folder} was not drawn by this program: choose another folder")

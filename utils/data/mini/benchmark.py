@@ -1,4 +1,4 @@
-"""The Mini benchmark as a whole: which images there are, their labels and queries, written to a folder."""
+"""The Mini benchmark: its images, labels and queries, written to a folder."""
 
 import io
 import json
@@ -27,28 +27,28 @@ from utils.images.loading import Box
 log = logging.getLogger(__name__)
 
 VERSION = 1
-"""Raised with every change that changes an image, so that folders drawn before are drawn again."""
+"""Version of the drawing: a change of any image increases it, and older folders are drawn again."""
 
-VIEWS: tuple[Framing, ...] = ("whole", "whole", "whole", "whole", "whole", "part", "part", "glimpse")
-"""Images of each landmark."""
+VIEWS: tuple[Framing, ...] = ("full", "full", "full", "full", "full", "part", "part", "glimpse")
+"""Framing of each image of a landmark."""
 
 QUERIES = 3
-"""Each landmark's first images have query boxes."""
+"""The number of queries per landmark: its first images, which get a query box."""
 
 GOOD = 0.65
 OK = 0.25
 JUNK = 0.02
-"""Least visible share of a landmark's front in an image that is labelled good, ok and junk for it."""
+"""Minimum visible share of the front of a landmark in an image with this label."""
 
-PLACES_WITHOUT_BUILDING = 4
-"""Every so many-th distractor shows no building; the others show one that is no landmark."""
+DISTRACTORS_PER_EMPTY_SCENE = 4
+"""One in this many distractors shows no building; the rest show a building that is not a landmark."""
 
-TRIES = 30
+DRAWING_ATTEMPTS = 30
 
 
 @dataclass(frozen=True)
 class MiniSettings:
-    """What the benchmark's images depend on."""
+    """Settings that the images of the benchmark depend on."""
 
     seed: int = 0
     landmarks: int = 12
@@ -57,7 +57,7 @@ class MiniSettings:
 
 
 class MiniImage(NamedTuple):
-    """One image to draw; a distractor has no landmark."""
+    """An image to draw; the landmark of a distractor is None."""
 
     name: str
     landmark: int | None
@@ -65,7 +65,7 @@ class MiniImage(NamedTuple):
 
 
 class DrawnImage(NamedTuple):
-    """What the labels need to know of a drawn image."""
+    """A drawn image, with the visible share of its landmark and the box around the visible part."""
 
     image: MiniImage
     visible: float
@@ -73,55 +73,55 @@ class DrawnImage(NamedTuple):
 
 
 def prepare_mini(datasets_dir: Path, seed: int) -> Path:
-    """Draws the benchmark of a seed into its folder unless it is there already.
+    """Draw the benchmark of a seed into its folder, unless it is already drawn.
 
-    A folder that was drawn with other settings is replaced; one that was not drawn at all is left alone.
+    A folder drawn with other settings is replaced. A folder that this program did not draw is left unchanged.
 
     Returns:
         The folder.
 
     Raises:
-        UserError: the folder cannot be written, or a process that draws was killed.
+        UserError: the folder cannot be written, or a drawing process was killed.
     """
     folder, settings = mini_folder(datasets_dir, seed), MiniSettings(seed=seed)
-    record = _read_record(folder)
-    if record == _record(settings):
+    drawn_with = _read_settings(folder)
+    if drawn_with == _encode(settings):
         return folder
-    if record is None and folder.is_dir():
+    if drawn_with is None and folder.is_dir():
         log.warning("note: %s was not drawn by this program and is used as it is", folder)
         return folder
     log.info("drawing the Mini benchmark into %s", folder)
-    with replace_folder(folder, keep=lambda: _read_record(folder) == _record(settings)) as draft:
+    with replace_folder(folder, keep=lambda: _read_settings(folder) == _encode(settings)) as draft:
         _draw(draft, settings)
     return folder
 
 
 def draw_benchmark(folder: Path, settings: MiniSettings, workers: int | None = None) -> None:
-    """Draws the benchmark into a folder, in parallel; the folder appears when it is complete.
+    """Draw the benchmark into a folder, in parallel; the folder appears when it is complete.
 
-    The images only depend on the settings, each by a random generator of its own.
+    Each image has its own random generator, so images depend only on the settings.
 
     Args:
-        folder: replaced if it exists.
+        folder: the output folder, replaced if it exists.
         settings: the seed and the counts.
-        workers: processes; one a core if not given.
+        workers: the number of processes; one per core if None.
 
     Raises:
-        UserError: the folder cannot be written, or a process that draws was killed.
+        UserError: the folder cannot be written, or a drawing process was killed.
     """
     with replace_folder(folder) as draft:
         _draw(draft, settings, workers)
 
 
 def _draw(folder: Path, settings: MiniSettings, workers: int | None = None) -> None:
-    """Fills an empty folder."""
+    """Draw the benchmark into an empty folder."""
     images, labels = folder / IMAGES_FOLDER, folder / LABELS_FOLDER
     images.mkdir()
     labels.mkdir()
     drawn = _draw_images(images, settings, workers or os.cpu_count() or 1)
     for landmark in range(settings.landmarks):
         _write_labels(labels, [item for item in drawn if item.image.landmark == landmark])
-    (folder / MINI_SETTINGS).write_bytes(_record(settings))
+    (folder / MINI_SETTINGS).write_bytes(_encode(settings))
 
 
 def _draw_images(folder: Path, settings: MiniSettings, workers: int) -> list[DrawnImage]:
@@ -131,13 +131,13 @@ def _draw_images(folder: Path, settings: MiniSettings, workers: int) -> list[Dra
             return list(pool.map(draw, list(_images(settings)), chunksize=len(VIEWS)))
     except BrokenProcessPool as error:
         raise UserError(
-            "cannot draw the Mini benchmark: a process that drew was killed, "
-            "perhaps for want of memory: run it again"
+            "cannot draw the Mini benchmark: a drawing process was killed, "
+            "perhaps for lack of memory: run it again"
         ) from error
 
 
 def _end_with_parent() -> None:
-    """Lets a process that draws end when the one that began it is killed: it would wait for work for ever."""
+    """End this drawing process when its parent is killed, as it would wait for work forever."""
     threading.Thread(target=_wait_for_parent, daemon=True).start()
 
 
@@ -148,12 +148,12 @@ def _wait_for_parent() -> None:
         os._exit(1)
 
 
-def _record(settings: MiniSettings) -> bytes:
+def _encode(settings: MiniSettings) -> bytes:
     return (json.dumps(asdict(settings), indent=2) + "\n").encode()
 
 
-def _read_record(folder: Path) -> bytes | None:
-    """What a folder tells of its settings, if it does."""
+def _read_settings(folder: Path) -> bytes | None:
+    """Read the settings that a folder was drawn with; None if it has none."""
     try:
         return read_bytes(folder / MINI_SETTINGS)
     except (OSError, BadFileError):
@@ -169,23 +169,23 @@ def _images(settings: MiniSettings) -> Iterator[MiniImage]:
 
 
 def _draw_image(seed: int, folder: Path, image: MiniImage) -> DrawnImage:
-    place = 0 if image.landmark is None else image.landmark + 1
-    rng = np.random.default_rng([seed, 1, place, image.number])
+    group = 0 if image.landmark is None else image.landmark + 1
+    rng = np.random.default_rng([seed, 1, group, image.number])
     if image.landmark is not None:
         scene = _draw_view(rng, _landmark(seed, image.landmark), image.number)
-    elif image.number % PLACES_WITHOUT_BUILDING == 0:
-        scene = draw_scene(rng, None, "whole")
+    elif image.number % DISTRACTORS_PER_EMPTY_SCENE == 0:
+        scene = draw_scene(rng, None, "full")
     else:
-        scene = draw_scene(rng, draw_facade(rng), "whole" if rng.random() < 0.7 else "part")
-    file = io.BytesIO()  # written at once: Pillow tells of a full disk by errors of its own
+        scene = draw_scene(rng, draw_facade(rng), "full" if rng.random() < 0.7 else "part")
+    file = io.BytesIO()  # encoded in memory: the errors that Pillow raises on a full disk do not name it
     scene.image.save(file, "JPEG", quality=int(rng.integers(30, 93)))
     (folder / f"{image.name}.jpg").write_bytes(file.getvalue())
     return DrawnImage(image, scene.visible, scene.box)
 
 
 def _draw_view(rng: np.random.Generator, facade: Facade, view: int) -> Scene:
-    """A view of a landmark; one that is to have a query box is drawn again until it is a good image."""
-    for _ in range(TRIES):
+    """Draw a view of a landmark; draw the view of a query again until it counts as good."""
+    for _ in range(DRAWING_ATTEMPTS):
         scene = draw_scene(rng, facade, VIEWS[view])
         if view >= QUERIES or scene.visible >= GOOD:
             break
@@ -198,7 +198,7 @@ def _landmark(seed: int, landmark: int) -> Facade:
 
 
 def _write_labels(folder: Path, views: list[DrawnImage]) -> None:
-    """Writes the query, good, ok and junk files of a landmark's queries."""
+    """Write the query, good, ok and junk files of the queries of a landmark."""
     labels = {
         "good": [view.image.name for view in views if view.visible >= GOOD],
         "ok": [view.image.name for view in views if OK <= view.visible < GOOD],

@@ -1,4 +1,4 @@
-"""A camera: where points of a scene appear in its image, and flat images warped to there."""
+"""A camera that projects points of a scene, and the warping of flat images into its view."""
 
 from dataclasses import dataclass
 
@@ -6,26 +6,26 @@ import numpy as np
 from PIL import Image
 
 FOCAL_LENGTH = 1.1
-"""In units of the image's longer side."""
+"""Focal length in units of the longer side of the image."""
 
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole camera that looks at a building of height 1 standing on the origin.
-
-    Angles in radians; `scale` is the building's height in the image, straight ahead, in pixels; `foot` the
-    pixel at which the middle of its lower edge appears.
-    """
+    """A pinhole camera that looks at a building of height 1 at the origin."""
 
     size: tuple[int, int]
+    """Width and height of the image in pixels."""
     yaw: float
+    """Angle in radians, as are `pitch` and `roll`."""
     pitch: float
     roll: float
     scale: float
+    """Height of the building in the image in pixels, if all angles are 0."""
     foot: tuple[float, float]
+    """Pixel of the middle of the lower edge of the building."""
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """Pixels (n, 2) of points (n, 3): x to the right, y up, z away, as seen with yaw 0."""
+        """Return the pixels (N, 2) of points (N, 3); with yaw 0, x points right, y up and z away."""
         x, y, z = points.T
         x, z = _rotate(x, z, -self.yaw)
         y, z = _rotate(y, z, self.pitch)
@@ -37,17 +37,17 @@ class Camera:
 
 
 def faces_camera(quad: np.ndarray) -> bool:
-    """Whether the corners run clockwise on the screen, as those of a face turned to the camera do."""
+    """Return True if the corners (4, 2) are in clockwise order, so that the camera sees the front side."""
     following = np.roll(quad, -1, axis=0)
     return float(np.sum(quad[:, 0] * following[:, 1] - following[:, 0] * quad[:, 1])) > 0
 
 
 def warp(image: Image.Image, quad: np.ndarray, size: tuple[int, int]) -> Image.Image:
-    """Maps an image's corners, clockwise from the upper left, to the four pixels of `quad`."""
+    """Map the corners of an image, clockwise from the upper left, to the four pixels of `quad`."""
     top, side = (float(np.linalg.norm(quad[corner] - quad[0])) for corner in (1, 3))
     longest = max(top, side, 1.0)
     factor = int(max(image.size) / longest)
-    if factor > 1:  # the transform below reads four pixels for each: it would alias when it shrinks
+    if factor > 1:  # to avoid aliasing: the transform below does not filter when it reduces
         image = image.reduce(factor)
     width, height = image.size
     source = [(0, 0), (width, 0), (width, height), (0, height)]

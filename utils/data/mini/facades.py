@@ -1,4 +1,4 @@
-"""Buildings from the front: a wall of windows between cornices, a roof, towers, domes, arches, a texture."""
+"""Drawings of building fronts: walls with windows and cornices, roofs, towers, domes, arches, textures."""
 
 from dataclasses import dataclass
 
@@ -9,22 +9,23 @@ from utils.data.mini.noise import smooth_noise
 from utils.data.mini.styles import Color, Style, draw_style
 
 WIDTH, HEIGHT = 560, 760
-"""Size of a drawing in pixels; the building stands on its lower edge."""
+"""Size of a drawing in pixels; the building stands on the lower edge."""
 
 OVERSAMPLING = 2
-"""Drawn so many times larger and reduced, which smooths the edges."""
+"""Drawings are made larger by this factor, then reduced, which smooths their edges."""
 
 
 @dataclass(frozen=True)
 class Facade:
-    """A drawn building: RGBA, clear where there is no building, and its style."""
+    """A drawn building and its style."""
 
     image: Image.Image
+    """RGBA image, transparent around the building."""
     style: Style
 
 
 def draw_facade(rng: np.random.Generator) -> Facade:
-    """Draws a building of a random style."""
+    """Draw a building of a random style."""
     style = draw_style(rng)
     canvas = _Canvas(style)
     canvas.roof()
@@ -36,7 +37,7 @@ def draw_facade(rng: np.random.Generator) -> Facade:
 
 
 def _weathered(image: Image.Image, style: Style, rng: np.random.Generator) -> Image.Image:
-    """Stains and grain over the whole building, more on rough walls."""
+    """Add stains and grain to a building, stronger on rough walls."""
     pixels = np.asarray(image).astype(np.float32)
     height, width = pixels.shape[:2]
     strength = 0.06 if style.texture == "plaster" else 0.1
@@ -47,7 +48,7 @@ def _weathered(image: Image.Image, style: Style, rng: np.random.Generator) -> Im
 
 
 class _Canvas:
-    """The drawing of one building, part by part, from behind to the front."""
+    """A drawing of one building, made part by part from back to front."""
 
     def __init__(self, style: Style) -> None:
         self.style = style
@@ -60,7 +61,7 @@ class _Canvas:
         self.floor = style.body_height * self.height / style.floors
 
     def body(self) -> None:
-        """The wall, its texture, its floors of windows and the cornices between them."""
+        """Draw the wall with its texture, its floors of windows and the cornices between them."""
         style = self.style
         self._wall(self.left, self.top, self.right, self.height)
         bay = (self.right - self.left) / style.bays
@@ -80,7 +81,7 @@ class _Canvas:
                 self._bar(x - 0.06 * bay, self.top, x + 0.06 * bay, self.height)
 
     def roof(self) -> None:
-        """What lies on the wall, seen from the front."""
+        """Draw the roof on the wall."""
         left, right, top = self.left - 10, self.right + 10, self.top
         rise = 0.13 * self.height
         roof = self.style.roof
@@ -104,7 +105,7 @@ class _Canvas:
                 self.draw.polygon(corners, fill=roof)
 
     def crown(self) -> None:
-        """What rises above the middle."""
+        """Draw the part above the middle of the wall."""
         middle, width = self.width / 2, 0.26 * (self.right - self.left)
         top = self.top - 0.02 * self.height
         match self.style.crown:
@@ -131,7 +132,7 @@ class _Canvas:
                 self._rose(middle, self.top - 0.08 * self.height, 0.065 * self.height)
 
     def towers(self) -> None:
-        """Towers at the ends of the wall."""
+        """Draw the towers at the ends of the wall."""
         style = self.style
         width = 0.16 * self.width
         sides = {"none": (), "pair": (-1, 1), "left": (-1,), "right": (1,)}[style.tower_sides]
@@ -165,18 +166,18 @@ class _Canvas:
                     self.draw.line((x, y, x, min(y + course, bottom)), joint, 3)
 
     def _fill(self, left: float, top: float, right: float, bottom: float, color: Color) -> None:
-        """A rectangle, or nothing where the parts of a squat opening leave none."""
+        """Draw a rectangle unless it is empty, as parts of very low openings are."""
         if right > left and bottom > top:
             self.draw.rectangle((left, top, right, bottom), fill=color)
 
     def _bar(self, left: float, top: float, right: float, bottom: float) -> None:
-        """A strip of trim with a shadow under it or to its right."""
+        """Draw a strip of trim with a shadow below and to the right."""
         shadow = tuple(int(level * 0.6) for level in self.style.trim)
         self.draw.rectangle((left + 3, top + 3, right + 3, bottom + 4), fill=shadow)
         self.draw.rectangle((left, top, right, bottom), fill=self.style.trim)
 
     def _ground_opening(self, bay: int, left: float, top: float, width: float) -> bool:
-        """Draws the ground floor's opening in a bay, if it is no window, and says whether it did."""
+        """Draw the opening of a bay of the ground floor; return False if the bay has a window instead."""
         middle = bay == self.style.bays // 2
         match self.style.ground_floor:
             case "arcade":
@@ -192,7 +193,7 @@ class _Canvas:
         return False
 
     def _arch(self, left: float, top: float, width: float, height: float, curve: float) -> None:
-        """An opening down to the floor, its top a half ellipse of `curve` times its width."""
+        """Draw an opening down to the floor; its top is a half ellipse of height `curve` times its width."""
         for inset, color in ((0.0, self.style.trim), (0.08 * width, (46, 40, 38))):
             x0, x1, y0 = left + inset, left + width - inset, top + inset
             rise = curve * (x1 - x0)
@@ -237,7 +238,7 @@ class _Canvas:
             draw.polygon(peak, fill=style.trim)
 
     def _top(self, kind: str, left: float, right: float, bottom: float, height: float) -> None:
-        """What ends a tower or drum from `left` to `right` above `bottom`."""
+        """Draw the top of a tower or drum, from `left` to `right` above `bottom`."""
         draw, roof = self.draw, self.style.roof
         middle, width = (left + right) / 2, right - left
         if kind == "battlements":

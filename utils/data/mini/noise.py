@@ -1,4 +1,4 @@
-"""Smooth random fields, for clouds, stains and grain."""
+"""Smooth random fields for clouds, stains and grain."""
 
 from collections.abc import Sequence
 
@@ -7,14 +7,14 @@ from PIL import Image
 
 
 def smooth_noise(rng: np.random.Generator, height: int, width: int, cells: Sequence[int]) -> np.ndarray:
-    """Sum of random fields, each interpolated from a coarse grid.
+    """Return the sum of random fields, each interpolated from a coarse grid.
 
     Args:
         rng: the random generator.
-        height: rows of the result.
-        width: columns of the result.
-        cells: for each field, how many random values its grid has along the width; a field's amplitude is
-            the inverse of its place, so coarse ones come first.
+        height: the number of rows.
+        width: the number of columns.
+        cells: the number of random values along the width, per field, coarse fields first. The n-th field has
+            the amplitude 1 / n.
 
     Returns:
         (height, width) float32, of mean 0 and a standard deviation of about 1.

@@ -1,4 +1,4 @@
-"""Photographs of a drawn building: a camera, surroundings, things in the way, light, blur."""
+"""Photographs of a drawn building, with a random camera, surroundings, obstacles, light and blur."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,8 +11,8 @@ from utils.data.mini.facades import HEIGHT, WIDTH, Facade
 from utils.data.mini.noise import smooth_noise
 from utils.images.loading import Box
 
-Framing = Literal["whole", "part", "glimpse"]
-"""What the photographer wanted: the whole building, some part of it, or rather something else."""
+Framing = Literal["full", "part", "glimpse"]
+"""Framing of a building: all of it, a part of it, or only its edge beside another subject."""
 
 IMAGE_SIZES = ((640, 480), (480, 640), (640, 427), (427, 640), (600, 450), (520, 520), (640, 360))
 SKIES = (
@@ -26,33 +26,35 @@ SKIES = (
 GROUNDS = ((128, 122, 114), (98, 96, 94), (92, 116, 70), (150, 138, 118), (76, 76, 82))
 
 SAMPLES = 64
-"""The building's surface is sampled at so many rows and columns to measure how much of it is visible."""
+"""Rows and columns of samples of the building's front that measure its visible share."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A photograph, how much of the building's front it shows (0..1) and the box around that, in pixels."""
+    """A photograph of a building."""
 
     image: Image.Image
     visible: float
+    """Visible share of the front of the building, from 0 to 1."""
     box: Box
+    """Box around the visible part, in pixels."""
 
 
 def draw_scene(rng: np.random.Generator, facade: Facade | None, framing: Framing) -> Scene:
-    """Photographs a building from a random viewpoint, or draws a place without one.
+    """Draw a photograph of a building from a random viewpoint, or a scene without a building.
 
     Args:
         rng: the random generator.
-        facade: the building, or None.
-        framing: what the image is meant to show; what it does show is measured.
+        facade: the building; None for a scene without a building.
+        framing: the intended framing; the visible share is measured afterwards.
     """
     size = IMAGE_SIZES[int(rng.integers(len(IMAGE_SIZES)))]
     horizon = float(rng.uniform(0.72, 0.95)) if framing != "part" else float(rng.uniform(0.75, 1.3))
     image = _surroundings(rng, size, horizon * size[1])
     visible, box = 0.0, (0.0, 0.0, 0.0, 0.0)
-    camera = _place_camera(rng, size, horizon * size[1], framing)
+    camera = _draw_camera(rng, size, horizon * size[1], framing)
     if facade is not None:
-        _place_building(image, facade, camera)
+        _paste_building(image, facade, camera)
     obstacles = _obstacles(rng, size, horizon * size[1], crowded=framing == "glimpse" or facade is None)
     image.alpha_composite(obstacles)
     if facade is not None:
@@ -60,11 +62,11 @@ def draw_scene(rng: np.random.Generator, facade: Facade | None, framing: Framing
     return Scene(_expose(rng, image.convert("RGB")), visible, box)
 
 
-def _place_camera(rng: np.random.Generator, size: tuple[int, int], ground: float, framing: Framing) -> Camera:
+def _draw_camera(rng: np.random.Generator, size: tuple[int, int], ground: float, framing: Framing) -> Camera:
     width, height = size
     yaw = float(rng.uniform(-0.85, 0.85))
     match framing:
-        case "whole":
+        case "full":
             scale = rng.uniform(0.65, 1.1) * height
             foot = (width * rng.uniform(0.35, 0.65), min(ground + 0.03 * height, 1.02 * height))
         case "part":
@@ -84,8 +86,8 @@ def _place_camera(rng: np.random.Generator, size: tuple[int, int], ground: float
     )
 
 
-def _place_building(image: Image.Image, facade: Facade, camera: Camera) -> None:
-    """Pastes the front and the one side wall that the camera sees."""
+def _paste_building(image: Image.Image, facade: Facade, camera: Camera) -> None:
+    """Paste the front and the side wall that faces the camera."""
     surface = facade.image
     half = 0.5 * surface.width / surface.height
     front = np.array([(-half, 1, 0), (half, 1, 0), (half, 0, 0), (-half, 0, 0)], float)
@@ -103,7 +105,7 @@ def _place_building(image: Image.Image, facade: Facade, camera: Camera) -> None:
 
 
 def _measure_visibility(facade: Facade, camera: Camera, covered: np.ndarray) -> tuple[float, Box]:
-    """Share of the front's surface inside the image and not covered, and the box around that part."""
+    """Return the share of the front that is inside the image and not covered, and the box around it."""
     alpha = np.asarray(facade.image.resize((SAMPLES, SAMPLES)))[..., 3] > 127
     row, column = np.nonzero(alpha)
     half = 0.5 * facade.image.width / facade.image.height
@@ -121,7 +123,7 @@ def _measure_visibility(facade: Facade, camera: Camera, covered: np.ndarray) -> 
 
 
 def _surroundings(rng: np.random.Generator, size: tuple[int, int], ground: float) -> Image.Image:
-    """Sky with clouds, ground, a row of other houses, and trees, as RGBA."""
+    """Draw a sky with clouds, the ground, houses and trees, as RGBA."""
     width, height = size
     zenith, low = (np.array(color, float) for color in SKIES[int(rng.integers(len(SKIES)))])
     share = np.clip(np.arange(height) / max(ground, 1), 0, 1)[:, None, None]
@@ -144,7 +146,7 @@ def _surroundings(rng: np.random.Generator, size: tuple[int, int], ground: float
 def _house(
     rng: np.random.Generator, draw: ImageDraw.ImageDraw, width: int, ground: float, height: int
 ) -> None:
-    """A plain house behind, with a grid of windows."""
+    """Draw a plain house in the background, with a grid of windows."""
     wall = tuple(int(level) for level in rng.uniform(90, 210) + rng.normal(0, 16, 3))
     left, span = rng.uniform(-0.1, 0.9) * width, rng.uniform(0.12, 0.3) * width
     rise = rng.uniform(0.1, 0.4) * height
@@ -170,7 +172,7 @@ def _tree(rng: np.random.Generator, draw: ImageDraw.ImageDraw, x: float, foot: f
 def _obstacles(
     rng: np.random.Generator, size: tuple[int, int], ground: float, *, crowded: bool
 ) -> Image.Image:
-    """Trees, lamp posts, cars and people before the building, as RGBA, clear elsewhere."""
+    """Draw trees, lamp posts, cars and people in front of the building, as RGBA, transparent elsewhere."""
     width, height = size
     layer = Image.new("RGBA", size, (0, 0, 0, 0))
     draw = ImageDraw.Draw(layer)
@@ -207,7 +209,7 @@ def _obstacles(
 
 
 def _expose(rng: np.random.Generator, image: Image.Image) -> Image.Image:
-    """Light, its colour, haze, shadow across the image, blur and sensor noise."""
+    """Apply random brightness, colour, haze, shading, blur and sensor noise."""
     pixels = np.asarray(image).astype(np.float32) / 255
     height, width = pixels.shape[:2]
     pixels = pixels ** float(np.exp(rng.normal(0, 0.22)))

@@ -1,4 +1,4 @@
-"""What makes one drawn building differ from another, chosen at random."""
+"""Random styles of drawn buildings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ TEXTURES = ("plaster", "bricks", "courses", "blocks")
 
 @dataclass(frozen=True)
 class Style:
-    """What makes one building differ from another; lengths as shares of the drawing's width or height."""
+    """Style of a building; lengths are shares of the width or height of the drawing."""
 
     wall: Color
     trim: Color
@@ -56,7 +56,7 @@ class Style:
 
 
 def draw_style(rng: np.random.Generator) -> Style:
-    """Draws a building's style at random."""
+    """Draw a random style."""
 
     def pick(choices: Sequence[Choice]) -> Choice:
         return choices[int(rng.integers(len(choices)))]
