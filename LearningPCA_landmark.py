@@ -136,17 +136,17 @@ def learn(options: PCAOptions) -> dict[str, object]:
         record = {
             "settings": settings_of(options, images) | {"components": components},
             "images": len(images.paths) - len(progress.unreadable),
-            "vectors": pca.n_samples_seen_,
+            "vectors": pca.count,
             "left_out": {
                 "too_small": len(images.small),
                 "unreadable": [*map(str, images.unreadable), *progress.unreadable],
             },
-            "rank": pca.rank_,
-            "variance_kept": float(pca.explained_variance_ratio_[:components].sum()),
-            "explained_variance": pca.explained_variance_.tolist(),
+            "rank": pca.rank,
+            "variance_kept": float((pca.variances / pca.variances.sum())[:components].sum()),
+            "explained_variance": pca.variances.tolist(),
         }
         if processes.leads:
-            pca_report.write_files(options.folder, whitened, pca.mean_, record)
+            pca_report.write_files(options.folder, whitened, pca.mean, record)
             summary = ("images", "vectors", "rank", "variance_kept")
             print(json.dumps({"components": components} | {name: record[name] for name in summary}))
     return record
@@ -173,10 +173,10 @@ def add_up(
         count: images before any was left out.
     """
     state_file, settings = options.folder / PCA_STATE, settings_of(options, images)
-    pca, progress = StreamingPCA(), PCAProgress()
+    channels = network.backbone.channels
+    pca, progress = StreamingPCA(channels), PCAProgress()
     total = len(images.paths)
     if options.resume:
-        channels = network.backbone.channels
         pca, progress = load_state(state_file, settings, channels=channels, images=total)
     make_folder(options.folder)
     starts = range(progress.done, total, BLOCK)
@@ -193,8 +193,8 @@ def add_up(
     saved = time.monotonic()
     with bar, stop_wish() as wish:
         for block, share in zip(blocks, shares, strict=True):
-            part, unreadable, seen = StreamingPCA(), [], 0
-            part.partial_fit(np.empty((0, network.backbone.channels), np.float32))
+            part, unreadable, seen = StreamingPCA(channels), [], 0
+            part.add(np.empty((0, channels), np.float32))  # their type, even if no image is readable
             while seen < len(share):
                 output = next(outputs)
                 if wish.signal_number:
@@ -204,9 +204,10 @@ def add_up(
                     seen += 1
                     continue
                 seen += len(output.indices)
-                part.partial_fit(output.values.reshape(-1, network.backbone.channels))
+                part.add(output.values.reshape(-1, channels))
                 bar.update(len(output.indices) * processes.count)
-            pca.merge(part.summed(processes.add_up_array))
+            part.sum_processes(processes.add_up_array)
+            pca.merge(part)
             progress.unreadable += processes.gather(unreadable)
             progress.done += len(block)
             bar.n = progress.done

@@ -52,16 +52,16 @@ def learn(way: str, vectors: int) -> tuple[float, float]:
         X = np.concatenate([blocks[number % 8] + number // 8 for number in range(vectors // ROWS)])
         seconds, _ = timed(lambda: PCA(whiten=True).fit(X).components_)
         return seconds, peak_memory()
-    pca = StreamingPCA()
+    pca = StreamingPCA(CHANNELS)
 
     def learn_block(block: np.ndarray) -> None:
         for first in range(0, ROWS, 20):
-            pca.partial_fit(block[first : first + 20])
+            pca.add(block[first : first + 20])
 
     seconds = 0.0
     for number in range(vectors // ROWS):
         seconds += timed(partial(learn_block, blocks[number % 8] + number // 8))[0]
-    seconds += timed(lambda: pca.components_)[0]
+    seconds += timed(lambda: pca.components)[0]
     return seconds, peak_memory()
 
 

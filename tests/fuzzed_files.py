@@ -189,8 +189,8 @@ def _list(value):
 
 
 def make_pca_state(folder):
-    pca = StreamingPCA()
-    pca.partial_fit(np.random.default_rng(0).normal(size=(50, CHANNELS)))
+    pca = StreamingPCA(CHANNELS)
+    pca.add(np.random.default_rng(0).normal(size=(50, CHANNELS)))
     pca_state.save_state(folder / "pca_state.npz", pca, pca_state.PCAProgress(2, ["x.jpg"]), {"L": 3})
 
 
@@ -198,7 +198,7 @@ def load_pca_state(folder):
     pca, progress = pca_state.load_state(folder / "pca_state.npz", {"L": 3}, channels=CHANNELS, images=3)
     assert type(progress.done) is int and 0 <= progress.done <= 3
     assert all(isinstance(path, str) for path in _list(progress.unreadable))
-    pca.partial_fit(np.random.default_rng(1).normal(size=(9, pca._width)))
+    pca.add(np.random.default_rng(1).normal(size=(9, CHANNELS)))
     assert all(np.isfinite(array).all() for array in pca.state_dict().values())
     assert np.isfinite(pca.whitened_components(1)).all()
 

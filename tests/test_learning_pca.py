@@ -266,11 +266,12 @@ def test_a_state_of_other_settings_or_damaged_is_told(undisturbed, learn, tmp_pa
 )
 def test_a_state_of_a_pca_that_is_not_one_is_one_line(tmp_path, change):
     path = tmp_path / "pca_state.npz"
-    pca = StreamingPCA().partial_fit(np.random.default_rng(0).random((5, 2)))
+    pca = StreamingPCA(2)
+    pca.add(np.random.default_rng(0).random((5, 2)))
     save_state(path, pca, PCAProgress(10, ["a"]), {"L": 2})
     found, progress = load_state(path, {"L": 2}, channels=2, images=10)
     assert (progress.done, progress.unreadable) == (10, ["a"])
-    np.testing.assert_array_equal(found.mean_, pca.mean_)
+    np.testing.assert_array_equal(found.mean, pca.mean)
     about = {"progress": {"done": 10, "unreadable": []}, "settings": {"L": 2}}
     arrays = {key: value for key, value in change.items() if key not in about}
     about |= {key: value for key, value in change.items() if key in about}

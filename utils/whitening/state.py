@@ -74,7 +74,7 @@ def load_state(
         raise BadFileError(
             f"{path} is damaged: {progress.done} of {images} images are done; remove it and start anew"
         )
-    pca = StreamingPCA()
+    pca = StreamingPCA(channels)
     with advising(f"remove {path} and start anew"):
         pca.load_state_dict(arrays)
     return pca, progress
