@@ -7,11 +7,12 @@ neither: image names come from anywhere and may hold anything.
 import base64
 import io
 from collections.abc import Sequence
-from html import escape
+from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from jinja2 import Environment, StrictUndefined
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from PIL import Image, ImageDraw
@@ -51,39 +52,6 @@ class Hit(NamedTuple):
     heat: Image.Image | None = None
 
 
-STYLE = """
-:root { color-scheme: light dark; --page: #f6f6f4; --card: #fff; --ink: #1d1d1b; --soft: #63635e;
-  --line: #dcdcd6; --empty: #ecece7; }
-@media (prefers-color-scheme: dark) { :root { --page: #161617; --card: #1f1f21; --ink: #e8e8e4;
-  --soft: #a3a39c; --line: #363639; --empty: #2a2a2d; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--page); color: var(--ink);
-  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "Liberation Sans", sans-serif; }
-main { max-width: 1280px; margin: 0 auto; padding: 32px 24px 56px; }
-h1 { margin: 0; font-size: 1.6rem; line-height: 1.25; font-weight: 650; letter-spacing: -0.01em;
-  overflow-wrap: anywhere; }
-h2 { margin: 36px 0 12px; font-size: 1rem; font-weight: 650; }
-p { margin: 6px 0 0; max-width: 72ch; color: var(--soft); overflow-wrap: anywhere; }
-figure { margin: 0; padding: 10px; height: 100%; background: var(--card); border: 1px solid var(--line);
-  border-radius: 8px; }
-.query { max-width: 674px; }
-ol { margin: 0; padding: 0; list-style: none; display: grid; gap: 16px;
-  grid-template-columns: repeat(auto-fill, minmax(min(100%, 288px), 1fr)); }
-.images { display: grid; grid-auto-flow: column; grid-auto-columns: 1fr; gap: 6px; }
-.images > * { display: block; width: 100%; aspect-ratio: 4 / 3; object-fit: contain; border-radius: 4px;
-  background: var(--empty); }
-.none { display: grid; place-items: center; font-size: 0.8rem; color: var(--soft); }
-figcaption { margin-top: 8px; font-size: 0.875rem; }
-.numbers { display: flex; justify-content: space-between; font-variant-numeric: tabular-nums; }
-.rank { font-weight: 650; }
-.score { color: var(--soft); }
-.name { display: block; color: var(--soft); overflow-wrap: anywhere; unicode-bidi: isolate; }
-.scale { display: inline-block; width: 96px; height: 10px; margin-right: 8px; border-radius: 3px; }
-@media (max-width: 480px) { main { padding: 20px 12px 40px; } h1 { font-size: 1.35rem; }
-  h2 { margin-top: 26px; } }
-"""
-
-
 def write_page(path: Path, query: Hit, hits: Sequence[Hit], title: str, note: str) -> None:
     """Writes the results of a search as a page of HTML that stands by itself.
 
@@ -102,27 +70,27 @@ def write_page(path: Path, query: Hit, hits: Sequence[Hit], title: str, note: st
 
 
 def page(query: Hit, hits: Sequence[Hit], title: str, note: str) -> str:
-    """The page that `write_page` writes, pure UTF-8."""
-    has_heat = any(hit.heat is not None for hit in (query, *hits))
-    found = "".join(f"<li>{_figure(hit, has_heat)}</li>\n" for hit in hits)
-    return f"""{BEGIN}
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{_text(title)}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<main>
-<h1>{_text(title)}</h1>
-<p>{_text(note)}</p>
-{_legend() if has_heat else ""}
-<h2>Query</h2>
-<div class="query">{_figure(query._replace(rank=None, score=None), has_heat)}</div>
-<h2>Results</h2>
-{f"<ol>{found}</ol>" if hits else "<p>Nothing was found.</p>"}
-</main>
-</body>
-</html>
-"""
+    """Return the page that `write_page` writes, pure UTF-8."""
+    # Autoescaping turns every value into text; `escape_misleading` makes text of any file name.
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"escape_misleading": escape_misleading, "data_uri": data_uri}
+    template = files("utils.figures").joinpath("result_page.html.j2").read_text(encoding="utf-8")
+    return environment.from_string(template).render(
+        begin=BEGIN,
+        title=title,
+        note=note,
+        query=query._replace(rank=None, score=None),
+        hits=hits,
+        has_heat=any(hit.heat is not None for hit in (query, *hits)),
+        colors=[to_hex(colormaps[COLORS](step / 8)) for step in range(9)],
+        caption=CAPTION,
+    )
 
 
 def thumbnail(pixels: np.ndarray, box: Box | None = None) -> Image.Image:
@@ -143,35 +111,6 @@ def thumbnail(pixels: np.ndarray, box: Box | None = None) -> Image.Image:
         draw.rectangle((left, top, right, bottom), outline="black", width=4)
         draw.rectangle((left, top, right, bottom), outline=BOX_COLOR, width=2)
     return image
-
-
-def _text(text: str) -> str:
-    return escape(escape_misleading(text))
-
-
-def _figure(hit: Hit, has_heat: bool) -> str:
-    """A hit's image, its heat map where the page has any, and what is known of it."""
-    name = _text(hit.name)
-    thumbnail_html = _img(hit.thumbnail, name, "no image")
-    heat = _img(hit.heat, f"attention in {name}", "no map") if has_heat else ""
-    rank = "" if hit.rank is None else f'<span class="rank">{hit.rank}</span>'
-    score = "" if hit.score is None else f'<span class="score">{hit.score:.4f}</span>'
-    return (
-        f'<figure><div class="images">{thumbnail_html}{heat}</div><figcaption>'
-        f'<span class="numbers">{rank}{score}</span><span class="name">{name}</span></figcaption></figure>'
-    )
-
-
-def _img(image: Image.Image | None, description: str, absent: str) -> str:
-    if image is None:
-        return f'<span class="none">{absent}</span>'
-    return f'<img src="{data_uri(image)}" alt="{description}">'
-
-
-def _legend() -> str:
-    colors = ", ".join(to_hex(colormaps[COLORS](step / 8)) for step in range(9))
-    scale = f'<span class="scale" style="background: linear-gradient(to right, {colors})"></span>'
-    return f"<p>{scale}Attention, {CAPTION}.</p>"
 
 
 def data_uri(image: Image.Image) -> str:
