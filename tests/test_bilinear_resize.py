@@ -1,7 +1,29 @@
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from utils.images.resize import bilinear_resize, taps
+
+ROOT = Path(__file__).parents[1]
+
+PROGRAM = """
+import sys
+import numpy as np
+import utils.images.loading
+assert "numba" not in sys.modules
+{preparation}
+pixels = np.arange(6, dtype=np.uint8).reshape(1, 2, 3)
+print(utils.images.loading.bilinear_resize(pixels, 1, 3).ravel().tolist())
+"""
+"""Prints a row of two pixels enlarged to three, after it has checked that nothing imports Numba earlier."""
+
+THREE_PIXELS = "[0, 1, 2, 2, 3, 4, 3, 4, 5]\n"
+"""The first pixel, the mean of both with halves rounded up, and the second."""
 
 
 def random_resizes(count):
@@ -80,3 +102,47 @@ def test_rows_that_are_not_contiguous_are_resized_alike():
 def test_an_image_of_one_colour_keeps_it(level):
     pixels = np.full((33, 21, 3), level, np.uint8)
     assert (bilinear_resize(pixels, 70, 13) == level).all()
+
+
+def test_read_only_images_are_resized_alike():
+    pixels = np.random.default_rng(4).integers(0, 256, (19, 23, 3), dtype=np.uint8)
+    pixels.setflags(write=False)
+    np.testing.assert_array_equal(bilinear_resize(pixels, 12, 30), resize_by_the_text(pixels, 12, 30))
+
+
+def test_threads_do_not_disturb_each_other():
+    images = list(random_resizes(40))
+    expected = [bilinear_resize(pixels, *size) for pixels, size in images]
+    with ThreadPoolExecutor(4) as pool:
+        resized = list(pool.map(lambda image: bilinear_resize(image[0], *image[1]), images))
+    for result, alone in zip(resized, expected, strict=True):
+        np.testing.assert_array_equal(result, alone)
+
+
+def resize_in_a_process(cache_folder, preparation=""):
+    """Return what PROGRAM prints, with warnings as errors and at most 64 open files."""
+    program = PROGRAM.format(preparation=preparation)
+    result = subprocess.run(
+        ["sh", "-c", 'ulimit -n 64; exec "$@"', "sh", sys.executable, "-W", "error", "-c", program],
+        cwd=ROOT,
+        env={**os.environ, "NUMBA_CACHE_DIR": str(cache_folder)},
+        capture_output=True,
+        text=True,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    return result.stdout
+
+
+def test_the_compiled_code_is_cached_and_a_damaged_cache_is_ignored(tmp_path):
+    assert resize_in_a_process(tmp_path) == THREE_PIXELS
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} == {".nbi", ".nbc"}
+    for path in files:
+        path.write_bytes(b"")
+    assert resize_in_a_process(tmp_path) == THREE_PIXELS
+
+
+def test_works_without_a_folder_for_the_cache(tmp_path):
+    no_folder = "import numba.core.caching\nnumba.core.caching.CacheImpl._locator_classes = []"
+    assert resize_in_a_process(tmp_path, no_folder) == THREE_PIXELS
+    assert not list(tmp_path.iterdir())

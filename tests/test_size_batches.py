@@ -40,6 +40,14 @@ def test_groups_images_of_one_size(tmp_path, workers):
                 assert pixels.equal(load_pixels(images[index], 64))
 
 
+def test_workers_resize_as_the_calling_process_does(tmp_path):
+    sizes = [(96, 72), (48, 36), (200, 150)]
+    images, batches = batches_of(tmp_path, sizes, 3, workers=2)
+    assert [batch.indices for batch in batches] == [[0, 1, 2]]
+    for image, pixels in zip(images, batches[0].pixels, strict=True):
+        assert pixels.equal(load_pixels(image, 64))
+
+
 def test_holds_back_no_more_than_a_few_batches(tmp_path):
     """Of all-different sizes none fills a batch, and yet they come out before the last one is read."""
     sizes = [(64, 8 * (number % 8 + 1)) for number in range(40)]

@@ -1,8 +1,9 @@
-"""Compiled loops of the bilinear resize. Importing Numba takes a third of a second: import this when needed.
+"""Compiled loops of the bilinear resize. Numba costs a process about a second: import this when needed.
 
 The loops are written so that LLVM makes vector instructions of them, which `inspect_asm` shows. Along x, the
-two neighbours of each output pixel are first moved next to each other, four bytes at a time. Along y, each
-product of two 16-bit numbers is reduced to its upper half in a loop of one statement (pmulhw on x86).
+two neighbours of each output pixel are first moved next to each other, four bytes at a time. Their weights
+are split into multiples of 16 and the rest, so that r >> 4 needs no more than 16 bits. Along y, each product
+of two 16-bit numbers is reduced to its upper half in a loop of one statement (pmulhw on x86).
 """
 
 from collections.abc import Callable
@@ -103,7 +104,10 @@ def _interpolate_along_x(
     first, second = neighbours[0], neighbours[1]
     first_weight, second_weight = weights[0], weights[1]
     for i in range(len(out)):
-        out[i] = (int32(first_weight[i]) * int32(first[i]) + int32(second_weight[i]) * int32(second[i])) >> 4
+        a, b = int32(first[i]), int32(second[i])
+        low = int32(int32(first_weight[i] & int16(15)) * a + int32(second_weight[i] & int16(15)) * b)
+        high = int32(first_weight[i] >> int16(4)) * a + int32(second_weight[i] >> int16(4)) * b
+        out[i] = high + (low >> int32(4))
 
 
 @njit(nogil=True)
