@@ -56,6 +56,34 @@ def test_equals_opencv_on_large_images(size):
     np.testing.assert_array_equal(bilinear_resize(pixels, *size), expected)
 
 
+def extreme_images(height, width):
+    """All 255, and 255 next to 0 along x, along y and along both; the last channel is the inverse."""
+    rows, columns = np.indices((height, width))
+    for bright in (rows >= 0, columns % 2 == 0, rows % 2 == 0, (rows + columns) % 2 == 0):
+        yield np.where(np.stack([bright, bright, ~bright], axis=2), 255, 0).astype(np.uint8)
+
+
+@pytest.mark.parametrize("target", [(1, 7), (7, 1), (5, 6), (90, 100), (1, 5891), (5891, 1), (5775, 2)])
+@pytest.mark.parametrize("source", [(1, 1), (1, 64), (64, 1), (3, 3), (65, 48)])
+def test_equals_opencv_on_extreme_values(source, target):
+    cv2 = pytest.importorskip("cv2")
+    for pixels in extreme_images(*source):
+        expected = cv2.resize(pixels, target[::-1], interpolation=cv2.INTER_LINEAR)
+        np.testing.assert_array_equal(bilinear_resize(pixels, *target), expected)
+
+
+def test_weights_whose_sum_is_not_one_equal_opencvs_along_both_axes():
+    # Rounded one by one, the weights of a few positions add up to 2049 or 2047.
+    cv2 = pytest.importorskip("cv2")
+    x, y = taps(3, 5891, clamp_weights=True), taps(3, 5815)
+    assert (x.first_weight + x.second_weight).max() == 2049
+    assert (y.first_weight + y.second_weight).min() == 2047
+    pixels = np.full((3, 3, 3), 255, np.uint8)
+    for width, height in ((5891, 12), (12, 5891), (5815, 12), (12, 5815)):
+        expected = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
+        np.testing.assert_array_equal(bilinear_resize(pixels, height, width), expected)
+
+
 def resize_by_the_text(pixels, height, width):
     """The method's integer arithmetic, one pixel after the other."""
     x, y = taps(pixels.shape[1], width, clamp_weights=True), taps(len(pixels), height)

@@ -103,6 +103,12 @@ def _interpolate_along_x(
             words[side, 3 * x] = row[offsets[side, x]]  # the next pixel overwrites the fourth byte
     first, second = neighbours[0], neighbours[1]
     first_weight, second_weight = weights[0], weights[1]
+    # Why 16 bits suffice: both weights are 0..2048. They add up to at most 2049, as each is rounded by at
+    # most one half, and the float32 `1 - fraction` is off by 2 ** -14 of a unit at most. Therefore
+    #   low <= (15 + 15) * 255 = 7650,
+    #   high <= (2049 // 16) * 255 = 128 * 255 = 32640,
+    #   r >> 4 = (16 * high + low) >> 4 = high + (low >> 4) <= 2049 * 255 // 16 = 32655 < 2 ** 15.
+    # No term is negative, so none of the parts exceeds these bounds either.
     for i in range(len(out)):
         a, b = int32(first[i]), int32(second[i])
         low = int32(int32(first_weight[i] & int16(15)) * a + int32(second_weight[i] & int16(15)) * b)
@@ -120,6 +126,8 @@ def _interpolate_along_y(
     out: np.ndarray,
 ) -> None:
     """Write one output row, (3 width,) uint8, of two rows of r >> 4; it needs no clipping to 0..255."""
+    # Both products, before their lower 16 bits are dropped, add up to at most 2049 * 32655 < 1021 * 2 ** 16.
+    # Afterwards they add up to at most 1020, and (1020 + 2) >> 2 is 255.
     first, second = products[0], products[1]
     for i in range(len(out)):
         first[i] = int32(int32(upper_weight) * int32(upper[i])) >> 16
