@@ -21,15 +21,17 @@ SAMPLED = 0.005
 """Seconds between two looks at this process's memory."""
 
 
-def time_in_turn(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of each way over some rounds, after one round that does not count."""
+def time_in_turn(
+    ways: Mapping[str, Callable[[], object]], rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float]:
+    """Return the median seconds of each way over some rounds, after one round that does not count."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for round_number in range(rounds + 1):
         for name, way in ways.items():
-            start = time.perf_counter()
+            start = clock()
             way()
             if round_number:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     return {name: statistics.median(times) for name, times in seconds.items()}
 
 
