@@ -1,1 +1,1 @@
-"""Image files: listing, decoding, resizing, batches of one size."""
+"""Image files: listing, decoding, resizing and batches of one size."""

@@ -15,27 +15,27 @@ from utils.images.loading import InputImage, UnreadableImageError, load_pixels
 from utils.images.workers import worker_items
 
 HELD_BATCHES = 4
-"""At most this many batches' worth of images wait for others of their size."""
+"""Maximum number of images that wait for more images of their size, in batches."""
 
 PREFETCH = 4
 """Images that each worker decodes in advance."""
 
 
 class Loading(NamedTuple):
-    """How images are loaded."""
+    """Settings of the loading of images."""
 
     longer_side: int
     """S, the longer side of the resized images, in pixels."""
     batch_size: int
-    """Images of one size in a batch, at most."""
+    """Maximum number of images per batch."""
     workers: int
-    """Processes that decode; 0 for none beside the computing one."""
+    """The number of processes that decode; 0 to decode in the main process."""
 
     @classmethod
     def on(
         cls, device: torch.device, longer_side: int, batch_size: int | None, workers: int | None
     ) -> "Loading":
-        """Return the loading for a device, whose batch size and workers suit it where they are None."""
+        """Return the settings for a device; a batch size or workers of None are chosen for the device."""
         return cls(
             longer_side,
             suitable_batch_size(device) if batch_size is None else batch_size,
@@ -44,21 +44,24 @@ class Loading(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Images of one size: their places in the list and (N, H, W, 3) uint8 RGB pixels."""
+    """Images of one size."""
 
     indices: list[int]
+    """Indices of the images in the list."""
     pixels: Tensor
+    """(N, H, W, 3) uint8, RGB."""
 
 
 class UnreadableImage(NamedTuple):
-    """An image that cannot be decoded: its place in the list and why."""
+    """An image that cannot be decoded."""
 
     position: int
+    """Index of the image in the list."""
     error: UnreadableImageError
 
 
 class ImageDataset(Dataset):
-    """Decoded images by their place in a list; a failure is an item too, for the loop to judge."""
+    """Decoded images by their index in a list; an item is an error if the image cannot be loaded."""
 
     def __init__(self, images: Sequence[InputImage], longer_side: int) -> None:
         self.images = images
@@ -71,7 +74,7 @@ class ImageDataset(Dataset):
         try:
             return index, load_pixels(self.images[index], self.longer_side).numpy()
         except UnreadableImageError as error:
-            return index, UnreadableImageError(error.path, error.reason)  # whose reason can be pickled
+            return index, UnreadableImageError(error.path, error.reason)  # a text, which can be pickled
         except UserError as error:
             return index, error
 
@@ -79,19 +82,19 @@ class ImageDataset(Dataset):
 def size_batches(
     images: Sequence[InputImage], loading: Loading, block: int = 0
 ) -> Iterator[Batch | UnreadableImage]:
-    """Decodes images and groups those of one size, in an order that only depends on the arguments.
+    """Decode images and group them by size, in an order that depends only on the arguments.
 
-    Memory does not grow with the number of images: where their sizes differ so much that too many wait for
-    a batch of their own, the fullest group goes out as it is.
+    Memory does not grow with the number of images: if too many images wait for more images of their size,
+    the largest group is yielded although it is not full.
 
     Args:
         images: the images.
-        loading: how they are loaded.
-        block: images after which nothing waits any more, so that they are all out before the next ones; 0
-            for no such blocks.
+        loading: the settings of the loading.
+        block: the number of images per block; all images of a block are yielded before the next block
+            starts. 0 for a single block.
 
     Yields:
-        Every image once, in a batch or as a bad image.
+        Every image once, in a batch or as an unreadable image.
 
     Raises:
         UserError: a box is empty, the memory does not suffice, or a worker died.

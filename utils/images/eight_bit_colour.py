@@ -1,4 +1,4 @@
-"""Conversion of an image of any mode to 8-bit RGB, as OpenCV converts what it can read."""
+"""Conversion of images of any mode to 8-bit RGB, as OpenCV does it."""
 
 import numpy as np
 from PIL import Image
@@ -6,35 +6,35 @@ from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffI
 
 WHITE_IS_ZERO = 0
 SIXTEEN_BIT_FORMATS = frozenset({"PNG", "PPM"})
-"""Formats whose images of mode I have 16 bits per pixel."""
+"""Formats in which images of mode I have 16 bits per pixel."""
 
 
 def eight_bit_rgb(image: Image.Image) -> Image.Image:
     """Convert an image to mode RGB.
 
-    Grey becomes three channels, CMYK becomes colour, alpha is dropped, and of 9 to 16 bits the upper 8 are
-    kept, those of signed numbers too.
+    Grey is repeated in three channels, CMYK is converted and alpha is dropped. Pixels of 9 to 16 bits, also
+    signed ones, keep their upper 8 bits.
 
     Args:
-        image: open and not yet decoded.
+        image: an open image that is not decoded yet.
 
     Raises:
-        ValueError: the pixels are real numbers or have more than 16 bits, so that no level is white.
-        Exception: whatever the decoder raises on unreadable data.
+        ValueError: the pixels are real numbers or have more than 16 bits, which defines no white level.
+        Exception: any exception of the decoder, if the data are unreadable.
     """
     if image.mode == "F" or image.mode.startswith("I"):
         image = _upper_bits(image)
-    elif image.mode == "P":  # by way of RGBA, or Pillow warns of palettes with transparency
+    elif image.mode == "P":  # Pillow warns about transparent palettes unless they become RGBA first
         image = image.convert("RGBA")
     return image.convert("RGB")
 
 
 def _upper_bits(image: Image.Image) -> Image.Image:
-    """Return the upper 8 of 9 to 16 bits, as an image of mode L."""
+    """Return the upper 8 of the 9 to 16 bits per pixel, as an image of mode L."""
     bits, is_inverted = 16, False
     if isinstance(image, TiffImageFile):
         bits = image.tag_v2[BITSPERSAMPLE][0]
-        is_inverted = image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == WHITE_IS_ZERO  # unheeded by Pillow
+        is_inverted = image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == WHITE_IS_ZERO  # Pillow ignores it
     if image.mode == "F" or bits > 16 or (image.mode == "I" and not _has_sixteen_bits(image)):
         kind = "real numbers" if image.mode == "F" else "integers of 32 bits"
         raise ValueError(f"its pixels are {kind}: save it with 8 or 16 bits")

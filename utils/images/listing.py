@@ -1,8 +1,8 @@
-"""Lists of image files: the one place that decides which files of a folder are images.
+"""Lists of the image files in folders.
 
-A file is an image by its suffix or, if its name has none, by its first bytes. Hidden files and folders are
-passed over. A pipe, a device, a socket or a dangling link with an image's suffix is listed like any image: it
-turns out to be unreadable when it is opened.
+A file is an image by its suffix or, if its name has no suffix, by its first bytes. Hidden files and folders
+are left out. Pipes, devices, sockets and broken links with the suffix of an image are listed as images, and
+are unreadable when they are opened.
 """
 
 import logging
@@ -26,37 +26,37 @@ FIRST_BYTES = re.compile(
     rb"\xff\xd8\xff"  # JPEG
     rb"|\x89PNG\r\n\x1a\n"
     rb"|GIF8[79]a"
-    rb"|BM.{4}\0{4}.{4}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0"  # the size of the header that follows
+    rb"|BM.{4}\0{4}.{4}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0"  # BMP, with the size of its second header
     rb"|P[1-6]\s+[#\d]"  # PBM, PGM, PPM
     rb"|II[*+]\0|MM\0[*+]"  # TIFF and BigTIFF
     rb"|RIFF.{4}WEBP"
     rb"|\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51"  # JPEG 2000, with and without a container
-    rb"|.{4}ftypavi[fs]",
+    rb"|.{4}ftypavi[fs]",  # AVIF
     re.DOTALL,
 )
-BYTES_READ = 32
+FIRST_BYTES_COUNT = 32
 
 THUMBNAIL_FOLDERS = frozenset({"@eadir", "@__thumb", "thumb", "thumbs", "thumbnail", "thumbnails"})
-"""Lower-case names of folders in which Synology, QNAP and photo programs keep thumbnails."""
+"""Names, in lower case, of the folders in which Synology, QNAP and photo programs keep thumbnails."""
 
 THUMBNAIL_NAME = re.compile(r".[_-]thumb(s|nail|nails)?\Z", re.IGNORECASE)
-"""The end of a thumbnail's name without its suffix, and of a folder's name."""
+"""End of the name of a thumbnail, without its suffix, or of a folder of thumbnails."""
 
 
 class FolderContents(NamedTuple):
-    """Images, and what is none; each list is sorted by path, hidden files and folders are in none of them."""
+    """Contents of a folder without hidden files and folders; each list is sorted by path."""
 
     images: list[Path]
     others: list[Path]
-    """Files that are no images, and folders that cannot be listed."""
+    """Files that are not images, and folders that cannot be listed."""
     folders: list[Path]
-    """Folders that were not searched, since only one folder was asked for."""
+    """Folders that were not searched; only `images_in` lists them."""
     thumbnails: list[Path]
-    """Thumbnails, and folders of thumbnails; none if only one folder was asked for."""
+    """Thumbnails and folders of thumbnails; only `images_below` lists them."""
 
 
 def images_in(folder: Path) -> FolderContents:
-    """List the images that lie right in a folder; every image counts, thumbnails as well.
+    """List the images directly in a folder, including thumbnails.
 
     Raises:
         UserError: the folder cannot be listed.
@@ -79,44 +79,42 @@ def images_in(folder: Path) -> FolderContents:
 
 
 def images_below(folder: Path) -> FolderContents:
-    """List the images in a folder and in all folders below it, but for thumbnails.
+    """List the images in a folder and in all folders below it, without thumbnails.
 
-    Links are followed. A folder to which several links lead, or that contains a link to itself, is searched
-    once.
+    Links are followed. A folder is searched once, even if several links point to it or it links to itself.
 
     Raises:
         UserError: the folder cannot be listed.
     """
-    found = FolderContents([], [], [], [])
+    result = FolderContents([], [], [], [])
     seen = {os.path.realpath(folder)}
     pending = [folder]
-    for parent in pending:  # which grows
+    for parent in pending:  # the loop appends to it
         try:
             contents = images_in(parent)
         except UserError:
             if parent is folder:
                 raise
-            found.others.append(parent)
+            result.others.append(parent)
             continue
-        found.others.extend(contents.others)
+        result.others.extend(contents.others)
         for path in contents.images:
-            (
-                found.thumbnails if is_thumbnail(path.name.rpartition(".")[0] or path.name) else found.images
-            ).append(path)
+            name = path.name.rpartition(".")[0] or path.name
+            (result.thumbnails if is_thumbnail(name) else result.images).append(path)
         for path in contents.folders:
             target = os.path.realpath(path)
             if is_thumbnail(path.name):
-                found.thumbnails.append(path)
+                result.thumbnails.append(path)
             elif target not in seen:
                 seen.add(target)
                 pending.append(path)
-    for paths in found:
+    for paths in result:
         paths.sort(key=lambda path: str(path).replace(os.sep, "\0"))  # folder by folder
-    return found
+    return result
 
 
 def is_thumbnail(name: str) -> bool:
-    """Tell whether programs give this name, a folder's or a file's without suffix, to thumbnails."""
+    """Return True for a usual name of thumbnails: of a folder, or of a file without its suffix."""
     return name.lower() in THUMBNAIL_FOLDERS or bool(THUMBNAIL_NAME.search(name))
 
 
@@ -124,7 +122,7 @@ def report_thumbnails(contents: FolderContents, folder: Path) -> None:
     """Log a note on the thumbnails that were left out, if any."""
     if contents.thumbnails:
         log.warning(
-            "note: left out %d thumbnails or folders of thumbnails (%s): rename those that are not",
+            "note: left out %d thumbnails or folders of thumbnails (%s): rename them to include them",
             len(contents.thumbnails),
             first_names([str(path.relative_to(folder)) for path in contents.thumbnails]),
         )
@@ -133,18 +131,18 @@ def report_thumbnails(contents: FolderContents, folder: Path) -> None:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # links that lead to each other
+    except OSError:  # links in a cycle
         return False
 
 
 def _is_image(path: Path, name: str) -> bool:
     _, dot, suffix = name.rpartition(".")
-    return f".{suffix.lower()}" in IMAGE_SUFFIXES if dot else _begins_as_image(path)
+    return f".{suffix.lower()}" in IMAGE_SUFFIXES if dot else _starts_like_image(path)
 
 
-def _begins_as_image(path: Path) -> bool:
+def _starts_like_image(path: Path) -> bool:
     try:
         with open_regular(path) as file:
-            return FIRST_BYTES.match(file.read(BYTES_READ)) is not None
+            return FIRST_BYTES.match(file.read(FIRST_BYTES_COUNT)) is not None
     except OSError:
         return False

@@ -1,4 +1,4 @@
-"""From an image file to the pixels that the network sees, up to the backbone's own normalisation."""
+"""Loading of image files as resized RGB pixels, before the normalisation of the backbone."""
 
 import warnings
 from collections.abc import Iterator
@@ -19,9 +19,9 @@ from utils.images.resize import bilinear_resize
 from utils.program.outside_errors import is_shortage, outside_error
 
 Box = tuple[float, float, float, float]
-"""x1, y1, x2, y2 in pixels of the original image."""
+"""A box x1, y1, x2, y2 in pixels of the original image."""
 
-UPRIGHT = {
+ORIENTATION_TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -30,11 +30,10 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What turns an image of each EXIF orientation upright; 1 is upright."""
+"""Transposes that make an image of each EXIF orientation upright; orientation 1 is upright."""
 
-SIDEWAYS = (UPRIGHT[5], UPRIGHT[6], UPRIGHT[7], UPRIGHT[8])
-"""Those in which height and width change places."""
-
+SIDEWAYS_ORIENTATIONS = (5, 6, 7, 8)
+"""EXIF orientations in which height and width are exchanged."""
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -45,11 +44,11 @@ class InputImage(NamedTuple):
     path: Path
     box: Box | None = None
     query: str | None = None
-    """The name of the query that it is; None for an image of the database."""
+    """Name of the query; None for an image of the database."""
 
     @contextmanager
     def named_in_errors(self) -> Iterator[None]:
-        """Name the query in the user errors of a block."""
+        """Add the name of the query to every UserError of a block."""
         try:
             yield
         except UserError as error:
@@ -59,32 +58,32 @@ class InputImage(NamedTuple):
 
 
 class UnreadableImageError(UserError):
-    """A file that should be an image cannot be decoded."""
+    """Raised for an image file that cannot be decoded."""
 
     def __init__(self, path: Path, reason: object) -> None:
         super().__init__(path, reason)
         self.path = path
-        told = getattr(reason, "strerror", None)  # without the path, which is told already
+        text = getattr(reason, "strerror", None)  # without the path, which the message already has
         if isinstance(reason, UnidentifiedImageError):
-            told = "its format is unknown, or it is no image"
+            text = "its format is unknown, or it is not an image"
         elif isinstance(reason, Image.DecompressionBombError):
-            told = f"it has more than {2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6} megapixels"
-        self.reason = told or str(reason) or type(reason).__name__
+            text = f"it has more than {2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6} megapixels"
+        self.reason = text or str(reason) or type(reason).__name__
 
     def __str__(self) -> str:
         return f"{self.path} cannot be decoded: {self.reason}"
 
 
 class EmptyBoxError(UserError):
-    """A region of interest has no pixel inside its image."""
+    """Raised for a box that has no pixel inside its image."""
 
 
 def load_pixels(image: InputImage, longer_side: int) -> Tensor:
-    """Decodes an image, resizes it and cuts out its box.
+    """Decode an image, resize it and crop it to its box.
 
     Args:
-        image: the file and the box, or no box for the whole image.
-        longer_side: S, the longer side of the resized whole image, in pixels.
+        image: the file and the box; the image is not cropped if the box is None.
+        longer_side: S, the longer side of the image after resizing and before cropping, in pixels.
 
     Returns:
         (H, W, 3) uint8, RGB.
@@ -98,7 +97,7 @@ def load_pixels(image: InputImage, longer_side: int) -> Tensor:
         decoded = read_image(image.path)
         try:
             pixels = resize(decoded, longer_side)
-        except (MemoryError, RuntimeError) as error:  # torch has no exception of its own for this on a CPU
+        except (MemoryError, RuntimeError) as error:  # torch raises RuntimeError if it lacks memory on a CPU
             raise UserError(
                 f"the memory does not suffice to resize {image.path} to {longer_side} pixels: "
                 "try a smaller --S"
@@ -113,35 +112,34 @@ def load_pixels(image: InputImage, longer_side: int) -> Tensor:
 def read_image(path: Path) -> np.ndarray:
     """Decode an image to (H, W, 3) uint8, RGB.
 
-    Modes are converted as `eight_bit_rgb` says, the EXIF orientation is applied, and the first frame of an
-    animation is taken. A PNG file with a wrong checksum is unreadable, even if its pixels can be decoded.
+    `eight_bit_rgb` converts the mode, the EXIF orientation is applied, and only the first frame of an
+    animation is decoded. A PNG file with a wrong checksum is unreadable, even if its pixels can be decoded.
 
     Raises:
-        UnreadableImageError: the path leads to no regular file, or the file cannot be decoded.
+        UnreadableImageError: the path is not a regular file, or the file cannot be decoded.
     """
     with _opened(path, verify=True) as image:
-        is_turned = isinstance(image, TiffImageFile)  # by its decoder
-        upright = None if is_turned else UPRIGHT.get(_orientation(image))
+        is_upright = isinstance(image, TiffImageFile)  # its decoder applies the orientation
+        transpose = None if is_upright else ORIENTATION_TRANSPOSES.get(_orientation(image))
         image = eight_bit_rgb(image)
-        return np.array(image if upright is None else image.transpose(upright))
+        return np.array(image if transpose is None else image.transpose(transpose))
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Return the height and width of an image, upright, from its header alone.
+    """Read the height and width of the upright image from the header of a file.
 
     Raises:
-        UnreadableImageError: the path leads to no regular file, or the header cannot be read.
+        UnreadableImageError: the path is not a regular file, or the header cannot be read.
     """
     with _opened(path) as image:
         width, height = image.size
-        if isinstance(image, TiffImageFile):  # whose size is upright already in some versions of Pillow
+        if isinstance(image, TiffImageFile):  # some versions of Pillow exchange height and width themselves
             width, height = (image.tag_v2[tag] for tag in (IMAGEWIDTH, IMAGELENGTH))
-        sideways = UPRIGHT.get(_orientation(image)) in SIDEWAYS
-        return (width, height) if sideways else (height, width)
+        return (width, height) if _orientation(image) in SIDEWAYS_ORIENTATIONS else (height, width)
 
 
 def check_box(image: InputImage, longer_side: int) -> None:
-    """Checks, without decoding the image, that its box has a pixel inside it.
+    """Check that the box of an image has a pixel inside the image, without decoding the image.
 
     Raises:
         UnreadableImageError: the header cannot be read.
@@ -153,17 +151,20 @@ def check_box(image: InputImage, longer_side: int) -> None:
 
 
 def resized_size(height: int, width: int, longer_side: int) -> tuple[int, int]:
-    """Height and width when the longer side becomes `longer_side`: rounded halves to even, at least 1."""
+    """Return the height and width of an image after resizing its longer side to `longer_side`.
+
+    The shorter side is rounded half to even and is at least 1.
+    """
     ratio = longer_side / max(height, width)
     return max(round(height * ratio), 1), max(round(width * ratio), 1)
 
 
 def resize(pixels: np.ndarray, longer_side: int) -> Tensor:
-    """Resize an image so that its longer side is `longer_side`, in every value as OpenCV does.
+    """Resize an image so that its longer side is `longer_side`, with exactly the values of OpenCV.
 
     Args:
         pixels: (H, W, 3) uint8.
-        longer_side: S, the longer side of the result.
+        longer_side: S, the longer side of the result, in pixels.
 
     Returns:
         (H', W', 3) uint8.
@@ -176,10 +177,18 @@ def resize(pixels: np.ndarray, longer_side: int) -> Tensor:
 def _resized_box(
     path: Path, box: Box, longer_side: int, height: int, width: int
 ) -> tuple[int, int, int, int]:
-    """The box in pixels of the resized image of size height × width before resizing, clamped to it."""
+    """Return the box in pixels of the resized image, clipped to it: left, top, right, bottom.
+
+    Args:
+        path: the image file, for the error message.
+        box: the box in pixels of the original image.
+        longer_side: S, the longer side of the resized image.
+        height: the height of the original image.
+        width: the width of the original image.
+    """
     ratio = np.float32(longer_side / max(height, width))
     resized_height, resized_width = resized_size(height, width, longer_side)
-    with np.errstate(over="ignore"):  # a side that float32 cannot hold is infinite, and clamped like others
+    with np.errstate(over="ignore"):  # a side beyond the range of float32 becomes infinite and is clipped
         sides = np.rint(np.array(box).astype(np.float32) * ratio)
     limits = [resized_width, resized_height, resized_width, resized_height]
     left, top, right, bottom = sides.clip(0, limits).astype(int).tolist()
@@ -191,17 +200,17 @@ def _resized_box(
 
 @contextmanager
 def _opened(path: Path, verify: bool = False) -> Iterator[Image.Image]:
-    """Open an image file; the one place where that is done, so that none waits for a pipe or a device.
+    """Open an image file for a block; refuse pipes and devices, which could block.
 
     Args:
         path: the file.
-        verify: whether to compare the checksums of a PNG file, which reads it one more time.
+        verify: compare the checksums of a PNG file, which reads the file one more time.
 
     Raises:
-        UnreadableImageError: the path leads to no regular file, or what is done with the image fails.
-        UserError: the system is short of memory or of open files.
+        UnreadableImageError: the path is not a regular file, or the block raises any exception.
+        UserError: the system is short of memory or open files.
     """
-    # Pillow warns of damaged metadata, and of more than 89 megapixels; it refuses twice as many by itself.
+    # Pillow warns about invalid metadata and about more than 89 megapixels; it refuses twice as many.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         with open_regular(path) as file:
@@ -211,15 +220,15 @@ def _opened(path: Path, verify: bool = False) -> Iterator[Image.Image]:
             file.seek(0)
             with Image.open(file) as image:
                 yield image
-    except Exception as error:  # the decoders of some thirty formats raise whatever they like
-        if is_shortage(error):  # the image may be fine
+    except Exception as error:  # decoders can raise any exception
+        if is_shortage(error):  # the image may be readable
             raise UserError(f"{path} cannot be decoded now: {outside_error(error)}") from error
         raise UnreadableImageError(path, error) from error
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation; 1, upright, where there is none or the EXIF data are damaged."""
+    """Return the EXIF orientation; 1, which is upright, if it is missing or the EXIF data are not valid."""
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # damaged EXIF data raise whatever their parser meets; the pixels may be fine
+    except Exception:  # the parser can raise any exception; the pixels may be readable
         return 1

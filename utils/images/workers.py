@@ -1,7 +1,7 @@
-"""Items of a data set, made by worker processes that can be killed and need no shared memory.
+"""Worker processes that compute the items of a data set, without shared memory.
 
-Items must hold no tensors: torch would pass those through /dev/shm, of which containers have 64 MB, with a
-file open for each. Arrays go through pipes.
+Items must not contain tensors: torch passes tensors through /dev/shm, which is limited to 64 MB in
+containers, and keeps a file open per tensor. Arrays are passed through pipes.
 """
 
 import warnings
@@ -17,27 +17,27 @@ from utils.program.signals import ignore_interrupts, interrupts_blocked
 
 
 class _Failure(NamedTuple):
-    """The line of a UserError, to which torch would add a worker's traceback."""
+    """The message of a UserError; torch would add the traceback of the worker to an exception."""
 
     line: str
 
 
 class _ErrorsAsItems(Dataset):
-    """A data set whose UserErrors are items."""
+    """A data set that returns a UserError as an item instead of raising it."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
 
-    def __getitem__(self, number: int) -> object:
+    def __getitem__(self, index: int) -> object:
         try:
-            return self.dataset[number]
+            return self.dataset[index]
         except UserError as error:
             return _Failure(str(error))
 
 
 def worker_items(
     dataset: Dataset,
-    numbers: Iterable[int] | Iterable[Sequence[int]],
+    indices: Iterable[int] | Iterable[Sequence[int]],
     collate: Callable[[list], object] | None,
     workers: int,
     prefetch: int,
@@ -45,27 +45,27 @@ def worker_items(
     """Yield items of a data set in order.
 
     Args:
-        dataset: makes an item of a number; the item, and what `collate` makes of several, can be pickled.
-        numbers: the number of each item or, with `collate`, the numbers of each batch.
-        collate: makes one item of a batch's items; None where there are no batches.
-        workers: number of processes; 0 for the calling one.
-        prefetch: number of items that each worker makes in advance.
+        dataset: the data set; its items and the results of `collate` can be pickled.
+        indices: the index of each item or, with `collate`, the indices of each batch.
+        collate: combines the items of a batch into one item; None for no batches.
+        workers: the number of processes; 0 for the main process.
+        prefetch: the number of items that each worker computes in advance.
 
     Yields:
         The items.
 
     Raises:
-        UserError: the data set raised one, or a worker was killed or cannot be started.
+        UserError: the data set raises one, or a worker was killed or cannot be started.
     """
-    # torch warns of more workers than cores, which a user may want: a network's disk is waited for.
+    # torch warns about more workers than cores, which are useful if images are on a network disk.
     warnings.filterwarnings("ignore", message=r"This DataLoader will create \d+ worker processes")
     loader = DataLoader(
         _ErrorsAsItems(dataset),
         batch_size=None if collate is None else 1,
-        sampler=numbers if collate is None else None,
-        batch_sampler=None if collate is None else cast(Iterable[list[int]], numbers),
+        sampler=indices if collate is None else None,
+        batch_sampler=None if collate is None else cast(Iterable[list[int]], indices),
         num_workers=workers,
-        collate_fn=_unchanged if collate is None else partial(_collated, collate),
+        collate_fn=_return_unchanged if collate is None else partial(_collate_or_fail, collate),
         prefetch_factor=prefetch if workers else None,
         worker_init_fn=ignore_interrupts,
     )
@@ -73,7 +73,7 @@ def worker_items(
         with interrupts_blocked():
             items = iter(loader)
     except OSError as error:
-        # Queues need semaphores, which are files in /dev/shm.
+        # The queues of the workers need semaphores, which are files in /dev/shm.
         line = outside_error(error) if is_shortage(error) else NO_SHARED_MEMORY
         raise UserError(line or NO_SHARED_MEMORY) from error
     try:
@@ -88,11 +88,11 @@ def worker_items(
         raise UserError(line) from error
 
 
-def _collated(collate: Callable[[list], object], items: list) -> object:
-    """Return the first failure among items or, without one, what `collate` makes of them."""
+def _collate_or_fail(collate: Callable[[list], object], items: list) -> object:
+    """Return the first failure among the items of a batch, or the collated items if there is none."""
     return next((item for item in items if isinstance(item, _Failure)), None) or collate(items)
 
 
-def _unchanged(item: object) -> object:
-    """Return an item as it is, where torch would make tensors of its arrays."""
+def _return_unchanged(item: object) -> object:
+    """Return an item unchanged; by default, torch converts its arrays to tensors."""
     return item
