@@ -1,6 +1,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from utils.descriptors import store as descriptor_store
+from utils.descriptors.shards import shard_records
 from utils.descriptors.store import open_store
 from utils.errors import UserError
 
@@ -103,11 +105,37 @@ def test_two_that_write_at_once_do_not_replace_each_others_shards(tmp_path):
 )
 def test_a_store_made_with_other_settings_is_refused_by_name(tmp_path, made_with, told):
     filled(tmp_path / "store", vectors(1), {"S": 64})
-    with pytest.raises(UserError, match=r"store\.json was saved with other settings") as caught:
+    with pytest.raises(UserError, match=rf"^{tmp_path / 'store'} was saved with other settings") as caught:
         open_store(tmp_path / "store", made_with)
     assert told in str(caught.value)
     with pytest.raises(UserError, match=r"store precision float32 \(now float16\)"):
         open_store(tmp_path / "store", {"S": 64}, precision="float16")
+
+
+def test_of_a_store_of_another_method_the_folder_is_to_be_deleted_not_its_settings(tmp_path):
+    folder = tmp_path / "store"
+    filled(folder, vectors(1), {"method": 1})
+    with pytest.raises(UserError, match=rf"^{folder} was saved by another version .*: delete it and make"):
+        open_store(folder, {"method": 2})
+    (folder / "store.json").unlink()
+    before = sorted(folder.iterdir())
+    with pytest.raises(UserError, match=rf"^{folder} holds descriptors without .*: delete the folder, or"):
+        open_store(folder, {"method": 2})
+    assert sorted(folder.iterdir()) == before
+    shutil.rmtree(folder)
+    assert len(open_store(folder, {"method": 2})) == 0
+
+
+def test_a_store_whose_settings_appear_meanwhile_is_joined(tmp_path, monkeypatch):
+    filled(tmp_path / "other", vectors(1))
+
+    def finish(folder):
+        shutil.copytree(tmp_path / "other", folder, dirs_exist_ok=True)
+        return shard_records(folder)
+
+    monkeypatch.setattr(descriptor_store, "shard_records", finish)
+    (tmp_path / "store").mkdir()
+    assert "key 0" in open_store(tmp_path / "store", {"S": 64})
 
 
 def test_settings_that_json_keeps_otherwise_are_still_the_same(tmp_path):

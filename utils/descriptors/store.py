@@ -205,19 +205,36 @@ def open_store(
     settings = {"format": FORMAT, "store precision": precision, **made_with}
     path = folder / STORE_SETTINGS
     if not path.exists():
-        # of another process that makes the same store there may be some of it already
-        ours = re.compile(rf"\.|{re.escape(STORE_SETTINGS)}\Z|{SHARD_PREFIX}")
-        if folder.is_dir() and not all(ours.match(entry.name) for entry in folder.iterdir()):
-            raise UserError(f"{folder} is not empty and no descriptor store: {NAME_ANOTHER}")
+        _check_can_become_store(folder)
         make_folder(folder)
         with new_file(path) as file:  # of two processes with different settings one is refused
             file.write(json.dumps(settings, indent=2).encode() + b"\n")
     # through JSON, so that what is compared is what is written: a tuple comes back as a list
     with advising(NAME_ANOTHER):
         saved = read_json(path, dict[str, Setting])
-    check_same_settings(path, saved, json.loads(json.dumps(settings)))
+    # The error names the folder: without its settings alone, the shards would count as made with others.
+    check_same_settings(folder, saved, json.loads(json.dumps(settings)))
     if tidy:
         remove_leftovers(folder)
     store = DescriptorStore(folder, precision)
     store.read(verify)
     return store
+
+
+def _check_can_become_store(folder: Path) -> None:
+    """Check that a folder without settings holds nothing but what another process has just begun to write.
+
+    Raises:
+        UserError: it holds shards of a store whose settings are gone, or something else.
+    """
+    if not folder.is_dir():
+        return
+    ours = re.compile(rf"\.|{re.escape(STORE_SETTINGS)}\Z|{SHARD_PREFIX}")
+    if not all(ours.match(entry.name) for entry in folder.iterdir()):
+        raise UserError(f"{folder} is not empty and no descriptor store: {NAME_ANOTHER}")
+    # Every process writes the settings before its first shard, so another process's are there by now.
+    if shard_records(folder) and not (folder / STORE_SETTINGS).exists():
+        raise UserError(
+            f"{folder} holds descriptors without the file {STORE_SETTINGS} that says how they were made: "
+            f"delete the folder, or {NAME_ANOTHER}"
+        )
