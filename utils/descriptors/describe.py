@@ -10,6 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from models.retrieval_network import RetrievalNetwork
+from utils.descriptors.constant import check_not_constant
 from utils.descriptors.extraction import network_outputs
 from utils.descriptors.keys import image_keys
 from utils.descriptors.rows import Rows
@@ -64,10 +65,49 @@ def describe(
 
     Raises:
         UnreadableImageError: an image cannot be decoded, unless those are skipped.
-        UserError: a descriptor is not finite, the memory or the disk does not suffice, a worker died, or the
-            processes do not share the store.
+        UserError: a descriptor is not finite, the network gives every image the same one, the memory or the
+            disk does not suffice, a worker died, or the processes do not share the store.
     """
     names = [image.path.name for image in images] if names is None else names
+    keys, pending = _pending(images, names, title, store, processes)
+    mine = [pending[place] for place in processes.share(range(len(pending)))]
+    start = time.perf_counter()
+    with _flushed(store):
+        made = _compute(network, images, mine, keys, loading, store, processes, title, skip_bad_images)
+    bad = dict(sorted(processes.gather(list(made.bad.items()))))
+    if pending:
+        count, seconds = len(pending) - len(bad), time.perf_counter() - start
+        log.info("described %d %s in %.1f s (%.2f a second)", count, title, seconds, count / seconds)
+    empty = sorted(processes.gather(made.empty))
+    if len(bad) == len(images):
+        why = f": {next(iter(bad.values()))}" if bad else ""
+        raise UserError(f"none of the {len(images)} {title} can be decoded{why}")
+    if empty and processes.leads:
+        _note_empty(title, [images[index] for index in empty])
+    kept = [place for place in range(len(images)) if place not in bad]
+    kept_keys = [keys[place] for place in kept]
+    if store is None:
+        rows = _joined(made.rows, len(images), kept, processes)
+    else:
+        rows = _stored(store, kept_keys, processes) if processes.leads else np.empty((0, 0), np.float32)
+    if processes.leads:
+        # The store keeps equal rows too: it is for these weights alone, and they are checked at every run.
+        check_not_constant(rows, [images[place] for place in kept])
+    return Descriptors(rows, bad, kept_keys)
+
+
+def _pending(
+    images: Sequence[InputImage],
+    names: Sequence[str],
+    title: str,
+    store: DescriptorStore | None,
+    processes: Processes,
+) -> tuple[list[str], list[int]]:
+    """Return the key of each image, and the indices of those that are not in the store yet.
+
+    Raises:
+        UserError: the processes do not have the same images.
+    """
     keys, pending = list(names), list(range(len(images)))
     if store is not None:
         keys = image_keys(images, names)
@@ -77,14 +117,54 @@ def describe(
     # What the first process found holds: the store may have grown since, and copies of a file differ in time.
     processes.check_same_names(names, title)
     pending, keys = (processes.gather(items if processes.leads else []) for items in (pending, keys))
-    mine = [pending[place] for place in processes.share(range(len(pending)))]
+    return keys, pending
+
+
+def _note_empty(title: str, images: Sequence[InputImage]) -> None:
+    """Note images whose descriptors are zero."""
+    log.warning(
+        "note: the network sees nothing in %d %s (%s the first), whose descriptors are zero",
+        len(images),
+        title,
+        images[0].path,
+    )
+
+
+def _joined(mine: np.ndarray | None, count: int, kept: Sequence[int], processes: Processes) -> Rows:
+    """Return the descriptors of all processes, without those of unreadable images."""
+    width = max(processes.gather([0 if mine is None else mine.shape[1]]))
+    rows = processes.add_up_array(np.zeros((count, width), np.float32) if mine is None else mine)
+    return rows if len(kept) == count else rows[kept]
+
+
+class _Computed(NamedTuple):
+    """The results of one process."""
+
+    rows: np.ndarray | None
+    """(N, D), zeros for images of other processes; None if there are none, or a store takes them in."""
+    bad: dict[int, UnreadableImageError]
+    empty: list[int]
+    """Indices of the images whose descriptors are zero."""
+
+
+def _compute(
+    network: RetrievalNetwork,
+    images: Sequence[InputImage],
+    mine: Sequence[int],
+    keys: Sequence[str],
+    loading: Loading,
+    store: DescriptorStore | None,
+    processes: Processes,
+    title: str,
+    skip_bad_images: bool,
+) -> _Computed:
+    """Describe the images of one process, into a store if there is one."""
     rows: np.ndarray | None = None
     bad: dict[int, UnreadableImageError] = {}
     empty: list[int] = []
-    start = time.perf_counter()
-    bar = tqdm(total=len(mine), desc=title, unit="image", disable=None if processes.leads and mine else True)
-    with bar, _flushed(store):
-        for output in network_outputs(network, [images[place] for place in mine], loading):
+    hidden = None if processes.leads and mine else True
+    with tqdm(total=len(mine), desc=title, unit="image", disable=hidden) as bar:
+        for output in network_outputs(network, [images[index] for index in mine], loading):
             if isinstance(output, UnreadableImage):
                 if not skip_bad_images:
                     raise output.error
@@ -101,30 +181,7 @@ def describe(
                     rows = np.zeros((len(images), values.shape[1]), np.float32)
                 rows[places] = values
             bar.update(len(places))
-
-    bad = dict(sorted(processes.gather(list(bad.items()))))
-    if pending:
-        count, seconds = len(pending) - len(bad), time.perf_counter() - start
-        log.info("described %d %s in %.1f s (%.2f a second)", count, title, seconds, count / seconds)
-    empty = sorted(processes.gather(empty))
-    if len(bad) == len(images):
-        why = f": {next(iter(bad.values()))}" if bad else ""
-        raise UserError(f"none of the {len(images)} {title} can be decoded{why}")
-    if empty and processes.leads:
-        log.warning(
-            "note: the network sees nothing in %d %s (%s the first), whose descriptors are zero",
-            len(empty),
-            title,
-            images[empty[0]].path,
-        )
-    kept = [place for place in range(len(images)) if place not in bad]
-    kept_keys = [keys[place] for place in kept]
-    if store is not None:
-        stored = _stored(store, kept_keys, processes) if processes.leads else np.empty((0, 0), np.float32)
-        return Descriptors(stored, bad, kept_keys)
-    width = max(processes.gather([0 if rows is None else rows.shape[1]]))
-    rows = processes.add_up_array(np.zeros((len(images), width), np.float32) if rows is None else rows)
-    return Descriptors(rows[kept] if bad else rows, bad, kept_keys)
+    return _Computed(rows, bad, empty)
 
 
 @contextmanager
