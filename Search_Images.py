@@ -153,7 +153,7 @@ def build(options: IndexOptions) -> ImageIndex:
     network = prepared_network(options, json.dumps(settings), device)
     loading = Loading.on(device, options.S, options.batch_size, options.workers)
     make_folder(options.index)
-    with only_writer(options.index / INDEX_LOCK):
+    with only_writer(options.index / INDEX_LOCK, options.index):
         with advising("give the options that the index was made with, or name another --index"):
             precision = options.store_precision
             store = open_store(options.index / INDEX_STORE, settings, precision=precision, tidy=True)

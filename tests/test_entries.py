@@ -170,31 +170,39 @@ def test_two_at_once_leave_the_entries_of_the_last_one(tmp_path):
     assert contents(tmp_path) == of("second")
 
 
-def test_a_lock_refuses_a_second_writer_and_stays(tmp_path):
-    with only_writer(tmp_path / "lock"):
+def test_a_lock_refuses_a_second_writer_and_leaves_no_file(tmp_path):
+    lock, target = tmp_path / "lock", tmp_path / "target"
+    with only_writer(lock, target):
         for _ in range(2):
-            refused = pytest.raises(UserError, match=f"another process is writing to {tmp_path}")
-            with refused, only_writer(tmp_path / "lock"):
+            refused = pytest.raises(UserError, match=f"^another process is writing to {target}: wait for it$")
+            with refused, only_writer(lock, target):
                 pytest.fail("two at once")
-    with only_writer(tmp_path / "lock"):
+    assert not list(tmp_path.iterdir())
+    lock.touch()  # of a killed process
+    with only_writer(lock, target):
         pass
-    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+    assert not list(tmp_path.iterdir())
 
 
-def test_a_block_that_fails_leaves_no_new_lock(tmp_path):
-    with pytest.raises(RuntimeError), only_writer(tmp_path / "lock"):
+def test_a_block_that_fails_leaves_no_lock(tmp_path):
+    with pytest.raises(RuntimeError), only_writer(tmp_path / "lock", tmp_path):
         raise RuntimeError
     with pytest.raises(RuntimeError), in_turn(tmp_path / "lock"):
         raise RuntimeError
     assert not list(tmp_path.iterdir())
-    with only_writer(tmp_path / "lock"):
+
+
+def test_a_file_of_the_user_with_the_name_of_a_lock_stays(tmp_path):
+    (tmp_path / "lock").write_text("mine")
+    with only_writer(tmp_path / "lock", tmp_path):
         pass
-    with pytest.raises(RuntimeError), only_writer(tmp_path / "lock"):
-        raise RuntimeError
-    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+    assert (tmp_path / "lock").read_text() == "mine"
 
 
 def test_a_lock_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"cannot write .*file/lock"), only_writer(tmp_path / "file" / "lock"):
+    with (
+        pytest.raises(UserError, match=r"cannot write .*file/lock"),
+        only_writer(tmp_path / "file" / "lock", tmp_path),
+    ):
         pytest.fail("no folder")

@@ -439,7 +439,7 @@ def test_weights_that_change_while_a_program_runs_are_read_anew(images, head_fol
 
 
 def test_a_second_indexing_at_the_same_time_is_refused(command, indexed):
-    with only_writer(Path("search_index", "lock")):
+    with only_writer(Path("search_index", "lock"), Path("search_index")):
         status, out, err = command("index", indexed, *FAST)
         assert (status, out) == (2, "")
         assert err == "error: another process is writing to search_index: wait for it\n"
@@ -519,7 +519,6 @@ def test_outputs_replace_no_image_and_no_file_of_the_user(command, indexed, tmp_
 
 def test_an_index_with_a_damaged_shard_is_left_as_it_was(command, images, indexed):
     index = Path("search_index")
-    (index / "lock").unlink()
     shard = next(index.rglob("shard-*.npy"))
     shard.write_bytes(shard.read_bytes()[:-8])
     before = sorted(index.rglob("*"))

@@ -28,6 +28,7 @@ PCA_SPECTRUM = "pca.png"
 PCA_STATE = "pca_state.npz"
 
 # a training's output
+TRAINING_SETTINGS = "training.json"
 TRAINING_STATE = "training_state.pth"
 TRAINING_LOG = "training.jsonl"
 TRAINING_CURVES = "training.png"
@@ -56,6 +57,11 @@ STORE_SETTINGS = "store.json"
 SHARD_PREFIX = "shard-"
 SHARD_ROWS_SUFFIX = ".npy"
 SHARD_RECORD_SUFFIX = ".json"
+
+
+def features_lock(features: Path) -> Path:
+    """Return the lock's file of a file of precomputed features, which lies beside it while it is written."""
+    return features.with_name(f"{features.name}.lock")
 
 
 def trained_weights(number: int, accuracy: float) -> str:

@@ -15,27 +15,24 @@ NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
 
 
 @contextmanager
-def only_writer(lock: Path) -> Iterator[None]:
+def only_writer(lock: Path, target: Path) -> Iterator[None]:
     """Hold a lock while the block runs, and refuse a second process.
 
     Args:
-        lock: the lock's file, made if it does not exist; it stays unless it was made and the block failed.
+        lock: the lock's file, made and removed again; a file of the user that has its name stays.
+        target: the file or folder that is written to, for the error.
 
     Raises:
         UserError: another process holds it, or it cannot be made.
     """
-    is_new = not lock.exists()
     try:
         held = _acquired(lock, timeout=0)
     except Timeout as error:
-        raise UserError(f"another process is writing to {lock.parent}: wait for it") from error
+        raise UserError(f"another process is writing to {target}: wait for it") from error
     try:
         yield
-    except BaseException:
-        if is_new:
-            _remove(lock)
-        raise
     finally:
+        _remove(lock)
         held.release()
 
 
@@ -77,4 +74,5 @@ def _acquired(lock: Path, timeout: float) -> FileLock:
 
 def _remove(lock: Path) -> None:
     with suppress(OSError):  # Windows removes no file that is open
-        lock.unlink()
+        if not lock.stat().st_size:  # a lock's file is empty: this is none of the user's
+            lock.unlink()

@@ -1,6 +1,7 @@
 """The batches a training sees: region features of random crops, or of fixed ones that were precomputed."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +15,10 @@ from models.backbone import Backbone
 from utils.data.imagenet import LabelledImages
 from utils.device import suitable_batch_size
 from utils.errors import UserError
+from utils.file_names import features_lock
+from utils.files.lock import only_writer
 from utils.files.records import Setting
+from utils.files.writing import make_folder
 from utils.processes import Processes
 from utils.training.crops import CentreCrops, CropBatch, CropSettings, RandomCrops, crop_batches
 from utils.training.precomputed_features import precompute
@@ -129,7 +133,8 @@ def stored_source(
         dataset = CentreCrops(LabelledImages(paths, classes), crops)
         return (batch.features for batch in _featured(crop_batches(dataset, numbers, workers), extract))
 
-    store = precompute(stored.path, paths, extract_from, stored.made_with, channels=stored.channels)
+    with _locked(stored.path):
+        store = precompute(stored.path, paths, extract_from, stored.made_with, channels=stored.channels)
     whole = np.setdiff1d(np.arange(len(paths)), store.corrupt)
     to_learn, to_validate = whole[whole < len(training.paths)], whole[whole >= len(training.paths)]
     if len(to_learn) == 0:
@@ -150,6 +155,23 @@ def stored_source(
             yield batch_of(to_validate[part.start : part.stop], [] if part.start else corrupt)
 
     return BatchSource(train, validate, len(training.paths))
+
+
+@contextmanager
+def _locked(features: Path) -> Iterator[None]:
+    """Refuse a second process that makes the same file of features.
+
+    A file that is there under its name is complete, and is only read: also from a disk that is read-only.
+
+    Raises:
+        UserError: another process makes it, or its folder cannot be written.
+    """
+    if features.is_file():
+        yield
+        return
+    make_folder(features.parent)
+    with only_writer(features_lock(features), features):
+        yield
 
 
 def extract_regions(backbone: Backbone, levels: int, pixels: Tensor) -> RegionFeatures:
