@@ -34,7 +34,7 @@ from utils.errors import UserError, run_command
 from utils.file_names import TRAINING_STATE, WEIGHTS_DIR
 from utils.files.records import Setting
 from utils.files.writing import check_writable, make_folder
-from utils.options.fields import Range, binding_settings, option, options_class
+from utils.options.fields import Range, binding_settings, option, options_class, to_json
 from utils.options.parser import called_with, parse_options
 from utils.options.shared import COUNTS, SIDES, BackboneOptions, HeadOptions, RunOptions
 from utils.processes import Processes, join_processes, log_level, process_device
@@ -140,11 +140,8 @@ def train(options: TrainingOptions) -> list[dict[str, float]]:
         # Batches of region features: of crops as they are drawn, or of centre crops described once.
         source = open_source(options, partial(extract_regions, backbone, options.L), len(fc_bias), processes)
 
-        make_folder(options.output)
         settings = options.saved_settings
-        progress = Progress()
-        if options.resume:
-            progress = load_state(options.output, head, optimizer, settings, processes)
+        progress = begin(options, head, optimizer, processes)
         with progress_bar(options, progress, processes) as bar:
             for batch in source.training(progress.step, options.iterations):
                 train_step(model, batch, progress, options.batch_size * options.accumulate)
@@ -171,6 +168,26 @@ def train(options: TrainingOptions) -> list[dict[str, float]]:
         if processes.leads and progress.reports:
             training_report.draw_curves(options.output, progress.reports)
     return progress.reports
+
+
+def begin(
+    options: TrainingOptions,
+    head: ContextAwareRegionalAttention,
+    optimizer: Optimizer,
+    processes: Processes,
+) -> Progress:
+    """Load the training to resume, if one is, and write all options into the output folder.
+
+    Raises:
+        UserError: the state to resume is missing or unreadable, or was saved with other settings.
+    """
+    make_folder(options.output)
+    progress = Progress()
+    if options.resume:
+        progress = load_state(options.output, head, optimizer, options.saved_settings, processes)
+    if processes.leads:  # with resume off: whoever repeats the training begins it anew
+        training_report.write_settings(options.output, to_json(options) | {"resume": False})
+    return progress
 
 
 def open_source(

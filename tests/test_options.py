@@ -91,3 +91,12 @@ def test_a_record_that_does_not_fit_is_named(tmp_path, text, said):
     assert str(record) in str(caught.value)
     with pytest.raises(UserError, match="is missing"):
         parse_options(Options, "A job.", ["--config", str(tmp_path / "none.json")])
+
+
+def test_the_path_of_a_record_is_one_as_users_write_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    options = Options("Paris", S=64)
+    (tmp_path / "results.json").write_text(json.dumps({"settings": to_json(options)}))
+    assert parse_options(Options, "A job.", ["--config", "~/results.json"]) == options
+    with pytest.raises(UserError, match=r"^--config is empty: name a file or a folder$"):
+        parse_options(Options, "A job.", ["--config", ""])

@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import draw_image, run_on_small_disk
+from filelock import FileLock
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
@@ -20,6 +22,7 @@ from models.backbones import BACKBONES
 from models.region_pooling import cell_grid, region_max
 from utils.data.imagenet import read_wnids
 from utils.errors import UserError, run_command
+from utils.options.parser import parse_options
 from utils.processes import Processes
 from utils.training import report as training_report
 from utils.training.crops import CropSettings, centre_crop
@@ -106,13 +109,41 @@ def test_reports_every_so_often_and_at_the_end(undisturbed):
         f"ContextAwareRegionalAttention_weights_{report['report']}_{report['val_accuracy']:.4f}.pth"
         for report in reports(undisturbed)
     ]
-    assert names == [*expected, "training.jsonl", "training.png", "training_state.pth"]
+    assert names == [*expected, "training.json", "training.jsonl", "training.png", "training_state.pth"]
     assert {name: tuple(tensor.shape) for name, tensor in weights(undisturbed).items()} == {
         "conv_att_1.weight": (64, 2560, 1),
         "conv_att_1.bias": (64,),
         "conv_att_2.weight": (1, 64, 1),
         "conv_att_2.bias": (1,),
     }
+
+
+def test_the_saved_options_of_a_training_repeat_it(data, undisturbed, tmp_path, train):
+    def options(*words):
+        return parse_options(Training_ImageNet.TrainingOptions, "Train.", list(map(str, words)))
+
+    original = options(*COMMON, "--datasets-dir", data, "--output", undisturbed)
+    config = undisturbed / "training.json"
+    assert options("--config", config) == original
+    status, _, err = train(tmp_path / "again", "--config", config)
+    assert status == 0, err
+    assert_same_weights(undisturbed, tmp_path / "again")
+    train(tmp_path / "again", "--resume", "--iterations", "11")  # the file says what would repeat it
+    repeated = options("--config", tmp_path / "again" / "training.json")
+    assert repeated == dataclasses.replace(original, output=tmp_path / "again", iterations=11)
+
+
+def test_two_trainings_do_not_make_one_file_of_features(data, tmp_path, train):
+    features = tmp_path / "new" / "features.npy"
+    features.parent.mkdir()
+    with FileLock(features.parent / "features.npy.lock"):
+        status, _, err = train(tmp_path / "out", "--precompute", features)
+    assert (status, err) == (2, f"error: another process is writing to {features}: wait for it\n")
+    features.parent.joinpath("features.npy.lock").unlink()
+    assert train(tmp_path / "out", "--precompute", features)[0] == 0
+    assert sorted(path.name for path in features.parent.iterdir()) == ["features.npy", "features.npy.json"]
+    with FileLock(features.parent / "features.npy.lock"):  # complete features are only read
+        assert train(tmp_path / "other", "--precompute", features)[0] == 0
 
 
 def test_an_update_is_sgds_with_the_mean_gradient_of_sixteen_images(data, tmp_path, train):

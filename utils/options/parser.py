@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Concatenate, NoReturn, ParamSpec, TypeVar
 
 from utils.errors import UserError
+from utils.files.paths import user_path
 from utils.files.records import check_record, read_json
 from utils.options.fields import Choices, InvalidValueError, Option, Range, declared_options, from_json, make
 
@@ -70,7 +71,6 @@ def add_options(parser: argparse.ArgumentParser, options: type) -> None:
         _add_option(groups[title], one)
     parser.add_argument(
         "--config",
-        type=Path,
         default=argparse.SUPPRESS,
         help="take options that are not given from this file of an earlier run",
     )
@@ -82,7 +82,8 @@ def make_options(options: type[Options], given: argparse.Namespace) -> Options:
     config = values.pop("config", None)
     saved: dict[str, object] = {}
     if config is not None:
-        saved = from_json(options, read_settings(config), str(config))
+        path = user_path(config, "--config")
+        saved = from_json(options, read_settings(path), str(path))
     return make(options, saved | values)
 
 

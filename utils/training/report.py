@@ -4,9 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
-from utils.file_names import TENSORBOARD_FOLDER, TRAINING_CURVES, TRAINING_LOG
+from utils.file_names import TENSORBOARD_FOLDER, TRAINING_CURVES, TRAINING_LOG, TRAINING_SETTINGS
 from utils.files.writing import replace_file, told_of
 
 STYLES = {
@@ -14,6 +12,12 @@ STYLES = {
     "C0-s": "validation",
     "C1--": "validation, all regions alike",
 }
+
+
+def write_settings(output: Path, settings: Mapping[str, object]) -> None:
+    """Write training.json: all options by name, which `--config` reads."""
+    with replace_file(output / TRAINING_SETTINGS) as file:
+        file.write(json.dumps({"settings": settings}, indent=2).encode() + b"\n")
 
 
 def write_log(output: Path, reports: Sequence[Mapping[str, float]]) -> None:
@@ -36,6 +40,8 @@ def write_tensorboard(output: Path, report: Mapping[str, float]) -> None:
 
 def draw_curves(output: Path, reports: Sequence[Mapping[str, float]]) -> None:
     """Draws loss and accuracies over the steps into training.png."""
+    from matplotlib.figure import Figure  # not before there is something to draw
+
     steps = [report["step"] for report in reports]
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     loss, accuracy = figure.subplots(1, 2)
