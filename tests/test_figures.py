@@ -1,8 +1,12 @@
 import re
+import subprocess
+import sys
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import draw_image
 from PIL import Image
 
 from utils.errors import UserError
@@ -183,3 +187,24 @@ def test_another_suffix_is_an_error(tmp_path):
     with pytest.raises(UserError, match=r"\.png, \.pdf"):
         draw_precision_recall(tmp_path / "a.docx", {})
     assert list(tmp_path.iterdir()) == []
+
+
+WITHOUT_FIGURES = """
+import sys
+from contextlib import suppress
+import LearningPCA_landmark, Measure_OxfordParis, Prepare_Datasets, Search_Images, Training_ImageNet
+with suppress(SystemExit):
+    Search_Images.command_line(["index", "--help"])
+options = "--S 64 --pooling rmac --no-whiten --device cpu --workers 0".split()
+Search_Images.command_line(["index", sys.argv[1], "--index", sys.argv[2], *options])
+print("matplotlib" in sys.modules)
+"""
+
+
+def test_matplotlib_is_not_imported_before_something_is_drawn(tmp_path):
+    (tmp_path / "images").mkdir()
+    draw_image(tmp_path / "images" / "a.png")
+    words = [sys.executable, "-c", WITHOUT_FIGURES, tmp_path / "images", tmp_path / "index"]
+    done = subprocess.run(words, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True)
+    assert "--store-precision" in done.stdout
+    assert done.stdout.splitlines()[-1] == "False"

@@ -6,21 +6,19 @@ What a colour tells is told by a line's style or a mark as well, so that it is l
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import ListedColormap, Normalize
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.patches import Rectangle
 
 from utils.errors import UserError
 from utils.figures.heat_map import blended_colors, heat_map, heat_range
 from utils.files.writing import replace_file
 from utils.images.loading import Box
+
+# Matplotlib is imported by the functions that draw: runs that draw nothing save the time, and its notices.
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Kind = Literal["positive", "junk", "wrong"]
 
@@ -98,6 +96,10 @@ def draw_strips(path: Path, strips: Sequence[Strip]) -> None:
     Raises:
         UserError: the file is of another type or cannot be written.
     """
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+    from matplotlib.patches import Rectangle
+
     columns = 1 + min(max(len(strip.results) for strip in strips), RESULTS_SHOWN)
     size = (columns * TILE[0], len(strips) * (TILE[1] + 0.15))
     figure = Figure(size, layout=ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.02))
@@ -119,7 +121,9 @@ def draw_strips(path: Path, strips: Sequence[Strip]) -> None:
     save(figure, path)
 
 
-def _draw_tile(axes: Axes, pixels: np.ndarray, kind: str, text: str) -> None:
+def _draw_tile(axes: "Axes", pixels: np.ndarray, kind: str, text: str) -> None:
+    from matplotlib.patches import Rectangle
+
     axes.set_anchor("S")
     axes.imshow(pixels)
     frame = Rectangle((0, 0), 1, 1, transform=axes.transAxes, fill=False, clip_on=False)
@@ -173,6 +177,8 @@ def draw_precision_recall(path: Path, curves: Mapping[str, tuple[np.ndarray, np.
     Raises:
         UserError: the file is of another type or cannot be written.
     """
+    from matplotlib.figure import Figure
+
     figure = Figure((3.6, 3.2), layout="constrained")
     axes = figure.subplots()
     for (name, (recall, precision)), (color, style) in zip(curves.items(), cycle(CURVES), strict=False):
@@ -205,6 +211,10 @@ def draw_attention(path: Path, pixels: np.ndarray, heat: np.ndarray) -> None:
         UserError: the file is of another type or cannot be written.
         ValueError: a weight is not finite.
     """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import ListedColormap, Normalize
+    from matplotlib.figure import Figure
+
     height, width = pixels.shape[:2]
     drawn = heat_map(heat, pixels)
     figure = Figure((6.5, min(max(2.9 * height / width, 1.2), 6)), layout="constrained")
@@ -221,12 +231,14 @@ def draw_attention(path: Path, pixels: np.ndarray, heat: np.ndarray) -> None:
     save(figure, path)
 
 
-def save(figure: Figure, path: Path) -> None:
+def save(figure: "Figure", path: Path) -> None:
     """Writes a figure, of the type that the file's suffix says, without a date.
 
     Raises:
         UserError: it is none of the types, or the file cannot be written.
     """
+    import matplotlib
+
     kind = path.suffix.lower().removeprefix(".")
     if kind not in UNDATED:
         raise UserError(f"cannot draw {path}: its name must end in one of .{', .'.join(UNDATED)}")

@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-from matplotlib import colormaps
 from PIL import Image
 
 from models.retrieval_network import RetrievalNetwork
@@ -67,6 +66,8 @@ def heat_map(heat: np.ndarray, pixels: np.ndarray) -> Image.Image:
 
 def blended_colors(grey: np.ndarray, scaled: np.ndarray) -> np.ndarray:
     """Colours (..., 3) of places of some lightness (...) and scaled heat (...), all from 0 to 1."""
+    from matplotlib import colormaps  # not before a map is drawn, as in `drawing`
+
     # on the image's lightness alone: its own colours would be taken for heat
     return OPACITY * colormaps[COLORS](scaled)[..., :3] + (1 - OPACITY) * np.asarray(grey)[..., None]
 

@@ -13,8 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jinja2 import Environment, StrictUndefined
-from matplotlib import colormaps
-from matplotlib.colors import to_hex
 from PIL import Image, ImageDraw
 
 from utils.figures.heat_map import CAPTION, COLORS
@@ -81,14 +79,15 @@ def page(query: Hit, hits: Sequence[Hit], title: str, note: str) -> str:
     )
     environment.filters |= {"escape_misleading": escape_misleading, "data_uri": data_uri}
     template = files("utils.figures").joinpath("result_page.html.j2").read_text(encoding="utf-8")
+    has_heat = any(hit.heat is not None for hit in (query, *hits))
     return environment.from_string(template).render(
         begin=BEGIN,
         title=title,
         note=note,
         query=query._replace(rank=None, score=None),
         hits=hits,
-        has_heat=any(hit.heat is not None for hit in (query, *hits)),
-        colors=[to_hex(colormaps[COLORS](step / 8)) for step in range(9)],
+        has_heat=has_heat,
+        colors=_scale_colors() if has_heat else [],
         caption=CAPTION,
     )
 
@@ -111,6 +110,14 @@ def thumbnail(pixels: np.ndarray, box: Box | None = None) -> Image.Image:
         draw.rectangle((left, top, right, bottom), outline="black", width=4)
         draw.rectangle((left, top, right, bottom), outline=BOX_COLOR, width=2)
     return image
+
+
+def _scale_colors() -> list[str]:
+    """Return the colours of the scale of a heat map, from dark to bright."""
+    from matplotlib import colormaps  # not before a page with maps is written, as in `drawing`
+    from matplotlib.colors import to_hex
+
+    return [to_hex(colormaps[COLORS](step / 8)) for step in range(9)]
 
 
 def data_uri(image: Image.Image) -> str:

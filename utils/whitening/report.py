@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from utils.file_names import PCA_COMPONENTS, PCA_MEAN, PCA_RECORD, PCA_SPECTRUM
 from utils.files.writing import replace_file
@@ -31,6 +30,8 @@ def write_files(folder: Path, components: np.ndarray, mean: np.ndarray, record: 
 
 def draw_spectrum(path: Path, variances: Sequence[float], kept: int) -> None:
     """Draws the variance of each direction, and how much of it all the first ones have together."""
+    from matplotlib.figure import Figure  # not before there is something to draw
+
     values = np.array(variances)
     numbers = np.arange(1, len(values) + 1)
     figure = Figure(figsize=(9, 3.6), layout="constrained")
