@@ -266,7 +266,7 @@ def find(options: QueryOptions, index: ImageIndex) -> list[Match]:
         Match(rank, similarity, index.path(place))
         for rank, (place, similarity) in enumerate(nearest, start=1)
     ]
-    if stale := index.changed([place for place, _ in nearest]):
+    if stale := index.count_changed([place for place, _ in nearest]):
         log.warning("note: %d of these have gone or changed since they were indexed: index again", stale)
     if options.html is not None:
         write_search_page(options.html, query, matches, network, index)

@@ -248,7 +248,7 @@ def load_index(folder):
     assert all(isinstance(name, str) for name in index.names) and len(index.names) == len(index.rows)
     check_rows(index.rows)
     count = len(index.names)
-    assert index.changed(range(count)) <= count
+    assert index.count_changed(range(count)) <= count
     index.index_of(InputImage(folder / "a.png"))
     if count:
         nearest = index.nearest(np.ones(index.rows.shape[1], np.float32), 2, 0)

@@ -110,7 +110,7 @@ def test_reported_recall_is_that_of_the_places_of_a_sort(caplog):
     assert found == pytest.approx({f"recall@{k}": share for k, share in among_first.items()})
     assert f"recall@10 {100 * among_first[10]:.1f} %" in caplog.text
     assert report_recall(build_index("faiss-flat", rows[:9]), queries, rows[:9]) == {}
-    assert "too few images to say" in caplog.text
+    assert "too few images to measure" in caplog.text
 
 
 def test_a_database_without_enough_images_for_a_byte_of_centroids_is_refused():
@@ -156,4 +156,4 @@ def test_a_note_says_how_many_images_an_index_leaves_out(caplog):
     similar = np.zeros((2, 10), np.float32)
     similar[0, :4] = similar[1, 3:5] = -np.inf
     report_left_out(similar)
-    assert "note: of 10 images the index left out 3 per query" in caplog.text
+    assert "note: the index left out 3 of 10 images per query" in caplog.text

@@ -130,9 +130,9 @@ def test_a_value_that_is_not_finite_is_named_by_its_row(monkeypatch, value, stor
     damaged, asked = database.copy(), queries.copy()
     damaged[37, 2] = asked[2, 5] = value
     rows = StoredRows([damaged[::-1].copy()], np.arange(50)[::-1].copy()) if stored else damaged
-    with pytest.raises(UserError, match="row 37 has a nan or an infinity"):
+    with pytest.raises(UserError, match="row 37 contains NaN or infinity"):
         exact_search(queries, rows, 3)
-    with pytest.raises(UserError, match="query 2 has a nan or an infinity"):
+    with pytest.raises(UserError, match="query 2 contains NaN or infinity"):
         exact_search(asked, database, 3)
 
 

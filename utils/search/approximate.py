@@ -1,8 +1,8 @@
-"""Approximate search with FAISS, a package of its own, and how much of the exact result it finds.
+"""Approximate search with FAISS, an optional package, and its recall against exact search.
 
-Johnson, Douze and Jégou, "Billion-scale similarity search with GPUs", IEEE Transactions on Big Data 2019. The
-inverted file of product-quantised vectors is that of Jégou, Douze and Schmid, "Product quantization for
-nearest neighbor search", PAMI 2011.
+FAISS: Johnson, Douze and Jégou, "Billion-scale similarity search with GPUs", IEEE Transactions on Big Data
+2019. Inverted file of product-quantised vectors: Jégou, Douze and Schmid, "Product quantization for nearest
+neighbor search", PAMI 2011.
 """
 
 import logging
@@ -19,27 +19,30 @@ from utils.search.exact import exact_search
 log = logging.getLogger(__name__)
 
 LISTS_PER_ROOT = 4
-"""Inverted lists for each square root of the database's size."""
+"""Inverted lists per square root of the database's size."""
 
 PROBED_SHARE = 1 / 16
-"""Share of the lists that a query looks into."""
+"""Share of the inverted lists that are searched per query."""
 
 DIMENSIONS_PER_BYTE = 8
-"""Dimensions of a vector that one byte of its code stands for: 2048 dimensions are 256 bytes."""
+"""Dimensions per byte of a vector's code: 2048 dimensions take 256 bytes."""
 
 CENTROIDS = 256
+"""Centroids per byte of a code."""
+
 VECTORS_PER_CENTROID = 40
-"""Vectors a list, and a centroid of a byte, that the quantisers are learned from; FAISS wants 39."""
+"""Training vectors per inverted list and per centroid; FAISS recommends at least 39."""
 
 RECALL_AT = (10, 100)
+"""Numbers of images at which recall is measured."""
 
 
 def check_search(kind: SearchKind, count: int) -> None:
-    """Checks, before hours of work, that a database can be searched in a way.
+    """Check that a database can be searched with an index; call it before long computations.
 
     Args:
-        kind: the way.
-        count: images of the database.
+        kind: kind of search.
+        count: number of images in the database.
 
     Raises:
         UserError: FAISS is not installed, or the database is too small for its quantisers.
@@ -52,12 +55,13 @@ def check_search(kind: SearchKind, count: int) -> None:
 
 
 def build_index(kind: SearchKind, database: Rows, seed: int = 0) -> Any:  # noqa: ANN401  FAISS has no types
-    """An index of a database for search by dot product.
+    """Return a FAISS index of a database for search by dot product.
 
     Args:
-        kind: `faiss-flat` compares with every vector, `faiss-ivfpq` with the codes in the lists near a query.
+        kind: `faiss-flat` compares a query with all vectors, `faiss-ivfpq` with the codes in the nearest
+            lists.
         database: (N, D).
-        seed: of the vectors that the quantisers are learned from.
+        seed: random seed for the choice of training vectors.
 
     Raises:
         UserError: FAISS is not installed, or the database is too small for its quantisers.
@@ -75,11 +79,11 @@ def build_index(kind: SearchKind, database: Rows, seed: int = 0) -> Any:  # noqa
         coarse = faiss.IndexFlatIP(width)
         index = faiss.IndexIVFPQ(coarse, width, lists, parts, 8, faiss.METRIC_INNER_PRODUCT)
         index.nprobe = max(round(PROBED_SHARE * lists), 1)
-        trained_on = VECTORS_PER_CENTROID * max(lists, CENTROIDS)
-        drawn = np.sort(np.random.default_rng(seed).permutation(count)[:trained_on])
+        training_count = VECTORS_PER_CENTROID * max(lists, CENTROIDS)
+        drawn = np.sort(np.random.default_rng(seed).permutation(count)[:training_count])
         index.train(np.ascontiguousarray(database[drawn], np.float32))
-    for places, rows in row_blocks(database):
-        index.add_with_ids(np.ascontiguousarray(rows, np.float32), places.astype(np.int64))
+    for indices, rows in row_blocks(database):
+        index.add_with_ids(np.ascontiguousarray(rows, np.float32), indices.astype(np.int64))
     return index
 
 
@@ -89,60 +93,65 @@ def approximate_similarities(
     count: int,
     retrieved: int | None = None,
 ) -> np.ndarray:
-    """Return the similarities that an index finds, as those to all images of the database.
+    """Return the similarities of queries to a database as computed by an index.
 
     Args:
         index: an index of `build_index`.
         queries: (Q, D).
-        count: N, the database's size.
-        retrieved: largest number of images per query; all that the index finds if None.
+        count: N, the size of the database.
+        retrieved: largest number of images per query; None for all that the index retrieves.
 
     Returns:
-        (Q, N) float32, minus infinity for the images that were not found.
+        (Q, N) float32, minus infinity for images that the index does not retrieve.
     """
-    wanted = count if retrieved is None else min(retrieved, count)
-    found, places = index.search(np.ascontiguousarray(queries, np.float32), wanted)
-    similar = np.full((len(queries), count), -np.inf, np.float32)
-    row, column = np.nonzero(places >= 0)  # -1 where the lists held fewer
-    similar[row, places[row, column]] = found[row, column]
-    return similar
+    limit = count if retrieved is None else min(retrieved, count)
+    values, indices = index.search(np.ascontiguousarray(queries, np.float32), limit)
+    similarities = np.full((len(queries), count), -np.inf, np.float32)
+    row, column = np.nonzero(indices >= 0)  # -1 if the searched lists held fewer images
+    similarities[row, indices[row, column]] = values[row, column]
+    return similarities
 
 
-def report_left_out(similar: np.ndarray) -> None:
-    """Log which part of the database an index left out of the rankings, if any.
+def report_left_out(similarities: np.ndarray) -> None:
+    """Log the mean number of images per query that the index did not retrieve, unless it is 0.
 
     Args:
-        similar: (Q, N) of `approximate_similarities`.
+        similarities: (Q, N), as returned by `approximate_similarities`.
     """
-    left_out = np.isneginf(similar).sum(axis=1)
+    left_out = np.isneginf(similarities).sum(axis=1)
     if left_out.any():
         log.warning(
-            "note: of %d images the index left out %.0f per query (mean), which rank last in the database's "
-            "order: exact search may score otherwise",
-            similar.shape[1],
+            "note: the index left out %.0f of %d images per query (mean). They rank last, in the database's "
+            "order. Exact search may give other scores",
             left_out.mean(),
+            similarities.shape[1],
         )
 
 
-def recall(places: np.ndarray, exact_places: np.ndarray) -> float:
-    """The part, 0..1, of the exact result, (Q, K) places, that is among the first K found, (Q, K)."""
-    shared = [len(np.intersect1d(found, exact)) for found, exact in zip(places, exact_places, strict=True)]
-    return sum(shared) / max(exact_places.size, 1)
+def recall(indices: np.ndarray, exact_indices: np.ndarray) -> float:
+    """Return the share, 0..1, of the exact result that an approximate result contains.
+
+    Args:
+        indices: (Q, K) approximate result.
+        exact_indices: (Q, K) exact result.
+    """
+    shared = [len(np.intersect1d(row, exact)) for row, exact in zip(indices, exact_indices, strict=True)]
+    return sum(shared) / max(exact_indices.size, 1)
 
 
 def report_recall(index: Any, queries: np.ndarray, database: Rows) -> dict[str, float]:  # noqa: ANN401
-    """Recall at each of RECALL_AT against exact search, which takes as long as that does; also logged."""
+    """Return and log the recall at each of RECALL_AT; takes as long as an exact search."""
     count = min(max(RECALL_AT), len(database))
     exact, _ = exact_search(queries, database, count)
-    _, places = index.search(np.ascontiguousarray(queries, np.float32), count)
-    recalls = {f"recall@{k}": recall(places[:, :k], exact[:, :k]) for k in RECALL_AT if k <= count}
-    told = ", ".join(f"{name} {100 * value:.1f} %" for name, value in recalls.items())
-    log.info("of what exact search finds first, the index finds: %s", told or "too few images to say")
+    _, indices = index.search(np.ascontiguousarray(queries, np.float32), count)
+    recalls = {f"recall@{k}": recall(indices[:, :k], exact[:, :k]) for k in RECALL_AT if k <= count}
+    text = ", ".join(f"{name} {100 * value:.1f} %" for name, value in recalls.items())
+    log.info("recall of the index against exact search: %s", text or "too few images to measure")
     return recalls
 
 
 def _faiss() -> ModuleType:
-    logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # it tells at length what it tries to load
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # silences notes on which libraries it tries
     try:
         import faiss
     except ImportError as error:

@@ -1,9 +1,9 @@
-"""Database augmentation: each image's descriptor is joined by those of its neighbours, before any search.
+"""Database augmentation: add the descriptors of its neighbours to the descriptor of each image.
 
 Turcot and Lowe, "Better matching with fewer features: the selection of useful features in large database
-recognition problems", ICCV workshops 2009, add to an image's visual words those of the images that match it.
-Gordo et al., "End-to-end learning of deep visual representations for image retrieval", IJCV 2017, take the
-weighted sum of global descriptors, with weights that fall with the neighbour's rank.
+recognition problems", ICCV workshops 2009, add the visual words of matching images to the visual words of an
+image. Gordo et al., "End-to-end learning of deep visual representations for image retrieval", IJCV 2017, use
+the sum of global descriptors, with weights that fall with the rank of the neighbour.
 """
 
 import numpy as np
@@ -12,31 +12,29 @@ from utils.descriptors.rows import Rows
 from utils.search.neighbours import nearest_neighbours
 
 ROWS = 256
-"""Images augmented at a time, which bounds the memory of their neighbours' descriptors."""
+"""Images augmented at a time; bounds the memory of their neighbours' descriptors."""
 
 
 def augment_database(database: Rows, k: int) -> np.ndarray:
-    """Weighted mean of each image's descriptor and those of its k nearest neighbours.
+    """Return the weighted mean of each image's descriptor and the descriptors of its k nearest neighbours.
 
-    The image itself counts 1, its neighbour of rank r = 1..k counts (k + 1 - r) / (k + 1). That they
-    would be 0 only for one neighbour more, so that all k count, is a choice made here. What is added are the
-    neighbours' descriptors as they were before.
+    The weight of the image itself is 1. The weight of its neighbour of rank r = 1..k is 1 - r / (k + 1).
+    Divide by k + 1, not k, so that the k-th neighbour keeps some weight. All means are of the original
+    descriptors, not of augmented ones.
 
     Args:
-        database: (N, D), N at least 1; only its shape, slices of its rows, and rows by (R, K) places are
-            asked for.
-        k: neighbours that are added to each image, at least 0. Where there are fewer, those there are count
-            as they would among k.
+        database: (N, D), N at least 1. It must support `shape`, slices of rows, and (R, K) arrays of indices.
+        k: number of neighbours per image, at least 0. With fewer images, the weights stay the same.
 
     Returns:
-        (N, D) float32, each of Euclidean length 1, or 0 where all that it is the mean of is 0.
+        (N, D) float32, each row of Euclidean length 1, or 0 if the mean is 0.
     """
-    places, _ = nearest_neighbours(database, k)
-    weights = 1 - np.arange(1, places.shape[1] + 1) / (k + 1)
+    indices, _ = nearest_neighbours(database, k)
+    weights = 1 - np.arange(1, indices.shape[1] + 1) / (k + 1)
     augmented = np.empty(database.shape, np.float32)
     for start in range(0, len(database), ROWS):
         block = slice(start, start + ROWS)
-        total = database[block] + np.einsum("k,rkd->rd", weights, database[places[block]])
+        total = database[block] + np.einsum("k,rkd->rd", weights, database[indices[block]])
         lengths = np.linalg.norm(total, axis=1, keepdims=True)
         augmented[block] = total / np.where(lengths > 0, lengths, 1)
     return augmented

@@ -1,11 +1,11 @@
-"""Diffusion: a query's similarities spread over the graph of the database's nearest neighbours.
+"""Diffusion of the similarities of queries over the nearest-neighbour graph of the database.
 
 Iscen et al., "Efficient diffusion on region manifolds: recovering small objects with compact CNN
-representations", CVPR 2017, with one global descriptor an image instead of several regional ones. An image
-unlike the query is found if a chain of images, each similar to the next, leads to it.
+representations", CVPR 2017, here with one global descriptor per image instead of several regional
+descriptors. Diffusion retrieves images unlike the query if a chain of similar images leads to them.
 
-With alpha near 1 the similarity spreads over some 1 / (1 - alpha) steps. Where so many lead all over a small
-database, images with many neighbours come first, whatever the query: it wants a lower alpha.
+The similarity spreads over about 1 / (1 - alpha) steps. In a small database, many steps reach all images, and
+images with many neighbours rank first for any query. Use a lower alpha there.
 """
 
 import numpy as np
@@ -18,88 +18,92 @@ from utils.search.neighbours import nearest_neighbours
 from utils.search.similarity import first_indices
 
 GAMMA = 3
-"""Power of a similarity, in the graph and where a query starts: weak ones hardly count (Iscen et al.)."""
+"""Exponent of similarities, in the graph and at the start, which suppresses low ones (Iscen et al.)."""
 
 ALPHA: float = SearchOptions.diffusion_alpha
-"""Share of the similarity that goes on to the next images at each step (Iscen et al.)."""
+"""Share of the similarity that spreads on at each step (Iscen et al.)."""
 
 QUERY_NEIGHBOURS = 10
-"""First images of a query's ranking from which its similarity spreads: a choice made here."""
+"""Number of first images per query from which its similarity spreads; a choice of this project."""
 
 
-def affinities(similar: np.ndarray) -> np.ndarray:
-    """Similarities to the power of GAMMA, those below 0 as 0, in float64."""
-    return np.maximum(similar.astype(np.float64), 0) ** GAMMA
+def affinities(similarities: np.ndarray) -> np.ndarray:
+    """Return the similarities to the power of GAMMA in float64, with negative similarities as 0."""
+    return np.maximum(similarities.astype(np.float64), 0) ** GAMMA
 
 
 def neighbour_graph(database: Rows, k: int) -> csr_matrix:
-    """Normalised graph of the images that are among each other's k nearest neighbours.
+    """Return the normalised graph of mutual nearest neighbours.
 
-    S = D^(-1/2) A D^(-1/2), where A holds the affinities of mutual neighbours, 0 for all others and on the
-    diagonal, and D the sums of its rows. An image without mutual neighbours has a row of zeros.
+    The graph is S = D^(-1/2) A D^(-1/2). A holds the affinities of images that are among the k nearest
+    neighbours of each other, and 0 elsewhere. D is diagonal with the row sums of A. The row of an image
+    without mutual neighbours is 0.
 
     Args:
-        database: (N, D), N at least 1, as `nearest_neighbours` takes it.
-        k: neighbours of each image, at least 0, of which the mutual ones remain.
+        database: (N, D), N at least 1, as for `nearest_neighbours`.
+        k: number of neighbours per image, at least 0, before the restriction to mutual neighbours.
 
     Returns:
-        (N, N) float64, symmetric up to rounding, its eigenvalues -1..1; at most k entries a row are stored,
-        no zeros among them.
+        (N, N) float64, symmetric up to rounding, with eigenvalues in -1..1. At most k values per row are
+        stored, none of them 0.
     """
-    places, similar = nearest_neighbours(database, k)
-    count, width = places.shape
+    indices, similarities = nearest_neighbours(database, k)
+    count, width = indices.shape
     directed = csr_matrix(
-        (affinities(similar).ravel(), places.ravel(), np.arange(count + 1) * width), shape=(count, count)
+        (affinities(similarities).ravel(), indices.ravel(), np.arange(count + 1) * width),
+        shape=(count, count),
     )
-    mutual = directed.minimum(directed.T)  # what is not stored is 0; of the result no 0 is stored
+    mutual = directed.minimum(directed.T)  # values that are not stored are 0
     degrees = np.asarray(mutual.sum(axis=1)).ravel()
     scales = diags(np.divide(1, np.sqrt(degrees), out=np.zeros(count), where=degrees > 0))
     return csr_matrix(scales @ mutual @ scales)
 
 
 def diffuse(
-    graph: csr_matrix, similar: np.ndarray, neighbours: int = QUERY_NEIGHBOURS, alpha: float = ALPHA
+    graph: csr_matrix, similarities: np.ndarray, neighbours: int = QUERY_NEIGHBOURS, alpha: float = ALPHA
 ) -> np.ndarray:
-    """What each query's similarities come to when they have spread over the graph.
+    """Return the similarities of queries after diffusion over the graph.
 
-    Solves (I - alpha S) f = y by conjugate gradients, y being the affinities of the query to its first images
-    and 0 elsewhere. The system's condition number is at most (1 + alpha) / (1 - alpha), 199 for ALPHA, so a
-    hundred steps or so reach scipy's default residual, 1e-5 of the length of y, on any graph.
+    Solve (I - alpha S) f = y by conjugate gradients. y holds the affinities of the query to its first images
+    and 0 elsewhere. The condition number of the system is at most (1 + alpha) / (1 - alpha), which is 199 for
+    ALPHA. About 100 steps therefore reach the default residual of SciPy, 1e-5 of the length of y, on any
+    graph.
 
     Args:
-        graph: (N, N), S of `neighbour_graph`.
-        similar: (Q, N) similarities of the queries to the database.
-        neighbours: first images of each query's ranking from which it spreads, at least 1.
-        alpha: share that goes on at each step, 0 to less than 1.
+        graph: (N, N), S as returned by `neighbour_graph`.
+        similarities: (Q, N) similarities of the queries to the database.
+        neighbours: number of first images per query from which its similarity spreads, at least 1.
+        alpha: share of the similarity that spreads on at each step, 0 <= alpha < 1.
 
     Returns:
-        (Q, N) float64, at least 0 up to the residual; exactly 0 for images that no chain of neighbours joins
-        to those first images.
+        (Q, N) float64, at least 0 up to the residual; exactly 0 for images that no chain of neighbours
+        connects with the first images.
     """
     system = identity(len(graph.indptr) - 1, format="csr") - alpha * graph
-    scores = np.empty(similar.shape)
-    for row, first, score in zip(similar, first_indices(similar, neighbours), scores, strict=True):
-        start = np.zeros(len(row))
-        start[first] = affinities(row[first])
-        score[:], _ = cg(system, start, atol=0.0)
+    scores = np.empty(similarities.shape)
+    starts = first_indices(similarities, neighbours)
+    for row, first, score in zip(similarities, starts, scores, strict=True):
+        source = np.zeros(len(row))
+        source[first] = affinities(row[first])
+        score[:], _ = cg(system, source, atol=0.0)
     return scores
 
 
-def negative_ranks(scores: np.ndarray, similar: np.ndarray) -> np.ndarray:
-    """Numbers by which images rank as after diffusion, in the place of similarities.
+def negative_ranks(scores: np.ndarray, similarities: np.ndarray) -> np.ndarray:
+    """Return the negative ranks of images after diffusion, for use instead of similarities.
 
-    Images rank by falling score; where it is equal, as it is 0 for all that diffusion does not reach, by
-    falling similarity, and where that is equal in the database's order.
+    Images rank by falling score, images of equal score by falling similarity, and remaining ties in the
+    database's order. All images that diffusion does not reach have score 0.
 
     Args:
-        scores: (Q, N) of `diffuse`. Those below 0 count as 0, and all are rounded to float32, which hides
-            that equal images' sums differ in their last bits.
-        similar: (Q, N) similarities before diffusion.
+        scores: (Q, N), as returned by `diffuse`. Negative scores count as 0. Scores are rounded to float32,
+            so that equal images have equal scores.
+        similarities: (Q, N) similarities before diffusion.
 
     Returns:
-        (Q, N) float32, minus each image's rank from 0; exact up to 16 million images.
+        (Q, N) float32, the negative of the rank from 0; exact for up to 16 million images.
     """
-    order = np.lexsort((-similar, -np.maximum(scores, 0).astype(np.float32)))
-    ranks = np.empty(similar.shape, np.float32)
-    np.put_along_axis(ranks, order, np.arange(similar.shape[1], dtype=np.float32)[np.newaxis], axis=1)
+    order = np.lexsort((-similarities, -np.maximum(scores, 0).astype(np.float32)))
+    ranks = np.empty(similarities.shape, np.float32)
+    np.put_along_axis(ranks, order, np.arange(similarities.shape[1], dtype=np.float32)[np.newaxis], axis=1)
     return -ranks

@@ -1,7 +1,7 @@
-"""An index of a folder of images: a store of their descriptors, and a catalogue of which of them count.
+"""Index of a folder of images: a descriptor store, and a catalogue of the images that are in the index.
 
-The catalogue is written last and appears whole: whenever an indexing is killed, the index is the one that was
-there before, and what was described meanwhile is found in the store by the next one.
+The catalogue is written last, in one step. If indexing is killed, the previous index remains valid, and the
+next run reuses the descriptors that are already in the store.
 """
 
 import json
@@ -25,16 +25,16 @@ from utils.images.loading import InputImage
 from utils.options.shared import PoolingName, Precision, StorePrecision
 from utils.search.exact import exact_search
 
-INDEX_INSTRUCTIONS = "python Search_Images.py index FOLDER makes one"
+INDEX_INSTRUCTIONS = "create it with python Search_Images.py index FOLDER"
 
 REINDEX_INSTRUCTIONS = "index the images again, which is quick"
 
 LARGEST_STORE_RATIO = 2
-"""The store is written anew when it holds so many times as many descriptors as count."""
+"""Ratio of stored to indexed descriptors above which the store is compacted."""
 
 
 class Match(NamedTuple):
-    """An image that was found: its rank from 1, its similarity to the query, -1..1, and its file."""
+    """A retrieved image: its rank from 1, its similarity to the query, -1..1, and its file."""
 
     rank: int
     similarity: float
@@ -42,7 +42,7 @@ class Match(NamedTuple):
 
 
 class SavedSettings(TypedDict):
-    """Settings of descriptors that a query needs; the others are read with them."""
+    """Settings of the descriptors that a query needs; other keys are allowed."""
 
     backbone: str
     pooling: PoolingName
@@ -55,7 +55,7 @@ class SavedSettings(TypedDict):
 
 
 class CatalogueRecord(TypedDict):
-    """Contents of a catalogue's file."""
+    """Contents of the catalogue file."""
 
     folder: str
     keys: list[str]
@@ -64,7 +64,7 @@ class CatalogueRecord(TypedDict):
 
 
 class Catalogue(NamedTuple):
-    """What an index is of: a folder, its images' keys, the descriptors' settings and their number type."""
+    """The indexed folder, the keys of its images, and the settings and number type of the descriptors."""
 
     folder: Path
     keys: list[str]
@@ -74,96 +74,98 @@ class Catalogue(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageIndex:
-    """Images of a folder and their descriptors."""
+    """Index of the images of a folder, with their descriptors."""
 
     folder: Path
-    """What was indexed."""
+    """Folder that was indexed."""
     names: list[str]
-    """Each image's path in the folder."""
+    """Path of each image, relative to the folder."""
     keys: list[str]
-    """What the store calls them, which changes when they do."""
+    """Key of each image in the store, which changes when the image changes."""
     rows: StoredRows
-    """(N, D)."""
+    """Descriptors, (N, D)."""
     settings: dict[str, object]
-    """What the descriptors were made with: options by name, and digests of weights."""
+    """Settings of the descriptors: options by name, and digests of weights."""
     location: Path
-    """The folder of the index itself."""
+    """Folder of the index."""
 
-    def path(self, place: int) -> Path:
-        """The file of an image."""
-        return self.folder / self.names[place]
+    def path(self, index: int) -> Path:
+        """Return the file of an image."""
+        return self.folder / self.names[index]
 
     def index_of(self, image: InputImage) -> int | None:
-        """The place of an image that the index holds as it is now, or None."""
+        """Return the index of an image, or None if the image is not indexed or has changed."""
         try:
             name = str(image.path.resolve().relative_to(self.folder.resolve()))
-        except (ValueError, OSError, RuntimeError):  # the last of links that lead to each other
+        except (ValueError, OSError, RuntimeError):  # RuntimeError: circular links
             return None
         key = image_key(image, name)
         return self.keys.index(key) if key in self.keys else None
 
-    def changed(self, places: Sequence[int]) -> int:
-        """How many of these images have gone or changed since they were indexed."""
-        now = [image_key(InputImage(self.path(place)), self.names[place]) for place in places]
-        return sum(key != self.keys[place] for key, place in zip(now, places, strict=True))
+    def count_changed(self, indices: Sequence[int]) -> int:
+        """Return the number of these images that were deleted or changed after indexing."""
+        keys = [image_key(InputImage(self.path(index)), self.names[index]) for index in indices]
+        return sum(key != self.keys[index] for key, index in zip(keys, indices, strict=True))
 
     def nearest(
         self, descriptor: np.ndarray, count: int, query_index: int | None = None
     ) -> list[tuple[int, float]]:
-        """Places and similarities of the most similar images.
+        """Return the indices and similarities of the most similar images.
 
         Args:
-            descriptor: (D,).
-            count: how many; all where there are fewer.
-            query_index: index of the query image, which always comes first; None if it is not indexed.
+            descriptor: (D,), of the query.
+            count: number of images; all images if there are fewer.
+            query_index: index of the query image, which always ranks first; None if it is not indexed.
 
         Returns:
-            By falling similarity, at most 1, ties in the order of the names.
+            Pairs by falling similarity, at most 1, ties in the order of the names.
         """
-        places, similar = exact_search(descriptor[np.newaxis], self.rows, count)
-        # Rounding, above all to float16, can give more than the 1 that vectors of length 1 allow.
-        found = list(zip(places[0].tolist(), similar[0].clip(max=1).tolist(), strict=True))
-        if query_index is None or not found:
-            return found
-        # Equal images of different batches differ by rounding, and one may be nearer to it than it is itself.
-        own = float(np.float32(self.rows[np.array([query_index])][0].astype(np.float64) @ descriptor))
-        first = (query_index, max(min(own, 1.0), found[0][1]))
-        return [first, *(pair for pair in found if pair[0] != query_index)][: len(found)]
+        indices, similarities = exact_search(descriptor[np.newaxis], self.rows, count)
+        # Rounding, especially to float16, can make a dot product of unit vectors greater than 1.
+        nearest = list(zip(indices[0].tolist(), similarities[0].clip(max=1).tolist(), strict=True))
+        if query_index is None or not nearest:
+            return nearest
+        # Descriptors of equal images from different batches differ by rounding, so a copy of the query image
+        # may be more similar to the query than the indexed query image.
+        query_row = self.rows[np.array([query_index])][0].astype(np.float64)
+        query_similarity = min(float(np.float32(query_row @ descriptor)), 1.0)
+        first = (query_index, max(query_similarity, nearest[0][1]))
+        return [first, *(pair for pair in nearest if pair[0] != query_index)][: len(nearest)]
 
 
 def read_index(folder: Path) -> ImageIndex:
-    """Reads an index; while it is being written anew, the one before or the new one.
+    """Read an index. While another process replaces it, the result is the old or the new index.
 
     Args:
-        folder: the index's own.
+        folder: folder of the index.
 
     Raises:
-        UserError: there is none, or it is damaged.
+        UserError: the index does not exist or is not valid.
     """
     try:
         return _read_index(folder)
     except UserError:
-        return _read_index(folder)  # its catalogue and its store may have been replaced between our looks
+        return _read_index(folder)  # catalogue and store may have been replaced between the two reads
 
 
 def _read_index(folder: Path) -> ImageIndex:
     catalogue = read_catalogue(folder)
     store = open_store(folder / INDEX_STORE, catalogue.settings, precision=catalogue.precision)
     if any(key not in store for key in catalogue.keys):
-        raise _damaged(folder)
+        raise _invalid(folder)
     names = [key.split("\0")[0] for key in catalogue.keys]
     rows = store.rows(catalogue.keys)
     return ImageIndex(catalogue.folder, names, catalogue.keys, rows, catalogue.settings, folder)
 
 
 def read_catalogue(folder: Path) -> Catalogue:
-    """Reads which images an index is of, without their descriptors.
+    """Read the catalogue of an index, without the descriptors.
 
     Args:
-        folder: the index's own.
+        folder: folder of the index.
 
     Raises:
-        UserError: there is no index, or its catalogue is damaged.
+        UserError: the index does not exist, or its catalogue is unreadable or not valid.
     """
     path = folder / CATALOGUE
     try:
@@ -176,20 +178,20 @@ def read_catalogue(folder: Path) -> Catalogue:
         raise BadFileError(f"{error}; {REINDEX_INSTRUCTIONS}") from error
     names = [key.split("\0")[0] for key in record["keys"]]
     if not all(map(_is_path, [record["folder"], *names])):
-        raise _damaged(folder)
+        raise _invalid(folder)
     return Catalogue(Path(record["folder"]), record["keys"], dict(record["settings"]), record["precision"])
 
 
 def _is_path(text: str) -> bool:
-    """Return whether a text can name a file or a folder."""
+    """Return True if a text can name a file or folder."""
     try:
         return bool(os.fsencode(text)) and "\0" not in text
-    except UnicodeEncodeError:  # JSON can hold half a character, which no file system takes
+    except UnicodeEncodeError:  # JSON strings can contain lone surrogates
         return False
 
 
-def _damaged(folder: Path) -> UserError:
-    return UserError(f"{folder / CATALOGUE} is damaged: {REINDEX_INSTRUCTIONS}")
+def _invalid(folder: Path) -> UserError:
+    return UserError(f"{folder / CATALOGUE} is not valid: {REINDEX_INSTRUCTIONS}")
 
 
 def write_index(
@@ -199,39 +201,43 @@ def write_index(
     settings: Mapping[str, object],
     store: DescriptorStore,
 ) -> None:
-    """Makes these images the index, and tidies the store where most of it no longer counts.
+    """Write the catalogue of an index, and compact the store if most of its descriptors are unused.
 
     Args:
-        folder: the index's own.
-        images: the folder that was indexed.
-        keys: of its images, in the order of their names, all of them in the store.
-        settings: what the descriptors were made with.
-        store: where they are.
+        folder: folder of the index.
+        images: folder that was indexed.
+        keys: keys of its images, in the order of their names; all must be in the store.
+        settings: settings of the descriptors.
+        store: the descriptor store.
 
     Raises:
         UserError: the index cannot be written.
     """
-    told = {
+    catalogue = {
         "folder": str(images.resolve()),
         "settings": settings,
         "precision": store.precision,
         "keys": keys,
     }
     with replace_file(folder / CATALOGUE) as file:
-        file.write(json.dumps(told).encode())
+        file.write(json.dumps(catalogue).encode())
     if store.stored > LARGEST_STORE_RATIO * len(keys):
         store.compact(keys)
 
 
 def check_same_folder(folder: Path, images: Path) -> None:
-    """Checks that an index, if there is one, is of these images, or of a folder that has gone or moved.
+    """Check that an index, if it exists, does not belong to another existing folder.
+
+    Args:
+        folder: folder of the index.
+        images: folder to be indexed.
 
     Raises:
-        UserError: it is of another folder.
+        UserError: the index belongs to another folder.
     """
     try:
         indexed = read_catalogue(folder).folder
     except UserError:
-        return  # there is none, or one that is written anew
+        return  # there is no index, or it will be replaced
     if indexed != images.resolve() and indexed.exists():
         raise UserError(f"{folder} is the index of {indexed}: name another --index for {images}")

@@ -1,4 +1,4 @@
-"""The searches of an evaluation: the plain one, then with expanded queries, then by diffusion."""
+"""The searches of an evaluation: plain search, query expansion, diffusion."""
 
 from collections.abc import Callable
 from functools import partial
@@ -16,28 +16,28 @@ from utils.search.similarity import compute_similarities, first_indices
 from utils.timing import timed
 
 PLAIN, EXPANDED, DIFFUSED = "search", "query expansion", "diffusion"
-"""Names of the searches, in their order."""
+"""Names of the searches, in the order in which they run."""
 
 
 class SearchResults(NamedTuple):
     """The results of the searches of one evaluation."""
 
     similarities: dict[str, np.ndarray]
-    """(Q, N) per search, by which the images rank; the plain search first."""
+    """(Q, N) values to rank images by, per search; the plain search first."""
     recall: dict[str, float]
-    """Recall of the approximate index against exact search, by `recall@k`; empty for exact search."""
+    """Recall of the approximate index, per `recall@k`; empty for exact search."""
     seconds: dict[str, float]
-    """Time per search, and per step before the first one."""
+    """Seconds per search and per preparatory step."""
 
 
 def search(queries: np.ndarray, database: Rows, options: SearchOptions, seed: int) -> SearchResults:
-    """Search plainly, then with expanded queries, then by diffusion, as far as the options ask for them.
+    """Run the searches that the options select, and measure an approximate index.
 
     Args:
         queries: (Q, D).
         database: (N, D).
-        options: how to search.
-        seed: seed of the vectors that an approximate index is trained on.
+        options: options of the searches.
+        seed: random seed for the training vectors of an approximate index.
 
     Raises:
         UserError: FAISS is not installed, or the database is too small for the index.
@@ -67,32 +67,31 @@ def run_searches(
     options: SearchOptions,
     seconds: dict[str, float],
 ) -> dict[str, np.ndarray]:
-    """Run the searches that the options ask for.
+    """Run the searches that the options select.
 
     Args:
         queries: (Q, D).
         database: (N, D).
-        compare: returns the (Q, N) similarities of the database to (Q, D) queries; minus infinity for images
-            that were not retrieved.
-        options: how to search.
-        seconds: gets the time of each search.
+        compare: function from queries, (Q, D), to similarities, (Q, N), which are minus infinity for images
+            that are not retrieved.
+        options: options of the searches.
+        seconds: receives the time of each search.
 
     Returns:
-        (Q, N) per search, by which the images rank: the plain search, then those with expanded queries and by
-        diffusion.
+        (Q, N) values to rank images by, per search, in the order plain search, query expansion, diffusion.
     """
     results = {}
     with timed(seconds, PLAIN):
-        similar = results[PLAIN] = compare(queries)
+        similarities = results[PLAIN] = compare(queries)
     if options.qe:
         with timed(seconds, EXPANDED):
-            first = first_indices(similar, options.qe)
-            retrieved = np.isfinite(np.take_along_axis(similar, first, axis=1))
+            first = first_indices(similarities, options.qe)
+            retrieved = np.isfinite(np.take_along_axis(similarities, first, axis=1))
             queries = expand_queries(queries, database, first, options.alpha, retrieved)
-            similar = results[EXPANDED] = compare(queries)
+            similarities = results[EXPANDED] = compare(queries)
     if options.diffusion:
         with timed(seconds, DIFFUSED):
             graph = neighbour_graph(database, options.diffusion)
-            scores = diffuse(graph, similar, alpha=options.diffusion_alpha)
-            results[DIFFUSED] = negative_ranks(scores, similar)
+            scores = diffuse(graph, similarities, alpha=options.diffusion_alpha)
+            results[DIFFUSED] = negative_ranks(scores, similarities)
     return results
