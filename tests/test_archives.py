@@ -481,8 +481,8 @@ def test_a_nested_tar_that_is_none_or_broken_is_told_of(archive, draft):
     "data", [b"", b"<html>404 not found</html>" * 100, b"\x89PNG\r\n", gzip.compress(b"text")]
 )
 def test_what_is_no_archive_is_told_of(archive, draft, data):
-    refused(archive, data, draft, "is no .tar")
-    with pytest.raises(UserError, match=r"is no \.tar"):
+    refused(archive, data, draft, "is not a .tar")
+    with pytest.raises(UserError, match=r"is not a \.tar"):
         next(members(archive))
 
 
@@ -513,7 +513,7 @@ def test_two_files_for_one_place_are_refused_with_both_names(archive, draft, oth
 
 def test_a_file_that_was_there_before_is_not_replaced(archive, draft):
     (draft / "x").write_bytes(b"before")
-    refused(archive, tar_of(entry("x", b"data")), draft, "differs from the file that is there", written=["x"])
+    refused(archive, tar_of(entry("x", b"data")), draft, "differs from the existing file", written=["x"])
     assert (draft / "x").read_bytes() == b"before"
 
 

@@ -4,7 +4,7 @@ from scipy.io import savemat
 
 from utils.data.imagenet import read_wnids
 from utils.errors import UserError
-from utils.prepare.imagenet_labels import from_devkit
+from utils.prepare.imagenet_labels import list_from_devkit
 
 
 @pytest.fixture
@@ -18,15 +18,15 @@ def devkit(tmp_path):
 
 
 def test_the_kits_numbers_become_indices_of_the_sorted_classes(devkit):
-    assert from_devkit(*devkit) == "ILSVRC2012_val_00000001.JPEG 1\nILSVRC2012_val_00000002.JPEG 2\n"
+    assert list_from_devkit(*devkit) == "ILSVRC2012_val_00000001.JPEG 1\nILSVRC2012_val_00000002.JPEG 2\n"
 
 
 @pytest.mark.parametrize("text", ["3\n1_0\n", "3\nx\n", "-1\n", "4\n", "\u0663\n"])
 def test_labels_that_are_no_class_of_the_kit_are_refused(devkit, text):
     labels, classes = devkit
     labels.write_text(text)
-    with pytest.raises(UserError, match="are not those of ILSVRC 2012"):
-        from_devkit(labels, classes)
+    with pytest.raises(UserError, match="are not valid files of ILSVRC 2012"):
+        list_from_devkit(labels, classes)
 
 
 def test_a_file_on_which_the_parser_crashes_is_an_error(devkit):
@@ -35,5 +35,5 @@ def test_a_file_on_which_the_parser_crashes_is_an_error(devkit):
     assert len(data) == 616
     data[408] = 38  # on which scipy.io.loadmat ends the process by a segmentation fault
     classes.write_bytes(data)
-    with pytest.raises(UserError, match=r"meta\.mat and .* are not those of ILSVRC 2012"):
-        from_devkit(labels, classes)
+    with pytest.raises(UserError, match=r"meta\.mat and .* are not valid files of ILSVRC 2012"):
+        list_from_devkit(labels, classes)

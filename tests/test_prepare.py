@@ -438,7 +438,7 @@ def test_verify_lists_what_is_wrong(server, prepare, tmp_path):
     assert "2 images instead of 5063" in out
     data = (tmp_path / "data" / "Oxford").rename(tmp_path / "data" / "Mine")
     status, out, err = prepare("verify", "Mine")
-    assert (status, out.splitlines()[-1]) == (0, f"{data} is whole"), err
+    assert (status, out.splitlines()[-1]) == (0, f"{data} is complete"), err
 
     (data / "jpg" / "broken.jpg").write_bytes(image()[:200])
     (data / "lab" / "all_souls_1_junk.txt").write_text("gone\n")
@@ -447,7 +447,7 @@ def test_verify_lists_what_is_wrong(server, prepare, tmp_path):
     assert "has 3 problems" in error_line(result)
     problems = result[1].splitlines()[1:]
     assert problems[0] == f"the labels name gone, which is not in {data / 'jpg'}"
-    assert problems[1] == "query all_souls_1: its box 1 1 16 5 leaves its image, 8 x 6"
+    assert problems[1] == "query all_souls_1: its box 1 1 16 5 is empty or exceeds its image, 8 x 6"
     assert problems[2].startswith(f"{data / 'jpg' / 'broken.jpg'} cannot be decoded")
 
 

@@ -262,7 +262,7 @@ def test_a_box_outside_its_image_names_the_query(folder):
 
 def test_a_whole_set_verifies_under_any_name(folder, with_distractors, capsys):
     verify(folder)
-    assert capsys.readouterr().out.splitlines() == [f"{folder}: 4 images, 2 queries", f"{folder} is whole"]
+    assert capsys.readouterr().out.splitlines() == [f"{folder}: 4 images, 2 queries", f"{folder} is complete"]
     verify(with_distractors)
     assert capsys.readouterr().out.splitlines()[0] == f"{with_distractors}: 8 images, 2 queries"
 
@@ -276,7 +276,7 @@ def test_verifying_finds_boxes_outside_and_broken_images_of_queries_too(folder, 
     with pytest.raises(UserError, match="has 3 problems"):
         verify(folder)
     problems = capsys.readouterr().out.splitlines()[1:]
-    assert problems[0] == "query q: its box 1.5 2 70 40.25 leaves its image, 64 x 48"
+    assert problems[0] == "query q: its box 1.5 2 70 40.25 is empty or exceeds its image, 64 x 48"
     assert [problem.split(" cannot")[0] for problem in problems[1:]] == [
         str(folder / "jpg" / f"{name}.jpg") for name in ("e", "p")
     ]

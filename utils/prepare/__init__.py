@@ -1,1 +1,1 @@
-"""Preparation of data sets: download, unpack, lay out, verify."""
+"""Preparation of data sets: download, unpacking, layout and verification."""

@@ -1,4 +1,4 @@
-"""Reading tar and zip archives that came from elsewhere: every member is checked before it is handed out."""
+"""Reading of untrusted tar and zip archives; each member is checked before it is returned."""
 
 import bz2
 import gzip
@@ -21,39 +21,41 @@ ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")
 DECOMPRESSORS = ((rb"\x1f\x8b", gzip.open), (rb"BZh[1-9]1AY&SY", bz2.open), (rb"\xfd7zXZ\0", lzma.open))
 
 ENCRYPTED = 1
-"""The bit of a zip member's flags."""
+"""Bit of the flags of an encrypted zip member."""
 
 CHUNK_BYTES = 2**16
 HEADER_BYTES = 2**17
-"""The most to read on the way to a tar's next member: names, and maps of holes, are held in memory."""
+"""Maximum bytes of headers before a member of a tar, since long names and sparse maps are kept in memory."""
 
 UNSAFE = re.compile(r"^/|^[A-Za-z]:|[\\\x00-\x1f\x7f-\x9f]|(^|/)\.\.(/|\Z)|^[./]*\Z")
-"""Absolute, with a drive or another system's separators, unprintable, leading upwards, or nothing."""
+"""Paths that are absolute, have a drive, a backslash, control characters or "..", or name no file."""
 
-DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError)
-ODD_DAMAGE = (ValueError, LookupError, OverflowError, RecursionError, NotImplementedError)
-"""What tarfile and zipfile let slip on headers that nobody writes but an attacker or a broken disk."""
+INVALID_ARCHIVE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError)
+INVALID_HEADER = (ValueError, LookupError, OverflowError, RecursionError, NotImplementedError)
+"""Other exceptions that tarfile and zipfile raise on invalid headers."""
 
 
 def is_safe(name: str | PurePosixPath) -> bool:
-    """Whether a path has a name and leads nowhere but downwards, on any system."""
+    """Return True if a path names a file below the folder that it is relative to, on any system."""
     return not UNSAFE.search(str(name))
 
 
 def checked_members(
     archive: Path, file: IO[bytes], nested: bool = False
 ) -> Iterator[tuple[PurePosixPath, IO[bytes]]]:
-    """The regular files of an archive with their data, to be read, or not, before the next one is asked for.
+    """Yield the name and data of each regular file of an archive.
+
+    The data can be read only until the next file is requested.
 
     Args:
-        archive: what errors are to name.
-        file: the archive, open; tars are read through once.
-        nested: whether a member x.tar stands for the files in it, which are then named x/<name>.
+        archive: the path of the archive, for error messages.
+        file: the open archive; a tar is read once, from start to end.
+        nested: replace a member x.tar by the files in it, named x/<name>.
 
     Raises:
-        UserError: as `utils.prepare.archives.unpack` tells, but for limits and places.
+        UserError: the archive is not valid, cannot be read or has an unsafe member.
     """
-    with told_of_damage(archive):
+    with archive_errors(archive):
         for name, data in _outer_members(archive, file):
             path = PurePosixPath(name)
             if nested and path.suffix == ".tar":
@@ -63,12 +65,12 @@ def checked_members(
 
 
 def checked_names(archive: Path, file: IO[bytes]) -> Iterator[str]:
-    """Yield the names of an archive's regular files; only in a compressed tar are their data read.
+    """Yield the names of the regular files of an archive; data are read only if a tar is compressed.
 
     Raises:
-        UserError: as `checked_members` raises, except for damaged data that are skipped.
+        UserError: as for `checked_members`, except for invalid data that are not read.
     """
-    with told_of_damage(archive):
+    with archive_errors(archive):
         start = _first_bytes(file)
         if start.startswith(ZIP_STARTS):
             with zipfile.ZipFile(file) as zipped:
@@ -79,26 +81,26 @@ def checked_names(archive: Path, file: IO[bytes]) -> Iterator[str]:
             yield from _tar_names(archive, file)
 
 
-def chunks(archive: Path, data: IO[bytes]) -> Iterator[bytes]:
-    """A member's data, a little at a time.
+def read_chunks(archive: Path, data: IO[bytes]) -> Iterator[bytes]:
+    """Yield the data of a member in chunks.
 
     Raises:
-        UserError: it is damaged.
+        UserError: the data are not valid.
     """
-    with told_of_damage(archive):
+    with archive_errors(archive):
         while chunk := data.read(CHUNK_BYTES):
             yield chunk
 
 
 @contextmanager
-def told_of_damage(archive: Path) -> Iterator[None]:
-    """Turns whatever reading an archive fails with into an error that names it."""
+def archive_errors(archive: Path) -> Iterator[None]:
+    """Convert the exceptions of a block that reads an archive to a UserError that names the archive."""
     try:
         yield
     except _NoArchiveError as error:
-        raise BadFileError(f"{archive} is no .tar, .tar.gz, .tar.bz2, .tar.xz or .zip archive") from error
-    except (*DAMAGE, *ODD_DAMAGE, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # gzip and bz2 raise some without
+        raise BadFileError(f"{archive} is not a .tar, .tar.gz, .tar.bz2, .tar.xz or .zip archive") from error
+    except (*INVALID_ARCHIVE, *INVALID_HEADER, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # gzip and bz2 raise OSError without one
             raise UserError(f"cannot read {archive}: {error.strerror}") from error
         raise BadFileError(f"{archive} is damaged or incomplete: download it again ({error})") from error
 
@@ -128,7 +130,7 @@ def _inner_members(
         for name, inner in _tar_members(archive, data, f"{folder}/"):
             yield PurePosixPath(name), inner
     except _NoArchiveError as error:
-        raise tarfile.ReadError(f"{path} in it is no tar") from error
+        raise tarfile.ReadError(f"its member {path} is not a tar") from error
 
 
 def _zip_members(archive: Path, file: IO[bytes]) -> Iterator[tuple[str, IO[bytes]]]:
@@ -139,12 +141,12 @@ def _zip_members(archive: Path, file: IO[bytes]) -> Iterator[tuple[str, IO[bytes
                 yield name, data
                 _exhaust(data)
                 if data.tell() != info.file_size:
-                    raise zipfile.BadZipFile(f"{name!a} is shorter than said")
+                    raise zipfile.BadZipFile(f"{name!a} is shorter than its header says")
 
 
 def _zip_infos(archive: Path, zipped: zipfile.ZipFile) -> Iterator[zipfile.ZipInfo]:
     for info in zipped.infolist():
-        name = info.orig_filename  # the other one is cut off at a NUL
+        name = info.orig_filename  # info.filename is cut off at a NUL
         if name.endswith("/"):
             continue
         _check(archive, name, is_regular=stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG))
@@ -158,7 +160,7 @@ def _tar_names(archive: Path, file: IO[bytes]) -> Iterator[str]:
     with tarfile.open(fileobj=cast(IO[bytes], source), mode="r:", tarinfo=_StrictTarInfo) as tar:
         while (info := tar.next()) is not None:
             tar.members.clear()  # type: ignore[attr-defined]  # typeshed lacks it
-            tar.pax_headers.clear()  # type: ignore[attr-defined]  # a dict, which typeshed does not say
+            tar.pax_headers.clear()  # type: ignore[attr-defined]  # typeshed does not declare it as a dict
             if not info.isdir():
                 _check(archive, info.name, info.isreg() and not info.issparse())
                 yield info.name
@@ -171,8 +173,9 @@ def _tar_members(archive: Path, stream: IO[bytes], within: str = "") -> Iterator
         fileobj=cast(IO[bytes], source), mode="r|", tarinfo=_StrictTarInfo, bufsize=CHUNK_BYTES
     ) as tar:
         while (info := tar.next()) is not None:
-            tar.members.clear()  # type: ignore[attr-defined]  # these would pile up in memory, and global headers too
-            tar.pax_headers.clear()  # type: ignore[attr-defined]  # a dict, which typeshed does not say
+            # Members and global headers would accumulate in memory.
+            tar.members.clear()  # type: ignore[attr-defined]  # typeshed lacks it
+            tar.pax_headers.clear()  # type: ignore[attr-defined]  # typeshed does not declare it as a dict
             if not info.isdir():
                 _check(archive, info.name, info.isreg() and not info.issparse())
                 source.allowance = math.inf
@@ -182,26 +185,26 @@ def _tar_members(archive: Path, stream: IO[bytes], within: str = "") -> Iterator
                     _exhaust(data)
             source.allowance = HEADER_BYTES
     source.allowance = math.inf
-    _exhaust(source)  # where it is compressed, its check sum comes last
+    _exhaust(source)  # the checksum of a compressed file is at its end
 
 
 def _check(archive: Path, name: str, is_regular: bool) -> None:
     if not is_safe(name):
-        raise BadFileError(f"{archive} is refused: its member {name!a} could lead out of the folder")
+        raise BadFileError(f"{archive} is refused: the path of its member {name!a} is unsafe")
     if not is_regular:
-        raise BadFileError(f"{archive} is refused: its member {name!a} is a link, a device or sparse")
+        raise BadFileError(f"{archive} is refused: its member {name!a} is a link, a device or a sparse file")
 
 
 class _NoArchiveError(tarfile.ReadError):
-    """What was read does not even begin with a header."""
+    """Raised for data that do not start with a header of a tar."""
 
 
 class _StrictTarInfo(tarfile.TarInfo):
-    """A header; one that is broken is an error, where tarfile would take it for the end of the archive."""
+    """A header of a tar. An invalid header is an error; tarfile takes it for the end of the archive."""
 
     @classmethod
     def fromtarfile(cls, tar: tarfile.TarFile) -> Self:
-        """Reads the next header."""
+        """Read the next header."""
         try:
             info = super().fromtarfile(tar)
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # typeshed lacks it
@@ -215,14 +218,15 @@ class _StrictTarInfo(tarfile.TarInfo):
 
 
 class _Source:
-    """What tarfile reads from, as far as its allowance goes."""
+    """A stream for tarfile that can be read only until its allowance is used up."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
         self.allowance: float = HEADER_BYTES
+        """Bytes that can still be read."""
 
     def read(self, size: int) -> bytes:
-        """Reads on."""
+        """Read up to `size` bytes."""
         data = self._stream.read(size)
         self.allowance -= len(data)
         if self.allowance < 0:
@@ -231,14 +235,14 @@ class _Source:
 
 
 class _SeekableSource(_Source):
-    """A source in which tarfile skips the members' data."""
+    """A source in which tarfile can skip the data of members."""
 
     def read(self, size: int) -> bytes:
-        """Read on; no more than the allowance is ever held in memory."""
+        """Read up to `size` bytes, but not more than the allowance, which limits the memory in use."""
         return super().read(int(min(size, self.allowance + 1)))
 
     def seek(self, position: int) -> int:
-        """Go to a byte, counted from the start."""
+        """Move to a position in bytes from the start."""
         return self._stream.seek(position)
 
     def tell(self) -> int:

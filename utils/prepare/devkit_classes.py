@@ -1,6 +1,6 @@
-"""Classes of ImageNet's development kit, read in a process of their own.
+"""Classes of the development kit of ImageNet.
 
-SciPy's parser of MATLAB's files can end its process by a segmentation fault when a file is damaged.
+They are read in a separate process, because SciPy's parser of MATLAB files can crash on an invalid file.
 """
 
 import json
@@ -9,19 +9,19 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 300.0
-"""Time limit of the parser."""
+TIMEOUT = 300.0
+"""Time limit of the parser, in seconds."""
 
 
 def read_classes(path: Path) -> dict[int, str]:
-    """Read the WordNet id of each class number from the kit's meta.mat.
+    """Read the WordNet id of each class number from meta.mat of the development kit.
 
     Raises:
-        ValueError: the file is damaged, or another one.
+        ValueError: the file is not valid.
     """
     command = [sys.executable, "-m", "utils.prepare.devkit_classes", str(path.absolute())]
     try:
-        done = subprocess.run(command, capture_output=True, cwd=ROOT, timeout=SECONDS, check=True)
+        done = subprocess.run(command, capture_output=True, cwd=ROOT, timeout=TIMEOUT, check=True)
         return {int(number): str(wnid) for number, wnid in json.loads(done.stdout)}
     except (subprocess.SubprocessError, TypeError) as error:
         raise ValueError("the file cannot be parsed") from error

@@ -1,4 +1,4 @@
-"""ImageNet's validation labels: from the forms that they are handed out in to the one list that is read."""
+"""Conversion of the published validation labels of ImageNet to val.txt."""
 
 import re
 import shutil
@@ -13,13 +13,13 @@ from utils.prepare.recipes import CAFFE_LABELS, DEVKIT_CLASSES, DEVKIT_LABELS, V
 
 
 def write_validation_list(folder: Path) -> None:
-    """Writes val/val.txt, `<file name> <class index>` a line, from what came in the archives.
+    """Write val/val.txt, `<file name> <class index>` per line, from the unpacked labels.
 
     Args:
-        folder: ImageNet's.
+        folder: the folder of ImageNet.
 
     Raises:
-        UserError: the labels are incomplete or malformed.
+        UserError: the labels are incomplete or not valid.
     """
     listing, labels = folder / VALIDATION_LIST, folder / VALIDATION_LABELS
     if listing.exists():
@@ -28,54 +28,54 @@ def write_validation_list(folder: Path) -> None:
         if (labels / CAFFE_LABELS).exists():
             text = (labels / CAFFE_LABELS).read_text(encoding="utf-8", errors="replace")
         else:
-            text = from_devkit(labels / DEVKIT_LABELS, labels / DEVKIT_CLASSES)
-        check(text, folder / VALIDATION_IMAGES)
+            text = list_from_devkit(labels / DEVKIT_LABELS, labels / DEVKIT_CLASSES)
+        check_list(text, folder / VALIDATION_IMAGES)
     except UserError:
-        shutil.rmtree(labels)  # or the next run would take them for done
+        shutil.rmtree(labels)  # the next run unpacks them again
         raise
     with replace_file(listing) as file:
         file.write(text.encode())
 
 
-def check(text: str, images: Path) -> None:
-    """Checks that each line labels an image, and that each image has its line.
+def check_list(text: str, images: Path) -> None:
+    """Check that each line labels an image, and that each image has a line.
 
     Raises:
-        UserError: one does not, or has none.
+        UserError: a line is not valid, an image is missing, or an image has no line.
     """
     labelled = set()
     for line in text.splitlines():
         if not re.fullmatch(r"ILSVRC2012_val_[0-9]{8}\.JPEG [0-9]{1,3}", line):
-            raise UserError(f"the labels of ImageNet's validation images are malformed: {line!r}")
+            raise UserError(f"the labels of ImageNet's validation images are not valid: {line!r}")
         labelled.add(line.split()[0])
-    there = {path.name for path in images.iterdir()}
-    if labelled != there:
+    present = {path.name for path in images.iterdir()}
+    if labelled != present:
         raise UserError(
-            f"there are {len(labelled)} labels for {len(there)} images in {images}, "
-            f"and {len(labelled ^ there)} of either without the other"
+            f"there are {len(labelled)} labels for {len(present)} images in {images}: "
+            f"{len(labelled - present)} labels have no image, {len(present - labelled)} images have no label"
         )
 
 
-def from_devkit(labels: Path, classes: Path) -> str:
-    """The list from the development kit's files.
+def list_from_devkit(labels: Path, classes: Path) -> str:
+    """Return the text of val.txt made from files of the development kit.
 
-    The kit numbers classes in an order of its own; an index here is the place of the class's wnid among the
-    sorted ones.
+    The class numbers of the kit are in another order than class indices, which are the indices of the sorted
+    wnids.
 
     Args:
-        labels: a number of a class for each validation image, in their order.
-        classes: the kit's meta.mat, which has the wnid of each number.
+        labels: a file with the class number of each validation image, in the order of the images.
+        classes: meta.mat of the kit, which has the wnid of each class number.
 
     Raises:
-        UserError: a file is missing or malformed.
+        UserError: a file is missing or not valid.
     """
     for path in (labels, classes):
         if not path.is_file():
-            raise UserError(f"{path.name} is missing: the archive of the labels is another one")
+            raise UserError(f"{path.name} is missing: this is not the archive of the labels")
     try:
         wnids = read_classes(classes)
-        places = {wnid: place for place, wnid in enumerate(read_wnids())}
-        indices = [places[wnids[parse_index(line, 10_000)]] for line in read_text(labels).split()]
+        class_indices = {wnid: index for index, wnid in enumerate(read_wnids())}
+        indices = [class_indices[wnids[parse_index(line, 10_000)]] for line in read_text(labels).split()]
     except (ValueError, KeyError, UserError) as error:
-        raise UserError(f"{classes} and {labels} are not those of ILSVRC 2012") from error
+        raise UserError(f"{classes} and {labels} are not valid files of ILSVRC 2012") from error
     return "".join(f"ILSVRC2012_val_{number:08d}.JPEG {index}\n" for number, index in enumerate(indices, 1))

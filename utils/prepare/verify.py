@@ -1,4 +1,4 @@
-"""Checks a data set as a whole: its counts, its labels, every image, every query box."""
+"""Verification of a data set: its counts, labels, images and query boxes."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -19,18 +19,18 @@ from utils.images.listing import images_below, report_thumbnails
 from utils.images.loading import UnreadableImageError, image_size, read_image
 from utils.program.signals import ignore_interrupts, interrupts_blocked
 
-CHUNK = 16
+IMAGES_PER_TASK = 16
 """Images that a process gets at a time."""
 
-SLACK = 1.0
-"""Pixels that a box may stick out of its image, as rounding makes it."""
+BOX_TOLERANCE = 1.0
+"""Maximum number of pixels that a box can exceed its image by, because of rounding."""
 
 
 def verify(folder: Path) -> None:
-    """Checks a data set, prints what there is and then each problem, one a line.
+    """Check a data set and print its counts and its problems, one per line.
 
     Raises:
-        UserError: there are problems, or one that leaves nothing to check.
+        UserError: there are problems, or the data set cannot be read.
     """
     kind = labels_kind(folder)
     if kind is None:
@@ -39,53 +39,54 @@ def verify(folder: Path) -> None:
         images = [path for path in contents.images if path.stem not in CORRUPT_PARIS_IMAGES]
         print(f"{folder}: {len(images)} images")
         problems = [] if images else [f"no images in {folder} or the folders in it"]
-        problems += wrong_classes(folder)
+        problems += find_class_problems(folder)
     else:
         data = read_folder(folder)
         images = list(dict.fromkeys([*data.images.values(), *data.query_images.values()]))
         print(f"{folder}: {len(data.images)} images, {len(data.queries)} queries")
-        problems = [] if kind == "revisited" else [*wrong_counts(data), *missing_images(data)]
-        problems += boxes_outside(data)
-    problems += undecodable(images)
+        problems = [] if kind == "revisited" else [*find_wrong_counts(data), *find_missing_images(data)]
+        problems += find_boxes_outside(data)
+    problems += find_unreadable_images(images)
     for problem in problems:
         print(problem)
     if problems:
         raise UserError(f"{folder} has {len(problems)} problems, listed on standard output")
-    print(f"{folder} is whole")
+    print(f"{folder} is complete")
 
 
-def wrong_counts(data: RetrievalDataset) -> Iterator[str]:
-    """Says where a known data set has fewer images or queries, or more, than published."""
-    found = (len(data.images), len(data.queries))
-    expected = EXPECTED.get(data.folder.name, found)
-    for what, there, should in zip(("images", "queries"), found, expected, strict=True):
-        if there != should:
-            yield f"{there} {what} instead of {should}"
+def find_wrong_counts(data: RetrievalDataset) -> Iterator[str]:
+    """Yield a problem for each number of images or queries that differs from the published number."""
+    counts = (len(data.images), len(data.queries))
+    expected_counts = EXPECTED.get(data.folder.name, counts)
+    for kind, count, expected in zip(("images", "queries"), counts, expected_counts, strict=True):
+        if count != expected:
+            yield f"{count} {kind} instead of {expected}"
 
 
-def missing_images(data: RetrievalDataset) -> Iterator[str]:
-    """Names the images that labels name and that are not there."""
-    named = {name for query in data.queries for name in query.good | query.ok | query.junk}
-    for name in sorted(named - data.images.keys()):
+def find_missing_images(data: RetrievalDataset) -> Iterator[str]:
+    """Yield a problem for each image that is in the labels but missing."""
+    labelled = {name for query in data.queries for name in query.good | query.ok | query.junk}
+    for name in sorted(labelled - data.images.keys()):
         yield f"the labels name {name}, which is not in {data.folder / IMAGES_FOLDER}"
 
 
-def boxes_outside(data: RetrievalDataset) -> Iterator[str]:
-    """Names the queries whose box is empty or sticks out of its image."""
+def find_boxes_outside(data: RetrievalDataset) -> Iterator[str]:
+    """Yield a problem for each query with a box that is empty or exceeds its image."""
     for query, image in zip(data.queries, data.query_inputs(), strict=True):
         try:
             height, width = image_size(image.path)
         except UnreadableImageError:
-            continue  # it is listed as such
+            continue  # find_unreadable_images lists it
         x1, y1, x2, y2 = query.box
-        inside = min(x1, y1) >= -SLACK and x2 <= width + SLACK and y2 <= height + SLACK
-        if not inside or x1 >= x2 or y1 >= y2:
+        right, bottom = width + BOX_TOLERANCE, height + BOX_TOLERANCE
+        is_inside = min(x1, y1) >= -BOX_TOLERANCE and x2 <= right and y2 <= bottom
+        if not is_inside or x1 >= x2 or y1 >= y2:
             box = f"{x1:g} {y1:g} {x2:g} {y2:g}"
-            yield f"query {query.name}: its box {box} leaves its image, {width} x {height}"
+            yield f"query {query.name}: its box {box} is empty or exceeds its image, {width} x {height}"
 
 
-def wrong_classes(folder: Path) -> Iterator[str]:
-    """Says what is wrong with the classes of ImageNet's images."""
+def find_class_problems(folder: Path) -> Iterator[str]:
+    """Yield the problems of the classes of ImageNet; none for another data set."""
     if folder.name != IMAGENET:
         return
     classes = len(read_wnids())
@@ -99,17 +100,17 @@ def wrong_classes(folder: Path) -> Iterator[str]:
             yield str(error)
 
 
-def undecodable(images: Sequence[Path]) -> list[str]:
-    """Decodes every image, in parallel, and names those that cannot be."""
+def find_unreadable_images(images: Sequence[Path]) -> list[str]:
+    """Decode all images, in parallel, and return a problem for each unreadable image."""
     processes = min(os.cpu_count() or 1, max(len(images), 1))
     with ProcessPoolExecutor(processes, initializer=ignore_interrupts) as pool:
         with interrupts_blocked():
-            found = pool.map(_why_undecodable, images, chunksize=CHUNK)
-        reasons = list(tqdm(found, "images", len(images), unit="image", disable=None))
-    return [reason for reason in reasons if reason]
+            results = pool.map(_decoding_error, images, chunksize=IMAGES_PER_TASK)
+        problems = list(tqdm(results, "images", len(images), unit="image", disable=None))
+    return [problem for problem in problems if problem]
 
 
-def _why_undecodable(path: Path) -> str | None:
+def _decoding_error(path: Path) -> str | None:
     try:
         read_image(path)
     except UnreadableImageError as error:
