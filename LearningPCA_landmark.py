@@ -69,10 +69,16 @@ class PCAOptions(BackboneOptions, ImageOptions, RunOptions):
     """Options of the learning of a whitening."""
 
     title = "learning"
-    recorded = frozenset({METHOD, "images"})
+    recorded = frozenset({METHOD, "image_digest"})
 
-    S: int = redefault(ImageOptions, "S", 800)
     L: int = redefault(BackboneOptions, "L", 3)
+    images: tuple[Path, ...] = option(
+        default=(),
+        help="folders of images, searched with all folders in them; Landmark/train/data in --datasets-dir if "
+        "not given",
+        metavar="DIR",
+        separate=True,
+    )
     min_side: int = option(
         default=200,
         help="leave out images with a resized side of fewer pixels",
@@ -86,6 +92,11 @@ class PCAOptions(BackboneOptions, ImageOptions, RunOptions):
     save_every: float = option(default=60.0, help="seconds between saved states", valid=Range(0, 10**9))
     output: Path = option(default=WEIGHTS_DIR, help="weights folder to write to")
     resume: bool = option(default=False, help="continue the learning in --output")
+
+    @property
+    def longer_side(self) -> int:
+        """S, or the backbone's default."""
+        return BACKBONES[self.backbone].pca_longer_side if self.S is None else self.S
 
     @property
     def folder(self) -> Path:
@@ -113,11 +124,12 @@ def learn(options: PCAOptions) -> dict[str, object]:
     """
     check_output(options)
     device = choose_device(process_device(options.device))
-    loading = Loading.on(device, options.S, options.batch_size, options.workers)
+    loading = Loading.on(device, options.longer_side, options.batch_size, options.workers)
     with join_processes(device) as processes:
         # The images. Their headers tell how many vectors there will be, before hours of work.
-        paths = find_images(options.datasets_dir / FOLDER, options.samples, options.seed)
-        images = select_large_images(paths, options.S, options.min_side)
+        folders = options.images or [options.datasets_dir / FOLDER]
+        paths = find_images(folders, options.samples, options.seed)
+        images = select_large_images(paths, options.longer_side, options.min_side)
         processes.check_same_names([path.name for path in images.paths], "images")
         check_unreadable(images.unreadable, len(paths))
         spec = BACKBONES[options.backbone]
@@ -222,7 +234,8 @@ def add_up(
 def settings_of(options: PCAOptions, images: SizedImages) -> dict[str, object]:
     """Return all that the statistics depend on; a run can only be resumed with the same."""
     method = {METHOD: METHOD_VERSION}
-    return method | binding_settings(options) | {"images": image_digest(images)}
+    resolved = {"S": options.longer_side, "image_digest": image_digest(images)}
+    return method | binding_settings(options) | resolved
 
 
 def stop(

@@ -96,7 +96,7 @@ def evaluate(options: MeasureOptions) -> dict[str, object]:
     """
     check_paths(options)
     device = choose_device(process_device(options.device))
-    loading = Loading.on(device, options.S, options.batch_size, options.workers)
+    loading = Loading.on(device, options.longer_side, options.batch_size, options.workers)
     seconds: dict[str, float] = {}
     with join_processes(device) as processes:
         with timed(seconds, "load"):
@@ -147,7 +147,9 @@ def evaluate(options: MeasureOptions) -> dict[str, object]:
             table = report.DescriptorTable(names, database.rows[:], query_names, queries.rows[:])
         report.write_output(options.output, summary, named_rankings(data, names, results.plain), table)
     if options.figures is not None:
-        draw_figures(options.figures, data, names, results.plain, results.curves, network, options.S)
+        draw_figures(
+            options.figures, data, names, results.plain, results.curves, network, options.longer_side
+        )
     return summary
 
 
@@ -224,7 +226,7 @@ def check_job(options: MeasureOptions, data: RetrievalDataset) -> None:
     if data.protocols and options.eval_binary is not None:
         raise UserError("--eval-binary does not know the revisited protocols: leave it out")
     check_search(options.search, len(data.images))
-    check_queries(data, options.S)
+    check_queries(data, options.longer_side)
 
 
 def readable_names(data: RetrievalDataset, database: Descriptors) -> list[str]:
@@ -236,7 +238,12 @@ def readable_names(data: RetrievalDataset, database: Descriptors) -> list[str]:
 
 def used_settings(options: MeasureOptions, loading: Loading, device: torch.device) -> dict[str, object]:
     """Return the options with the values that were chosen for the device."""
-    chosen = {"device": str(device), "batch_size": loading.batch_size, "workers": loading.workers}
+    chosen = {
+        "S": options.longer_side,
+        "device": str(device),
+        "batch_size": loading.batch_size,
+        "workers": loading.workers,
+    }
     return to_json(options) | chosen
 
 

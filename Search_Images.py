@@ -131,7 +131,7 @@ def describe(images: Sequence[str | Path | InputImage], options: DescribeOptions
     device = choose_device(options.device)
     settings = descriptor_settings(options, [options.pooling])
     network = prepared_network(options, json.dumps(settings), device)
-    loading = Loading.on(device, options.S, options.batch_size, options.workers)
+    loading = Loading.on(device, options.longer_side, options.batch_size, options.workers)
     return describe_images(network, inputs, loading, Processes(0, 1, device), title="images").rows[:]
 
 
@@ -151,7 +151,7 @@ def build(options: IndexOptions) -> ImageIndex:
     settings = descriptor_settings(options, [options.pooling])
     device = choose_device(options.device)
     network = prepared_network(options, json.dumps(settings), device)
-    loading = Loading.on(device, options.S, options.batch_size, options.workers)
+    loading = Loading.on(device, options.longer_side, options.batch_size, options.workers)
     make_folder(options.index)
     with only_writer(options.index / INDEX_LOCK, options.index):
         with advising("give the options that the index was made with, or name another --index"):
@@ -248,7 +248,7 @@ def find(options: QueryOptions, index: ImageIndex) -> list[Match]:
     described = indexed_with(index, options)
     query = InputImage(options.image, options.box)
     if options.box is not None:
-        check_box(query, described.S)
+        check_box(query, described.longer_side)
     settings = descriptor_settings(described, [described.pooling])
     check_same_settings(index.location, index.settings, settings)
 
@@ -256,7 +256,7 @@ def find(options: QueryOptions, index: ImageIndex) -> list[Match]:
     network = prepared_network(described, json.dumps(settings), device)
     itself = None if options.box is not None else index.index_of(query)
     if itself is None:
-        loading = Loading(described.S, batch_size=1, workers=0)
+        loading = Loading(described.longer_side, batch_size=1, workers=0)
         processes = Processes(0, 1, device)
         descriptor = describe_images(network, [query], loading, processes, title="query").rows[:][0]
     else:

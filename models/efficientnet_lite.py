@@ -1,9 +1,11 @@
-"""EfficientNet-Lite0 up to its last feature map.
+"""EfficientNet-Lite up to its last feature map.
 
 The blocks of EfficientNet-B0 (Tan and Le, ICML 2019, table 1) without squeeze-and-excite, with ReLU6 instead
-of swish, and with TensorFlow's "same" padding, as published by Google in 2020.
+of swish, and with TensorFlow's "same" padding, as published by Google in 2020. The larger variants scale its
+width and depth, except for the stem, the head and the number of blocks in the first and the last stage.
 """
 
+import math
 import re
 from typing import NamedTuple
 
@@ -35,8 +37,11 @@ STAGES = (
 )
 HEAD_CHANNELS = 1280
 
-FLOAT32_BLOCKS = 9
-"""Number of blocks, after the stem, that stay in float32: bfloat16 loses the most precision in them."""
+FLOAT32_STAGES = 4
+"""Number of stages, after the stem, that stay in float32, together with the first block after them.
+
+bfloat16 loses the most precision in them: their filters have few weights, of very different sizes.
+"""
 
 
 class SamePaddingConv2d(nn.Conv2d):
@@ -86,16 +91,42 @@ class InvertedResidual(nn.Module):
         return x + shortcut if self.has_shortcut else x
 
 
-class EfficientNetLite0Features(nn.Module):
-    """EfficientNet-Lite0 without its pool and classifier: (N, 3, H, W) -> (N, 1280, h, w)."""
+def widen(channels: int, width: float) -> int:
+    """Return channels times width, rounded to a multiple of 8 that is at least 90 % of the product."""
+    product = channels * width
+    rounded = max(8, int(product + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * product else rounded
 
-    def __init__(self) -> None:
+
+def scaled_stages(width: float, depth: float) -> list[Stage]:
+    """Return the table for a width and a depth: channels and repeats times these factors."""
+    last = len(STAGES) - 1
+    return [
+        stage._replace(
+            channels=widen(stage.channels, width),
+            repeats=stage.repeats if index in (0, last) else math.ceil(stage.repeats * depth),
+        )
+        for index, stage in enumerate(STAGES)
+    ]
+
+
+class EfficientNetLiteFeatures(nn.Module):
+    """EfficientNet-Lite without its pool and classifier: (N, 3, H, W) -> (N, 1280, h, w) at 1/32.
+
+    Args:
+        width: factor of the channels: 1 for Lite0 and Lite1, 1.1 for Lite2.
+        depth: factor of the repeats: 1 for Lite0, 1.1 for Lite1, 1.2 for Lite2.
+    """
+
+    def __init__(self, width: float = 1.0, depth: float = 1.0) -> None:
         super().__init__()
+        stages = scaled_stages(width, depth)
+        self.float32_blocks = sum(stage.repeats for stage in stages[:FLOAT32_STAGES]) + 1
         self.conv_stem = SamePaddingConv2d(3, STEM_CHANNELS, 3, stride=2)
         self.bn0 = _batch_norm(STEM_CHANNELS)
         self.blocks = nn.Sequential()
         inputs = STEM_CHANNELS
-        for stage in STAGES:
+        for stage in stages:
             for repeat in range(stage.repeats):
                 stride = stage.stride if repeat == 0 else 1
                 self.blocks.append(
@@ -110,7 +141,7 @@ class EfficientNetLite0Features(nn.Module):
 
         With these modules in bfloat16, descriptors keep a cosine similarity of 0.999 to float32.
         """
-        return [*self.blocks[FLOAT32_BLOCKS:], self.conv_head, self.bn1]
+        return [*self.blocks[self.float32_blocks :], self.conv_head, self.bn1]
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the feature maps, at 1/32 of the input size, rounded up."""

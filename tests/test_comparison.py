@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, draw_image, write_query
 
-from models.efficientnet_lite import EfficientNetLite0Features
+from models.efficientnet_lite import EfficientNetLiteFeatures
 from utils.scoring.bootstrap import paired_bootstrap
 from utils.scoring.comparison import Comparison
 from utils.scoring.report import write_results
@@ -164,9 +164,9 @@ def test_each_pooling_has_the_scores_of_a_run_of_its_own(evaluate, tmp_path):
 
 def test_the_backbone_sees_each_image_and_each_query_once(evaluate, monkeypatch):
     seen = []
-    forward = EfficientNetLite0Features.forward
+    forward = EfficientNetLiteFeatures.forward
     monkeypatch.setattr(
-        EfficientNetLite0Features,
+        EfficientNetLiteFeatures,
         "forward",
         lambda self, images: seen.append(len(images)) or forward(self, images),
     )

@@ -67,12 +67,11 @@ def test_the_help_names_defaults_as_they_are_typed_and_none_that_say_nothing(cap
         for option in told.split(" --")
         if "(default: " in option
     }
-    assert {name: defaults[name] for name in ("scales", "qe", "dba", "alpha", "S", "pooling", "seed")} == {
+    assert {name: defaults[name] for name in ("scales", "qe", "dba", "alpha", "pooling", "seed")} == {
         "scales": "1",
         "qe": "5",
         "dba": "0",
         "alpha": "0.0",
-        "S": "1024",
         "pooling": "ra",
         "seed": "0",
     }

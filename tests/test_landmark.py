@@ -20,25 +20,31 @@ def folder(tmp_path):
 def test_all_images_below_the_folder_are_learned_from(folder, caplog):
     draw_image(folder / "0" / "001a_thumb.jpg")
     expected = ["0/0/1/001a.jpg", "0/0/1/001b.jpg", "f/e/0/fe0c.jpg", "top.jpg"]
-    assert find_images(folder, None, 0) == [folder / name for name in expected]
+    assert find_images([folder], None, 0) == [folder / name for name in expected]
     assert "left out 1 thumbnails or folders of thumbnails (0/001a_thumb.jpg)" in caplog.text
-    drawn = {tuple(find_images(folder, 2, seed)) for seed in range(20)}
+    drawn = {tuple(find_images([folder], 2, seed)) for seed in range(20)}
     assert len(drawn) == 6  # pairs of four
     assert all(list(pair) == sorted(pair) for pair in drawn)
+
+
+def test_folders_are_read_one_after_the_other_and_an_image_in_two_of_them_counts_once(folder):
+    names = ["f/e/0/fe0c.jpg", "0/0/1/001a.jpg", "0/0/1/001b.jpg", "top.jpg"]
+    folders = [folder / "f", folder / "0", folder]
+    assert find_images(folders, None, 0) == [folder / name for name in names]
 
 
 def test_a_folder_without_images_is_told(tmp_path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(UserError, match=r"no images in .* or the folders in it"):
-        find_images(tmp_path, None, 0)
+        find_images([tmp_path], None, 0)
     with pytest.raises(UserError, match="is missing"):
-        find_images(tmp_path / "nowhere", None, 0)
+        find_images([tmp_path / "nowhere"], None, 0)
 
 
 def test_a_pipe_and_a_dangling_link_are_unreadable(folder, caplog):
     os.mkfifo(folder / "pipe.jpg")
     (folder / "f" / "link.jpg").symlink_to("nowhere")
-    found = select_large_images(find_images(folder, None, 0), 64, 1)
+    found = select_large_images(find_images([folder], None, 0), 64, 1)
     assert found.unreadable == [folder / "f" / "link.jpg", folder / "pipe.jpg"]
     assert "left out 2 images that cannot be read" in caplog.text
     assert str(folder / "pipe.jpg") in caplog.text

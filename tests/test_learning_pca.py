@@ -331,3 +331,26 @@ def test_a_stopped_run_saves_what_it_has(data, undisturbed, tmp_path, number):
     assert as_program(data, tmp_path, "--resume").returncode == 0
     for found, expected in zip(learned(tmp_path), learned(undisturbed[0]), strict=True):
         assert np.array_equal(found, expected)
+
+
+def test_images_of_several_folders_are_learned_from(learn, data, tmp_path):
+    folder = data / "Landmark" / "train" / "data"
+    halves = [tmp_path / "a", tmp_path / "b"]
+    for number in range(12):
+        half = halves[number // 6]
+        half.mkdir(exist_ok=True)
+        (half / f"{number:02d}.png").symlink_to(folder / f"{number:02d}.png")
+    records = []
+    for name, images in (("one", []), ("two", ["--images", *map(str, halves)])):
+        status, _, err = learn(tmp_path / name, *images)
+        assert status == 0, err
+        records.append(json.loads((tmp_path / name / "efficientnet_lite0" / "pca.json").read_text()))
+    assert records[0]["images"] == records[1]["images"] == 12
+    assert records[0]["explained_variance"] == pytest.approx(records[1]["explained_variance"])
+
+
+def test_s_is_the_backbones_where_it_is_not_given():
+    options = LearningPCA_landmark.PCAOptions
+    assert options(backbone="resnet101_caffe").longer_side == 800  # the original's
+    assert options(backbone="efficientnet_lite2").longer_side == 512
+    assert options(backbone="efficientnet_lite2", S=640).longer_side == 640

@@ -10,7 +10,7 @@ from PIL import Image
 
 import Measure_OxfordParis
 from models.backbones import BACKBONES
-from models.efficientnet_lite import EfficientNetLite0Features
+from models.efficientnet_lite import EfficientNetLiteFeatures
 from utils.errors import run_command
 from utils.weights.networks import load_backbone
 
@@ -262,13 +262,13 @@ def test_boxes_are_checked_before_any_image_is_decoded(command, dataset, tmp_pat
 def test_an_image_whose_descriptor_is_not_finite_is_named(command, dataset, monkeypatch, value):
     # c, all of one colour, is what this network fails on; it is the third of its batch.
     Image.new("RGB", (64, 48), (255, 255, 255)).save(dataset / "jpg" / "c.png")
-    forward = EfficientNetLite0Features.forward
+    forward = EfficientNetLiteFeatures.forward
 
     def fail_on_flat_images(self, images):
         flat = images.amin((1, 2, 3)) == images.amax((1, 2, 3))
         return torch.where(flat[:, None, None, None], value, forward(self, images))
 
-    monkeypatch.setattr(EfficientNetLite0Features, "forward", fail_on_flat_images)
+    monkeypatch.setattr(EfficientNetLiteFeatures, "forward", fail_on_flat_images)
     status, err = command("--pooling", "mac", "--no-whiten", "--S", "64", "--batch-size", "4")
     assert status == 2
     assert err.startswith("error: ")

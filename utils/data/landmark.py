@@ -34,27 +34,31 @@ class SizedImages(NamedTuple):
     """Images whose header cannot be read."""
 
 
-def find_images(folder: Path, samples: int | None, seed: int) -> list[Path]:
-    """Find the images in a folder and in all folders below it, and draw some of them.
+def find_images(folders: Sequence[Path], samples: int | None, seed: int) -> list[Path]:
+    """Find the images in some folders and in all folders below them.
 
     Args:
-        folder: the folder of the images.
-        samples: the number of images to draw; all are returned if it is None or if there are fewer.
-        seed: the seed of the draw.
+        folders: the folders. An image that several of them contain counts once.
+        samples: number of images to draw; all images if None or if there are fewer.
+        seed: seed of the draw.
 
     Returns:
-        The images in the order of their paths.
+        The images folder by folder, each folder's in the order of their paths.
 
     Raises:
-        UserError: there are no images.
+        UserError: a folder is missing or has no images.
     """
-    if not folder.is_dir():
-        raise UserError(f"no images to learn from: {folder} is missing (see datasets/README.md)")
-    contents = images_below(folder)
-    report_thumbnails(contents, folder)
-    paths = contents.images
-    if not paths:
-        raise UserError(f"no images in {folder} or the folders in it")
+    by_file: dict[Path, Path] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"no images to learn from: {folder} is missing (see datasets/README.md)")
+        contents = images_below(folder)
+        report_thumbnails(contents, folder)
+        if not contents.images:
+            raise UserError(f"no images in {folder} or the folders in it")
+        for path in contents.images:
+            by_file.setdefault(path.resolve(), path)
+    paths = list(by_file.values())
     if samples is None or samples >= len(paths):
         return paths
     drawn = np.random.default_rng(seed).permutation(len(paths))[:samples]

@@ -39,6 +39,7 @@ def descriptor_settings(options: DescriptorOptions, poolings: Sequence[PoolingNa
     settings = {METHOD: METHOD_VERSION} | {
         one.name: saved[one.name] for one in declared_options(DescriptorOptions) if one.binding
     }
+    settings["S"] = options.longer_side
     settings["pooling"] = ",".join(poolings)
     folder = weights_folder(options.weights_dir, options.backbone)
     state, _ = read_backbone_weights(BACKBONES[options.backbone], options.weights_dir)

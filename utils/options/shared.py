@@ -55,8 +55,11 @@ class ImageOptions:
 
     title = "images"
 
-    S: int = option(
-        default=1024, help="longer side of the resized image, in pixels", valid=SIDES, binding=True
+    S: int | None = option(
+        default=None,
+        help="longer side of the resized image, in pixels; the backbone's if not given",
+        valid=SIDES,
+        binding=True,
     )
     batch_size: int | None = option(
         default=None,
@@ -84,6 +87,11 @@ class DescriptorOptions(BackboneOptions, HeadOptions, ImageOptions):
         binding=True,
     )
     whiten: bool = option(default=True, help="leave the PCA whitening out", flag="--no-whiten", binding=True)
+
+    @property
+    def longer_side(self) -> int:
+        """S, or the backbone's default."""
+        return BACKBONES[self.backbone].longer_side if self.S is None else self.S
 
     def check(self) -> None:
         """Refuse an empty or endless list of scales."""

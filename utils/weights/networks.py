@@ -14,7 +14,7 @@ from models.attention import Activation, ContextAwareRegionalAttention
 from models.backbone import Backbone
 from models.backbones import BACKBONES, BackboneSpec, PackagedWeights, WeightsFile
 from models.batch_norm_folding import fold_batch_norms
-from models.efficientnet_lite import EfficientNetLite0Features
+from models.efficientnet_lite import EfficientNetLiteFeatures
 from models.poolings.mac import MAC
 from models.poolings.pooling import Pooling
 from models.poolings.regional_attention import RegionalAttention
@@ -117,7 +117,7 @@ def load_folded_backbone(
     """
     backbone = load_backbone(spec, weights_dir).requires_grad_(False)
     features = fold_batch_norms(backbone.features).to(memory_format=torch.channels_last)
-    if dtype == torch.bfloat16 and isinstance(features, EfficientNetLite0Features):
+    if dtype == torch.bfloat16 and isinstance(features, EfficientNetLiteFeatures):
         for part in features.fit_for_bfloat16():
             part.to(dtype)
     else:
