@@ -32,7 +32,7 @@ from utils.options.fields import Range, option, options_class, redefault
 from utils.options.parser import called_with_first, parse_options
 from utils.options.shared import BackboneOptions, RunOptions
 from utils.prepare.archives import Limits
-from utils.prepare.imagenet_labels import write_validation_list
+from utils.prepare.imagenet_labels import copy_labels_beside, write_validation_list
 from utils.prepare.layout import (
     add_distractors,
     discarded_if_useless,
@@ -45,6 +45,7 @@ from utils.prepare.recipes import (
     COMPUTE_AP,
     RECIPES,
     REVISITED_LABELS,
+    VALIDATION_LABELS,
     WITH_DISTRACTORS,
 )
 from utils.prepare.verify import verify
@@ -139,6 +140,8 @@ def prepare(name: str, options: PrepareOptions) -> Path:
 
     # Each folder of the data set comes from its own archives and appears when it is complete.
     given = sort_archives(options.archives, RECIPES[name])
+    if name == IMAGENET and not given[VALIDATION_LABELS]:
+        copy_labels_beside(folder, options.archives)
     for part in RECIPES[name]:
         fill_part(folder, part, given[part.folder], options.datasets_dir, options.insecure_hosts, limits)
     if name == IMAGENET:

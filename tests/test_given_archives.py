@@ -75,6 +75,66 @@ def test_one_archive_fills_all_the_folders_whose_files_it_holds(prepare, tmp_pat
         assert (folder / "val" / "data" / name).read_bytes() == image_bytes(number)
 
 
+LABEL_TABLE = (
+    "ImageId,PredictionString\n"
+    "ILSVRC2012_val_00000002,n15075141 1 2 30 40 \n"  # the last of the sorted wnids
+    "ILSVRC2012_val_00000001,n01443537 240 170 260 240 n01443537 1 2 3 4 \n"  # the second
+)
+
+
+def write_kaggle(path, table=None):
+    """Write an archive in Kaggle's layout, whose val.txt is a list of the images with their numbers."""
+    root = "ILSVRC/Data/CLS-LOC"
+    files = {f"{root}/train/n01440764/n01440764_18.JPEG": image_bytes()}
+    files |= {f"{root}/val/ILSVRC2012_val_0000000{number}.JPEG": image_bytes(number) for number in (1, 2)}
+    files |= {f"{root}/test/ILSVRC2012_test_00000001.JPEG": image_bytes()}
+    files |= {"ILSVRC/ImageSets/CLS-LOC/val.txt": b"ILSVRC2012_val_00000001 1\nILSVRC2012_val_00000002 2\n"}
+    files |= {"LOC_synset_mapping.txt": b"n01440764 tench, Tinca tinca\n"}
+    return write_zip(path, files if table is None else files | {"LOC_val_solution.csv": table.encode()})
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_kaggles_archive_is_laid_out_with_its_labels(prepare, tmp_path, beside):
+    given = write_kaggle(tmp_path / "kaggle.zip", None if beside else LABEL_TABLE)
+    if beside:
+        (tmp_path / "LOC_val_solution.csv").write_text(LABEL_TABLE)
+    status, _, err = prepare("ImageNet", "--archive", given, "--datasets-dir", tmp_path / "data")
+    assert status == 0, err
+    folder = tmp_path / "data" / "ImageNet"
+    assert read_training_images(folder, 1000).classes.tolist() == [0]
+    validation = read_validation_images(folder, 1000, 2, 0)
+    assert [path.name for path in validation.paths] == [
+        "ILSVRC2012_val_00000001.JPEG",
+        "ILSVRC2012_val_00000002.JPEG",
+    ]
+    assert validation.classes.tolist() == [1, 999]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ("ImageId,", "Image,", 1),
+        (LABEL_TABLE, "", 1),
+        ("n15075141 1 2 30 40 ", "", 2),
+        ("n15075141", "n99999999", 2),
+        (",n15075141", "", 2),
+        ("val_00000001", "val_1", 3),
+        ("val_00000001", "val_00000002", 3),
+        ("n15075141", "n" * 200_000, 2),
+    ],
+)
+def test_a_malformed_table_of_kaggle_is_one_line_that_names_the_line(prepare, tmp_path, old, new, line):
+    assert old in LABEL_TABLE
+    given = write_kaggle(tmp_path / "kaggle.zip", LABEL_TABLE.replace(old, new))
+    status, _, err = prepare("ImageNet", "--archive", given, "--datasets-dir", tmp_path / "data")
+    assert status == 2
+    errors = [text for text in err.splitlines() if text.startswith("error: ")]
+    assert len(errors) == 1
+    assert errors[0].startswith(f"error: LOC_val_solution.csv, line {line}: ")
+    good = write_kaggle(tmp_path / "good.zip", LABEL_TABLE)
+    assert prepare("ImageNet", "--archive", good, "--datasets-dir", tmp_path / "data")[0] == 0
+
+
 @pytest.mark.parametrize("kind", WRITERS)
 def test_an_archive_is_recognised_by_an_image_behind_thousands_of_other_files(prepare, tmp_path, kind):
     files = {f"info/{number}.xml": b"x" for number in range(2100)} | {"images/a.jpg": image_bytes()}

@@ -1,15 +1,28 @@
 """Conversion of the published validation labels of ImageNet to val.txt."""
 
+import csv
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from utils.data.imagenet import VALIDATION_IMAGES, VALIDATION_LIST, read_wnids
-from utils.errors import UserError
-from utils.files.reading import parse_index, read_text
+from utils.errors import BadFileError, UserError
+from utils.files.folders import replace_folder
+from utils.files.reading import parse_index, read_bytes, read_text
 from utils.files.writing import replace_file
 from utils.prepare.devkit_classes import read_classes
-from utils.prepare.recipes import CAFFE_LABELS, DEVKIT_CLASSES, DEVKIT_LABELS, VALIDATION_LABELS
+from utils.prepare.recipes import (
+    CAFFE_LABELS,
+    DEVKIT_CLASSES,
+    DEVKIT_LABELS,
+    KAGGLE_LABELS,
+    VALIDATION_LABELS,
+)
+from utils.text import shorten
+
+KAGGLE_COLUMNS = ["ImageId", "PredictionString"]
+"""First row of Kaggle's table."""
 
 
 def write_validation_list(folder: Path) -> None:
@@ -25,7 +38,9 @@ def write_validation_list(folder: Path) -> None:
     if listing.exists():
         return
     try:
-        if (labels / CAFFE_LABELS).exists():
+        if (labels / KAGGLE_LABELS).exists():
+            text = list_from_kaggle(labels / KAGGLE_LABELS)
+        elif (labels / CAFFE_LABELS).exists():
             text = (labels / CAFFE_LABELS).read_text(encoding="utf-8", errors="replace")
         else:
             text = list_from_devkit(labels / DEVKIT_LABELS, labels / DEVKIT_CLASSES)
@@ -35,6 +50,26 @@ def write_validation_list(folder: Path) -> None:
         raise
     with replace_file(listing) as file:
         file.write(text.encode())
+
+
+def copy_labels_beside(folder: Path, archives: Iterable[Path]) -> None:
+    """Copy Kaggle's validation labels from beside one of the archives, unless there are labels already.
+
+    Args:
+        folder: ImageNet's.
+        archives: the user's archives, none of which holds labels.
+
+    Raises:
+        UserError: they cannot be read or written.
+    """
+    target = folder / VALIDATION_LABELS
+    beside = (archive.with_name(KAGGLE_LABELS) for archive in archives)
+    found = next((path for path in beside if path.is_file()), None)
+    if found is None or target.exists():
+        return
+    data = read_bytes(found)
+    with replace_folder(target) as draft, replace_file(draft / KAGGLE_LABELS) as file:
+        file.write(data)
 
 
 def check_list(text: str, images: Path) -> None:
@@ -79,3 +114,32 @@ def list_from_devkit(labels: Path, classes: Path) -> str:
     except (ValueError, KeyError, UserError) as error:
         raise UserError(f"{classes} and {labels} are not valid files of ILSVRC 2012") from error
     return "".join(f"ILSVRC2012_val_{number:08d}.JPEG {index}\n" for number, index in enumerate(indices, 1))
+
+
+def list_from_kaggle(table: Path) -> str:
+    """Return the list from Kaggle's table, LOC_val_solution.csv.
+
+    Args:
+        table: rows of an image's name without suffix, and of a wnid and a box per object in it; all objects
+            of an image have one wnid.
+
+    Raises:
+        UserError: a row is not valid, or labels an image again.
+    """
+    indices = {wnid: index for index, wnid in enumerate(read_wnids())}
+    labels: dict[str, int] = {}
+    rows = csv.reader(read_text(table).splitlines())
+    try:
+        if next(rows, None) != KAGGLE_COLUMNS:
+            raise ValueError(f"expected {','.join(KAGGLE_COLUMNS)}")
+        for row in rows:
+            image, objects = row if len(row) == len(KAGGLE_COLUMNS) else ("", "")
+            wnid, *_ = objects.split() or [""]
+            if wnid not in indices or not re.fullmatch("ILSVRC2012_val_[0-9]{8}", image):
+                raise ValueError(f"expected an image's name and a wnid with a box, found {shorten(row)}")
+            if image in labels:
+                raise ValueError(f"{image} is labelled on an earlier line, too")
+            labels[image] = indices[wnid]
+    except (ValueError, csv.Error) as error:
+        raise BadFileError(f"{table.name}, line {max(rows.line_num, 1)}: {error}") from error
+    return "".join(f"{image}.JPEG {index}\n" for image, index in sorted(labels.items()))

@@ -18,7 +18,8 @@ REVISITED = "cmp.felk.cvut.cz/revisitop/data/datasets"
 IMAGENET_PAGE = "https://www.image-net.org/download-images.php, which asks for a registration"
 VALIDATION_LABELS = Path("val", "labels")
 CAFFE_LABELS, DEVKIT_LABELS, DEVKIT_CLASSES = "val.txt", "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
-"""Labels of ImageNet's validation images as they come, in either of two forms."""
+KAGGLE_LABELS = "LOC_val_solution.csv"
+"""Labels of ImageNet's validation images as they come: Caffe's, the development kit's, or Kaggle's."""
 
 LANDMARK_PAGE = "any photographs of buildings will do, yours or those of a landmark data set"
 
@@ -115,6 +116,9 @@ def _by_class(name: PurePosixPath) -> PurePosixPath:
     return PurePosixPath(name.name.split("_")[0], name.name)
 
 
+# In Kaggle's ImageSets/CLS-LOC lies a val.txt that numbers the images, and labels none.
+_IMAGENET_LABELS = (CAFFE_LABELS, DEVKIT_LABELS, DEVKIT_CLASSES, KAGGLE_LABELS)
+
 RECIPES: dict[str, tuple[Part, ...]] = {
     "Oxford": (
         _OXFORD_IMAGES,
@@ -141,10 +145,9 @@ RECIPES: dict[str, tuple[Part, ...]] = {
         ),
         Part(
             VALIDATION_LABELS,
-            re.compile(
-                rf"(.*/)?({re.escape(CAFFE_LABELS)}|{re.escape(DEVKIT_LABELS)}|{re.escape(DEVKIT_CLASSES)})$"
-            ),
-            ask=f"ILSVRC2012_devkit_t12.tar.gz, {IMAGENET_PAGE}; or Caffe's caffe_ilsvrc12.tar.gz",
+            re.compile(rf"(?!(.*/)?ImageSets/)(.*/)?({'|'.join(map(re.escape, _IMAGENET_LABELS))})$"),
+            ask=f"ILSVRC2012_devkit_t12.tar.gz, {IMAGENET_PAGE}; Caffe's caffe_ilsvrc12.tar.gz; or Kaggle's "
+            f"{KAGGLE_LABELS}",
         ),
     ),
     "Landmark": (
