@@ -68,6 +68,46 @@ def test_a_limit_of_the_size_of_files_is_named(tmp_path):
         assert re.search(r"cannot write .*file: the file would be larger than .*ulimit -f", line)
 
 
+DRAFTS = """
+import io, random, sys, tarfile
+from pathlib import Path
+from utils.data.mini.benchmark import MiniSettings, draw_benchmark
+from utils.errors import UserError
+from utils.files.folders import replace_folder
+from utils.prepare.archives import unpack
+
+if __name__ == "__main__":
+    archive, target = Path(sys.argv[1]), Path(sys.argv[2], "target")
+    with tarfile.open(archive, "w") as tar:
+        member = tarfile.TarInfo("a.jpg")
+        member.size = 10**6
+        tar.addfile(member, io.BytesIO(random.Random(0).randbytes(member.size)))
+    target.mkdir()
+    (target / "old").touch()
+
+    def unpack_there():
+        with replace_folder(target) as draft:
+            unpack(archive, draft, lambda name: name)
+
+    for write in (unpack_there, lambda: draw_benchmark(target, MiniSettings(landmarks=1, distractors=0), 1)):
+        try:
+            write()
+        except UserError as error:
+            print(error)
+        assert [path.name for path in target.parent.iterdir()] == ["target"]
+        assert [path.name for path in target.iterdir()] == ["old"]
+"""
+
+
+def test_a_full_disk_leaves_what_was_there_before_an_archive_or_the_mini_benchmark(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    done = run_on_small_disk(disk, "64k", [sys.executable, "-c", DRAFTS, tmp_path / "a.tar", disk])
+    assert (done.returncode, done.stdout) == (0, 2 * f"cannot write {disk / 'target'}: the disk is full\n"), (
+        done.stderr
+    )
+
+
 MAP = """
 import sys, numpy as np
 from pathlib import Path

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from utils.errors import BadFileError, UserError
 from utils.files.reading import read_text
-from utils.files.writing import make_folder, unwritable
+from utils.files.writing import make_folder, replace_file, unwritable
 
 HEADERS = {"User-Agent": "regional-attention-retrieval"}
 TIMEOUT = 30.0  # seconds without a byte after which a connection counts as broken
@@ -164,9 +164,11 @@ class _Download:
         end = self.size if total is None else total
         log.info("%s: from byte %d on", self.path.name, start)
         bar = tqdm(None, self.path.name, end, initial=start, unit="B", unit_scale=True, disable=None)
+        # No `replace_file`: `part` is the temporary file, kept after an error so that the next call goes on.
         with bar, self.part.open("ab" if start else "wb") as file:
             if not start:  # only now that the bytes of another file are gone
-                self.told.write_text(json.dumps(told))
+                with replace_file(self.told) as record:
+                    record.write(json.dumps(told).encode())
             while reached != total and (self.size is None or reached <= self.size):
                 with _network():
                     piece = response.read1(CHUNK if total is None else min(CHUNK, total - reached))

@@ -11,7 +11,7 @@ from utils.data.revisited import read_distractors
 from utils.errors import BadFileError, UserError
 from utils.file_names import DISTRACTORS_LIST, IMAGES_FOLDER
 from utils.files.folders import replace_folder
-from utils.files.writing import replace_file
+from utils.files.writing import make_folder, replace_file
 from utils.images.listing import images_below, report_thumbnails
 from utils.prepare.archives import Limits, members, unpack
 from utils.prepare.download import download
@@ -166,7 +166,7 @@ def fetch_file(path: Path, mirrors: Sequence[str], insecure_hosts: Collection[st
         UserError: no mirror has it.
     """
     made = [folder for folder in path.parents if not folder.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     try:
         return download(mirrors, path, insecure_hosts=insecure_hosts, how_else=how_else)
     except UserError:

@@ -114,7 +114,11 @@ def draw_benchmark(folder: Path, settings: MiniSettings, workers: int | None = N
 
 
 def _draw(folder: Path, settings: MiniSettings, workers: int | None = None) -> None:
-    """Draw the benchmark into an empty folder."""
+    """Draw the benchmark into an empty folder.
+
+    The folder is a draft, whose errors, such as a full disk, `replace_folder` reports: its files need no
+    temporary names.
+    """
     images, labels = folder / IMAGES_FOLDER, folder / LABELS_FOLDER
     images.mkdir()
     labels.mkdir()
