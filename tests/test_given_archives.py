@@ -123,7 +123,7 @@ def test_kaggles_archive_is_laid_out_with_its_labels(prepare, tmp_path, beside):
         ("n15075141", "n" * 200_000, 2),
     ],
 )
-def test_a_malformed_table_of_kaggle_is_one_line_that_names_the_line(prepare, tmp_path, old, new, line):
+def test_an_invalid_table_of_kaggle_is_one_line_that_names_the_line(prepare, tmp_path, old, new, line):
     assert old in LABEL_TABLE
     given = write_kaggle(tmp_path / "kaggle.zip", LABEL_TABLE.replace(old, new))
     status, _, err = prepare("ImageNet", "--archive", given, "--datasets-dir", tmp_path / "data")
