@@ -43,6 +43,7 @@ from utils.file_names import (
 from utils.files.writing import check_writable, make_folder
 from utils.images.batches import Loading, UnreadableImage
 from utils.images.loading import InputImage
+from utils.images.unreadable import check_unreadable
 from utils.options.fields import Range, binding_settings, option, options_class, redefault
 from utils.options.parser import called_with, parse_options
 from utils.options.shared import COUNTS, SIDES, BackboneOptions, ImageOptions, RunOptions
@@ -131,7 +132,7 @@ def learn(options: PCAOptions) -> dict[str, object]:
         paths = find_images(folders, options.samples, options.seed)
         images = select_large_images(paths, options.longer_side, options.min_side)
         processes.check_same_names([path.name for path in images.paths], "images")
-        check_unreadable(images.unreadable, len(paths))
+        check_unreadable(images.unreadable, len(paths), MOST_UNREADABLE)
         spec = BACKBONES[options.backbone]
         components = spec.channels if options.components is None else options.components
         check_vectors(images, options.L, components)
@@ -223,7 +224,7 @@ def add_up(
             progress.unreadable += processes.gather(unreadable)
             progress.done += len(block)
             bar.n = progress.done
-            check_unreadable([*images.unreadable, *progress.unreadable], count)
+            check_unreadable([*images.unreadable, *progress.unreadable], count, MOST_UNREADABLE)
             is_due = progress.done == total or time.monotonic() - saved >= options.save_every
             if processes.leads and is_due:
                 save_state(state_file, pca, progress, settings)
@@ -268,19 +269,6 @@ def check_output(options: PCAOptions) -> None:
     if written[0].exists() and not (folder / PCA_RECORD).exists():
         raise UserError(
             f"{written[0]} was not learned by this script: move it away, or name another --output"
-        )
-
-
-def check_unreadable(unreadable: Sequence[object], images: int) -> None:
-    """Check that most images are readable.
-
-    Raises:
-        UserError: too many are unreadable.
-    """
-    if len(unreadable) > MOST_UNREADABLE * images:
-        raise UserError(
-            f"{len(unreadable)} of {images} images are unreadable, more than {MOST_UNREADABLE:.0%}; "
-            f"{unreadable[0]} is the first"
         )
 
 

@@ -34,6 +34,7 @@ from utils.errors import UserError, run_command
 from utils.file_names import TRAINING_STATE, WEIGHTS_DIR
 from utils.files.records import Setting
 from utils.files.writing import check_writable, make_folder
+from utils.images.unreadable import check_unreadable
 from utils.options.fields import Range, binding_settings, option, options_class, to_json
 from utils.options.parser import called_with, parse_options
 from utils.options.shared import COUNTS, SIDES, BackboneOptions, HeadOptions, RunOptions
@@ -270,11 +271,7 @@ def note_unreadable(progress: Progress, unreadable: Sequence[Path], images: int)
         if path not in progress.corrupt:
             progress.corrupt.append(path)
             log.warning("note: left out %s, which cannot be decoded", path)
-    if len(progress.corrupt) > MOST_UNREADABLE * images:
-        raise UserError(
-            f"{len(progress.corrupt)} of {images} training images cannot be decoded, more than "
-            f"{MOST_UNREADABLE:.0%}; {progress.corrupt[0]} is the first"
-        )
+    check_unreadable(progress.corrupt, images, MOST_UNREADABLE, "training images")
 
 
 @torch.inference_mode()

@@ -117,7 +117,7 @@ def test_queries_may_have_fewer_results_than_others(monkeypatch, tmp_path):
 
 def test_precision_and_recall_by_hand():
     # + - - + and one positive that is never found
-    recall, precision = precision_recall([0, 3], 3)
+    recall, precision = precision_recall(np.array([0, 3]), 3)
     np.testing.assert_allclose(recall, [0, 0, 1 / 3, 1 / 3, 2 / 3])
     np.testing.assert_allclose(precision, [1, 1, 1, 1 / 3, 2 / 4])
 
@@ -125,20 +125,20 @@ def test_precision_and_recall_by_hand():
 @pytest.mark.parametrize("seed", range(5))
 def test_the_area_below_the_curve_is_the_average_precision(seed):
     rng = np.random.default_rng(seed)
-    places = np.sort(rng.choice(200, 20, replace=False)).tolist()
+    places = np.sort(rng.choice(200, 20, replace=False))
     recall, precision = precision_recall(places, 25)
     area = np.sum(np.diff(recall) * (precision[1:] + precision[:-1]) / 2)
     assert area == pytest.approx(average_precision(places, 25), rel=1e-5)
 
 
 def test_nothing_found_is_a_point_and_nothing_to_find_an_error():
-    assert [values.tolist() for values in precision_recall([], 2)] == [[0], [1]]
+    assert [values.tolist() for values in precision_recall(np.array([], int), 2)] == [[0], [1]]
     with pytest.raises(ValueError, match="positives"):
-        precision_recall([], 0)
+        precision_recall(np.array([], int), 0)
 
 
 def test_curves_differ_in_colour_and_line_style_and_are_named(monkeypatch, tmp_path):
-    curves = {f"method {place}": precision_recall([place, 9], 2) for place in range(4)}
+    curves = {f"method {place}": precision_recall(np.array([place, 9]), 2) for place in range(4)}
     _, figure = texts(monkeypatch, lambda: draw_precision_recall(tmp_path / "a.png", curves))
     lines = figure.axes[0].lines
     assert len({line.get_color() for line in lines}) == 4
@@ -149,7 +149,7 @@ def test_curves_differ_in_colour_and_line_style_and_are_named(monkeypatch, tmp_p
 
 
 def test_a_name_with_dollars_is_no_formula(tmp_path):
-    draw_precision_recall(tmp_path / "a.png", {r"$\nonsense{$": precision_recall([0], 1)})
+    draw_precision_recall(tmp_path / "a.png", {r"$\nonsense{$": precision_recall(np.array([0]), 1)})
     assert near(drawn(tmp_path / "a.png"), (0, 0, 0)).any()
 
 

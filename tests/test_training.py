@@ -448,7 +448,7 @@ def test_too_many_corrupt_images_stop_the_training(data, tmp_path, train):
     finally:
         victim.write_bytes(content)
     assert status == 2
-    assert "1 of 32 training images cannot be decoded, more than 1%" in err
+    assert "1 of 32 training images are unreadable, more than 1%" in err
 
 
 @pytest.fixture

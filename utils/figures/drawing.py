@@ -3,7 +3,7 @@
 What a colour tells is told by a line's style or a mark as well, so that it is left in grey print.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -14,6 +14,7 @@ from utils.errors import UserError
 from utils.figures.heat_map import blended_colors, heat_map, heat_range
 from utils.files.writing import replace_file
 from utils.images.loading import Box
+from utils.scoring.precision import precision_around
 
 # Matplotlib is imported by the functions that draw: runs that draw nothing save the time, and its notices.
 if TYPE_CHECKING:
@@ -141,14 +142,14 @@ def _draw_tile(axes: "Axes", pixels: np.ndarray, kind: str, text: str) -> None:
     )
 
 
-def precision_recall(places: Iterable[int], positives: int) -> tuple[np.ndarray, np.ndarray]:
+def precision_recall(indices: np.ndarray, positives: int) -> tuple[np.ndarray, np.ndarray]:
     """The curve whose area by trapezoids is `utils.scoring.compute_ap.average_precision`.
 
     It starts at recall 0, precision 1. Each found positive adds two points: the precision just before it at
     the old recall, and with it at the new one. Between them lie the places where recall does not rise.
 
     Args:
-        places: places of the positives in the ranking without junk, counted from 0, rising.
+        indices: (K,) indices of the positives in the ranking without junk, from 0, rising.
         positives: how many there are to find.
 
     Returns:
@@ -159,12 +160,9 @@ def precision_recall(places: Iterable[int], positives: int) -> tuple[np.ndarray,
     """
     if positives == 0:
         raise ValueError("without positives there is no recall")
-    points = [(0.0, 1.0)]
-    for found, place in enumerate(places, start=1):
-        points.append(((found - 1) / positives, (found - 1) / place if place else 1.0))
-        points.append((found / positives, found / (place + 1)))
-    recall, precision = np.array(points).T
-    return recall, precision
+    recall = np.arange(len(indices) + 1) / positives
+    precision = np.concatenate([[1.0], np.stack(precision_around(indices), axis=1).ravel()])
+    return recall.repeat(2)[:-1], precision
 
 
 def draw_precision_recall(path: Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:

@@ -41,7 +41,7 @@ def query_curves(data: RetrievalDataset, names: Sequence[str], similar: np.ndarr
     for query, row in zip(data.queries, similar, strict=True):
         if positives := query.good | query.ok:
             ranks = ranks_of_names(index_of, positives | query.junk, row)
-            curves[query.name] = precision_recall(positive_ranks(query, ranks).tolist(), len(positives))
+            curves[query.name] = precision_recall(positive_ranks(query, ranks), len(positives))
     return curves
 
 

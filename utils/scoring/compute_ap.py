@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.errors import UserError
+from utils.scoring.precision import precision_around
 
 BINARY_TIMEOUT = 60.0
 """Seconds after which a program that should take a tenth of one is given up."""
@@ -35,17 +36,15 @@ def compute_ap(
     positives = set(good) | set(ok)
     junk = set(junk)
     kept = (name for name in ranking if name not in junk)
-    places = (place for place, name in enumerate(kept) if name in positives)
-    return average_precision(places, len(positives))
+    indices = [index for index, name in enumerate(kept) if name in positives]
+    return average_precision(np.array(indices, np.int64), len(positives))
 
 
-def average_precision(places: Iterable[int], positives: int) -> float:
-    """Average precision from the places at which positives were found.
-
-    Only these matter: at any other place recall does not rise, so its trapezoid has no width.
+def average_precision(indices: np.ndarray, positives: int) -> float:
+    """Return the average precision of a ranking in which positives have these indices.
 
     Args:
-        places: places of the positives in the ranking without junk, counted from 0, rising.
+        indices: (K,) indices of the positives in the ranking without junk, from 0, rising.
         positives: how many there are to find.
 
     Returns:
@@ -54,12 +53,12 @@ def average_precision(places: Iterable[int], positives: int) -> float:
     if positives == 0:
         return float("nan")
     # Each intermediate has the type that it has in VGG's C++: recall, precision and the sum are float,
-    # divisions by a double literal and the product with one are double.
+    # divisions by a double literal and the product with one are double. The sum of the revisited
+    # evaluation is double throughout, so it is a function of its own.
     area = old_recall = np.float32(0)
-    for found, place in enumerate(places, start=1):
+    corners = zip(*(values.astype(np.float32) for values in precision_around(indices)), strict=True)
+    for found, (before, precision) in enumerate(corners, start=1):
         recall = np.float32(found) / np.float32(positives)
-        before = np.float32((found - 1) / place) if place else np.float32(1)
-        precision = np.float32(found / (place + 1))
         area = np.float32(float(area) + float(recall - old_recall) * (float(before + precision) / 2))
         old_recall = recall
     return float(area)

@@ -42,7 +42,7 @@ def score_query(index_of: Mapping[str, int], query: Query, similarities: np.ndar
     """
     positives = query.good | query.ok
     ranks = ranks_of_names(index_of, positives | query.junk, similarities)
-    return average_precision(positive_ranks(query, ranks).tolist(), len(positives))
+    return average_precision(positive_ranks(query, ranks), len(positives))
 
 
 def positive_ranks(query: Query, ranks: Mapping[str, int]) -> np.ndarray:

@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 
 from utils.data.oxford_paris import Query
+from utils.scoring.precision import precision_around
 from utils.scoring.queries import positive_ranks, ranks_of_names
 from utils.scoring.scores import ProtocolScores
 
@@ -60,9 +61,8 @@ def average_precision(places: np.ndarray, positives: int) -> float:
     """
     if positives == 0:
         return float("nan")
-    found = np.arange(len(places))
-    before = np.divide(found, places, out=np.ones(len(places)), where=places > 0)
-    return float(np.sum(before + (found + 1) / (places + 1)) / (2 * positives))
+    before, precision = precision_around(places)
+    return float(np.sum(before + precision) / (2 * positives))  # float64, unlike VGG's program
 
 
 def precision_at(k: int, places: np.ndarray, positives: int) -> float:

@@ -7,6 +7,7 @@ from PIL import Image, ImageDraw
 
 from utils.data.mini.noise import smooth_noise
 from utils.data.mini.styles import Color, Style, draw_style
+from utils.images.loading import Box
 
 WIDTH, HEIGHT = 560, 760
 """Size of a drawing in pixels; the building stands on the lower edge."""
@@ -194,8 +195,8 @@ class _Canvas:
 
     def _arch(self, left: float, top: float, width: float, height: float, curve: float) -> None:
         """Draw an opening down to the floor; its top is a half ellipse of height `curve` times its width."""
-        for inset, color in ((0.0, self.style.trim), (0.08 * width, (46, 40, 38))):
-            x0, x1, y0 = left + inset, left + width - inset, top + inset
+        for margin, color in ((0.0, self.style.trim), (-0.08 * width, (46, 40, 38))):
+            x0, y0, x1, _ = add_margin(left, top, width, height, margin)
             rise = curve * (x1 - x0)
             self._fill(x0, y0 + rise, x1, top + height, color)
             if rise:
@@ -204,12 +205,12 @@ class _Canvas:
     def _window(self, left: float, top: float, width: float, height: float, kind: str) -> None:
         style, draw = self.style, self.draw
         for margin, color in ((0.1 * width, style.trim), (0.0, style.glass)):
-            x0, y0, x1, y1 = left - margin, top - margin, left + width + margin, top + height + margin
+            x0, y0, x1, y1 = add_margin(left, top, width, height, margin)
             match kind:
                 case "round":
                     radius = min(x1 - x0, y1 - y0) / 2
                     x, y = (x0 + x1) / 2, (y0 + y1) / 2
-                    draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=color)
+                    draw_circle(draw, x, y, radius, color)
                 case "arched":
                     draw.pieslice((x0, y0, x1, y0 + (x1 - x0)), 180, 360, fill=color)
                     self._fill(x0, y0 + (x1 - x0) / 2, x1, y1, color)
@@ -276,16 +277,26 @@ class _Canvas:
             self.draw.rectangle((x, bottom - 60, x + step, bottom - 20), fill=self.style.wall)
 
     def _clock(self, x: float, y: float, radius: float) -> None:
-        self.draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=self.style.trim)
+        draw_circle(self.draw, x, y, radius, self.style.trim)
         inner = 0.82 * radius
-        self.draw.ellipse((x - inner, y - inner, x + inner, y + inner), fill=(240, 236, 220))
+        draw_circle(self.draw, x, y, inner, (240, 236, 220))
         self.draw.line((x, y, x, y - 0.7 * radius), (20, 20, 20), 6)
         self.draw.line((x, y, x + 0.5 * radius, y + 0.2 * radius), (20, 20, 20), 6)
 
     def _rose(self, x: float, y: float, radius: float) -> None:
-        self.draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=self.style.trim)
+        draw_circle(self.draw, x, y, radius, self.style.trim)
         for angle in np.linspace(0, 2 * np.pi, 10, endpoint=False):
             cx, cy, r = x + 0.64 * radius * np.cos(angle), y + 0.64 * radius * np.sin(angle), 0.18 * radius
-            self.draw.ellipse((cx - r, cy - r, cx + r, cy + r), fill=self.style.glass)
+            draw_circle(self.draw, cx, cy, r, self.style.glass)
         r = 0.3 * radius
-        self.draw.ellipse((x - r, y - r, x + r, y + r), fill=self.style.glass)
+        draw_circle(self.draw, x, y, r, self.style.glass)
+
+
+def add_margin(left: float, top: float, width: float, height: float, margin: float) -> Box:
+    """Return the box x1, y1, x2, y2 of a rectangle with a margin on each side; a negative one shrinks it."""
+    return left - margin, top - margin, left + width + margin, top + height + margin
+
+
+def draw_circle(draw: ImageDraw.ImageDraw, x: float, y: float, radius: float, color: tuple[int, ...]) -> None:
+    """Draw a filled circle around (x, y)."""
+    draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=color)

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from utils.data.mini.camera import Camera, faces_camera, warp
-from utils.data.mini.facades import HEIGHT, WIDTH, Facade
+from utils.data.mini.facades import HEIGHT, WIDTH, Facade, draw_circle
 from utils.data.mini.noise import smooth_noise
 from utils.images.loading import Box
 
@@ -166,7 +166,7 @@ def _tree(rng: np.random.Generator, draw: ImageDraw.ImageDraw, x: float, foot: f
         radius = height * rng.uniform(0.05, 0.13)
         cx, cy = x + rng.normal(0, 0.14) * height, foot - height * rng.uniform(0.4, 0.95)
         leaf = tuple(int(level) for level in np.clip(green * rng.uniform(0.6, 1.3), 0, 255))
-        draw.ellipse((cx - radius, cy - radius, cx + radius, cy + radius), fill=leaf)
+        draw_circle(draw, cx, cy, radius, leaf)
 
 
 def _obstacles(
