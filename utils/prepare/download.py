@@ -1,6 +1,5 @@
 """Downloads that go on after broken connections, dead mirrors and kills, and glue no two files together."""
 
-import hashlib
 import json
 import logging
 import re
@@ -73,8 +72,6 @@ def download(
     urls: Sequence[str],
     path: Path,
     *,
-    size: int | None = None,
-    sha256: str | None = None,
     insecure_hosts: Collection[str] = (),
     how_else: str = "",
 ) -> Path:
@@ -85,8 +82,6 @@ def download(
     Args:
         urls: the mirrors, the preferred one first.
         path: where the file goes.
-        size: its length in bytes, if known.
-        sha256: its checksum in hexadecimal, if known.
         insecure_hosts: hosts whose certificates are not checked.
         how_else: how to get the file otherwise, for the error's text.
 
@@ -94,11 +89,9 @@ def download(
         UserError: no mirror gives the file, the disk does not take it, or something else is in its place.
     """
     if path.exists():
-        if size not in (None, path.stat().st_size):
-            raise UserError(f"{path} has {path.stat().st_size} bytes, not {size}: move it away")
         return path
     make_folder(path.parent)
-    file, failures = _Download(path, size, sha256, insecure_hosts), []
+    file, failures = _Download(path, insecure_hosts), []
     try:
         for url in urls:
             try:
@@ -114,8 +107,8 @@ def download(
 class _Download:
     """One file on its way: its first bytes in `part` and, in `told`, what the server said of their file."""
 
-    def __init__(self, path: Path, size: int | None, sha256: str | None, insecure: Collection[str]) -> None:
-        self.path, self.size, self.sha256, self.received = path, size, sha256, 0
+    def __init__(self, path: Path, insecure: Collection[str]) -> None:
+        self.path, self.received = path, 0
         self.part, self.told = (path.with_name(path.name + suffix) for suffix in (".part", ".part.json"))
         self.opener = build_opener(_Handler(insecure))
 
@@ -145,8 +138,6 @@ class _Download:
             response = self.opener.open(request, timeout=TIMEOUT)
         with response:
             told, status = _told(url, response), response.status
-            if self.size is not None and told["length"] not in (None, self.size):
-                raise _MirrorError(f"it has {told['length']} bytes, not {self.size}")
             extent = response.headers["Content-Range"] or ""
             if status not in (200, 416) and not re.fullmatch(rf"bytes {position}-\d+/\d+", extent):
                 if position:
@@ -161,15 +152,14 @@ class _Download:
 
     def _write(self, response: HTTPResponse, start: int, told: dict) -> int | None:
         reached, total = start, told["length"]
-        end = self.size if total is None else total
         log.info("%s: from byte %d on", self.path.name, start)
-        bar = tqdm(None, self.path.name, end, initial=start, unit="B", unit_scale=True, disable=None)
+        bar = tqdm(None, self.path.name, total, initial=start, unit="B", unit_scale=True, disable=None)
         # No `replace_file`: `part` is the temporary file, kept after an error so that the next call goes on.
         with bar, self.part.open("ab" if start else "wb") as file:
             if not start:  # only now that the bytes of another file are gone
                 with replace_file(self.told) as record:
                     record.write(json.dumps(told).encode())
-            while reached != total and (self.size is None or reached <= self.size):
+            while reached != total:
                 with _network():
                     piece = response.read1(CHUNK if total is None else min(CHUNK, total - reached))
                 if not piece:
@@ -177,25 +167,18 @@ class _Download:
                 file.write(piece)
                 reached, self.received = reached + len(piece), self.received + len(piece)
                 bar.update(len(piece))
-        if end is not None and reached < end:
-            raise _BrokenError(f"it ended after {reached} of {end} bytes")
+        if total is not None and reached < total:
+            raise _BrokenError(f"it ended after {reached} of {total} bytes")
         return total
 
     def _finish(self, total: int | None) -> Path:
         """Puts the file in its place if it is what it should be."""
-        found, wanted, problem = self._reached(), self.size if total is None else total, ""
-        if wanted not in (None, found):
-            problem = f"it has {found} bytes, not {wanted}"
-        elif self.sha256:
-            with self.part.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            if digest != self.sha256.lower():
-                problem = f"its sha256 is {digest}, not {self.sha256}"
-        elif wanted is None:
+        length = self._reached()
+        if total is None:
             log.warning("%s: nothing tells whether the whole of it came", self.path.name)
-        if problem:
+        elif length != total:
             self._discard()
-            raise _MirrorError(problem)
+            raise _MirrorError(f"it has {length} bytes, not {total}")
         self.part.replace(self.path)
         self.told.unlink(missing_ok=True)
         return self.path
