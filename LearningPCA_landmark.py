@@ -23,14 +23,14 @@ import numpy as np
 from tqdm import tqdm
 
 from models.backbones import BACKBONES
+from models.poolings.regions import rmac_regions
 from models.poolings.rmac import RMAC
-from models.regions import rmac_regions
 from models.retrieval_network import RetrievalNetwork
 from utils.data.landmark import FOLDER, SizedImages, find_images, select_large_images
 from utils.descriptors.extraction import Output, network_outputs
 from utils.descriptors.settings import METHOD_VERSION
 from utils.device import PRECISIONS, choose_device
-from utils.errors import UserError, run_command
+from utils.errors import UserError
 from utils.file_names import (
     PCA_COMPONENTS,
     PCA_MEAN,
@@ -48,6 +48,7 @@ from utils.options.fields import Range, binding_settings, option, options_class,
 from utils.options.parser import called_with, parse_options
 from utils.options.shared import COUNTS, SIDES, BackboneOptions, ImageOptions, RunOptions
 from utils.processes import Processes, join_processes, log_level, process_device
+from utils.program.run_command import run_command
 from utils.program.signals import StopWish, stop_wish
 from utils.saved_settings import METHOD
 from utils.text import log_to_stderr

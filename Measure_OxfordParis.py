@@ -27,7 +27,7 @@ from utils.descriptors.rows import split_columns
 from utils.descriptors.settings import descriptor_settings
 from utils.descriptors.store import open_shared_store
 from utils.device import choose_device
-from utils.errors import UserError, run_command
+from utils.errors import UserError
 from utils.figures.evaluation import Curve, draw_figures, query_curves
 from utils.files.writing import check_writable
 from utils.images.batches import Loading
@@ -35,6 +35,7 @@ from utils.options.fields import option, options_class, to_json
 from utils.options.parser import called_with, parse_options
 from utils.options.shared import DescriptorOptions, PoolingName, RunOptions, SearchOptions, StoreOptions
 from utils.processes import join_processes, log_level, process_device
+from utils.program.run_command import run_command
 from utils.scoring import report
 from utils.scoring.comparison import Comparison
 from utils.scoring.compute_ap import check_program

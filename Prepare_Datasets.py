@@ -25,7 +25,7 @@ from utils.data.imagenet import FOLDER as IMAGENET
 from utils.data.mini import prepare_mini
 from utils.data.oxford_paris import find_dataset
 from utils.data.revisited_labels import as_json, read_pickled_labels
-from utils.errors import BadFileError, UserError, run_command
+from utils.errors import BadFileError, UserError
 from utils.file_names import DATASETS_DIR, MINI, WEIGHTS_DIR
 from utils.files.writing import check_writable, replace_file
 from utils.options.fields import Range, option, options_class, redefault
@@ -49,6 +49,7 @@ from utils.prepare.recipes import (
     WITH_DISTRACTORS,
 )
 from utils.prepare.verify import verify
+from utils.program.run_command import run_command
 from utils.text import log_to_stderr
 from utils.weights.report import report_weights
 

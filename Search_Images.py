@@ -24,7 +24,7 @@ from utils.descriptors.prepared_network import prepared_network
 from utils.descriptors.settings import descriptor_settings
 from utils.descriptors.store import open_store
 from utils.device import choose_device
-from utils.errors import UserError, advising, run_command
+from utils.errors import UserError, advising
 from utils.figures.result_page import BEGIN
 from utils.figures.search_page import write_search_page
 from utils.file_names import CATALOGUE, INDEX_LOCK, INDEX_STORE, PROJECT_WEIGHTS_DIR, SEARCH_INDEX
@@ -51,6 +51,7 @@ from utils.options.shared import (
     StorePrecision,
 )
 from utils.processes import Processes
+from utils.program.run_command import run_command
 from utils.saved_settings import check_same_settings
 from utils.search.image_index import (
     ImageIndex,

@@ -25,12 +25,12 @@ import torch.nn.functional as F
 from torch.optim import Optimizer
 from tqdm import tqdm
 
-from models.attention import ContextAwareRegionalAttention
 from models.attention_classifier import AttentionClassifier
 from models.backbones import BACKBONES
+from models.poolings.attention import ContextAwareRegionalAttention
 from utils.data.imagenet import FOLDER, read_training_images, read_validation_images
 from utils.device import PRECISIONS, choose_device, suitable_workers
-from utils.errors import UserError, run_command
+from utils.errors import UserError
 from utils.file_names import TRAINING_STATE, WEIGHTS_DIR
 from utils.files.records import Setting
 from utils.files.writing import check_writable, make_folder
@@ -39,6 +39,7 @@ from utils.options.fields import Range, binding_settings, option, options_class,
 from utils.options.parser import called_with, parse_options
 from utils.options.shared import COUNTS, SIDES, BackboneOptions, HeadOptions, RunOptions
 from utils.processes import Processes, join_processes, log_level, process_device
+from utils.program.run_command import run_command
 from utils.program.signals import stop_wish
 from utils.text import first_names, log_to_stderr
 from utils.training import report as training_report

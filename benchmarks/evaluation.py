@@ -22,7 +22,6 @@ from models.backbones import BACKBONES
 from utils.data.mini import MiniSettings, draw_benchmark
 from utils.descriptors.describe import describe
 from utils.device import CPU_BATCH_SIZE
-from utils.errors import run_command
 from utils.file_names import IMAGES_FOLDER
 from utils.images.batches import Loading
 from utils.images.loading import InputImage, image_size, load_pixels, read_image, resize, resized_size
@@ -30,6 +29,7 @@ from utils.options.fields import option, options_class, redefault
 from utils.options.parser import parse_options
 from utils.options.shared import COUNTS, SIDES, BackboneOptions, DeviceOptions
 from utils.processes import Processes
+from utils.program.run_command import run_command
 
 IMAGES, ROUNDS = 8, 3
 MEASURED = 2

@@ -29,13 +29,14 @@ from utils.data.mini import MiniSettings, draw_benchmark
 from utils.descriptors.extraction import network_outputs
 from utils.descriptors.rows import row_blocks
 from utils.device import PRECISIONS, choose_device, suitable_workers
-from utils.errors import UserError, run_command
+from utils.errors import UserError
 from utils.file_names import IMAGES_FOLDER
 from utils.images.batches import Batch, Loading, size_batches
 from utils.images.loading import InputImage, load_pixels
 from utils.options.fields import Range, option, options_class
 from utils.options.parser import parse_options
 from utils.options.shared import COUNTS
+from utils.program.run_command import run_command
 from utils.search.exact import exact_search
 
 LEAST_COSINE = {"float32": 0.99999, "bfloat16": 0.999, "float16": 0.999}

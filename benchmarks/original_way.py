@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.attention import ContextAwareRegionalAttention
-from models.regions import rmac_regions
+from models.poolings.attention import ContextAwareRegionalAttention
+from models.poolings.regions import rmac_regions
 from models.whitening import Whitening
 
 

@@ -22,13 +22,13 @@ from models.retrieval_network import RetrievalNetwork
 from utils.data.mini import MiniSettings, draw_benchmark
 from utils.descriptors.extraction import network_outputs
 from utils.device import CPU_BATCH_SIZE
-from utils.errors import run_command
 from utils.file_names import IMAGES_FOLDER
 from utils.images.batches import Loading
 from utils.images.loading import InputImage
 from utils.options.fields import Range, option, options_class, redefault
 from utils.options.parser import parse_options
 from utils.options.shared import COUNTS, BackboneOptions
+from utils.program.run_command import run_command
 from utils.whitening.pca import StreamingPCA
 
 CHANNELS = 2048

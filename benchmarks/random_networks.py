@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck
 
-from models.attention import ContextAwareRegionalAttention
 from models.backbone import Backbone
 from models.backbones import BACKBONES
 from models.batch_norm_folding import fold_batch_norms
 from models.efficientnet_lite import InvertedResidual
+from models.poolings.attention import ContextAwareRegionalAttention
 from models.poolings.regional_attention import RegionalAttention
 from models.retrieval_network import RetrievalNetwork
 from models.whitening import Whitening

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from benchmarks.timing import machine, time_in_turn
-from utils.errors import UserError, run_command
+from utils.errors import UserError
 from utils.images.resize import bilinear_resize
+from utils.program.run_command import run_command
 
 SIZES = ((4000, 3000), (1600, 1200), (800, 600))
 """Width and height of the images."""

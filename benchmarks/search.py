@@ -20,10 +20,10 @@ import torch
 from benchmarks.timing import alone, anonymous_peak, machine, time_in_turn, timed
 from utils.descriptors.rows import StoredRows
 from utils.descriptors.store import SHARD_ROWS, open_store
-from utils.errors import run_command
 from utils.options.fields import Range, option, options_class
 from utils.options.parser import parse_options
 from utils.options.shared import COUNTS, SearchKind
+from utils.program.run_command import run_command
 from utils.search.approximate import CENTROIDS, RECALL_AT, VECTORS_PER_CENTROID, build_index, recall
 from utils.search.exact import exact_search
 

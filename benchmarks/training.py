@@ -15,15 +15,15 @@ from torch import nn
 
 from benchmarks.original_way import pooled_regions
 from benchmarks.timing import machine, time_in_turn
-from models.attention import ContextAwareRegionalAttention
 from models.attention_classifier import AttentionClassifier, RegionFeatures
 from models.backbone import Backbone
 from models.backbones import BACKBONES
 from models.batch_norm_folding import fold_batch_norms
-from utils.errors import run_command
+from models.poolings.attention import ContextAwareRegionalAttention
 from utils.options.fields import option, options_class, redefault
 from utils.options.parser import parse_options
 from utils.options.shared import COUNTS, BackboneOptions
+from utils.program.run_command import run_command
 from utils.training.batches import extract_regions
 
 CLASSES = 1000

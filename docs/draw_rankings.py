@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from utils.data.oxford_paris import Query, RetrievalDataset, read_dataset
-from utils.errors import UserError, run_command
+from utils.errors import UserError
 from utils.figures.drawing import Result, Strip, draw_strips
 from utils.figures.evaluation import kind_of
 from utils.file_names import RANKINGS_FOLDER
@@ -18,6 +18,7 @@ from utils.files.reading import read_text
 from utils.images.loading import read_image
 from utils.options.fields import Range, option, options_class
 from utils.options.parser import parse_options
+from utils.program.run_command import run_command
 from utils.scoring import report
 
 

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.attention import ContextAwareRegionalAttention
 from models.backbone import Backbone
+from models.poolings.attention import ContextAwareRegionalAttention
+from models.poolings.region_pooling import region_max, region_mean
 from models.poolings.rmac import RMAC
-from models.region_pooling import region_max, region_mean
 
 
 class RegionFeatures(NamedTuple):

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import Measure_OxfordParis
-from utils.errors import run_command
+from utils.program.run_command import run_command
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden"

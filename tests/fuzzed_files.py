@@ -19,8 +19,8 @@ from mutations import ARRAYS, DEEP, PLAIN, tensors
 from PIL import Image
 
 from Measure_OxfordParis import MeasureOptions
-from models.attention import ContextAwareRegionalAttention
 from models.attention_classifier import RegionFeatures
+from models.poolings.attention import ContextAwareRegionalAttention
 from utils.data import imagenet
 from utils.data.mini import benchmark
 from utils.data.oxford_paris import read_dataset

@@ -6,8 +6,8 @@ from conftest import authors_head_file, golden_arrays, needs_authors_head
 from helpers import backbone_of
 from torch import nn
 
-from models.attention import ContextAwareRegionalAttention
 from models.attention_classifier import AttentionClassifier, RegionFeatures, region_features
+from models.poolings.attention import ContextAwareRegionalAttention
 from utils.weights.networks import load_attention
 
 

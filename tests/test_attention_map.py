@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from helpers import network_of, pooling_of
 from torch import nn
 
-from models.attention import ContextAwareRegionalAttention
-from models.regions import rmac_regions
+from models.poolings.attention import ContextAwareRegionalAttention
+from models.poolings.regions import rmac_regions
 
 
 class Fixed(ContextAwareRegionalAttention):

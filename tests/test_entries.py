@@ -118,7 +118,7 @@ FULL = """
 import sys
 from pathlib import Path
 from tests.test_entries import NAMES, contents, of, write
-from utils.errors import run_command
+from utils.program.run_command import run_command
 from utils.files.entries import replace_entries
 from utils.files.writing import replace_file
 

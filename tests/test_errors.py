@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from utils.errors import UserError, run_command
+from utils.errors import UserError
 from utils.program import bug_report
+from utils.program.run_command import run_command
 
 
 def test_a_user_error_is_one_line_and_status_2(capsys):
@@ -109,7 +110,7 @@ def test_an_error_of_the_system_is_one_line_and_status_2(capsys):
 )
 def test_standard_output_may_be_full_closed_or_gone(redirection, status, said):
     code = (
-        "import sys, time; from utils.errors import run_command; "
+        "import sys, time; from utils.program.run_command import run_command; "
         "sys.exit(run_command(lambda: (time.sleep(0.3), print('x' * 99999))))"
     )
     script = f'"{sys.executable}" -c "{code}" {redirection}; exit "${{PIPESTATUS[0]}}"'
@@ -122,7 +123,7 @@ def test_standard_output_may_be_full_closed_or_gone(redirection, status, said):
 
 
 def test_a_name_that_the_terminal_cannot_show_is_printed_all_the_same():
-    code = "from utils.errors import run_command; run_command(lambda: print('caf\u00e9'))"
+    code = "from utils.program.run_command import run_command; run_command(lambda: print('caf\u00e9'))"
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,

@@ -6,8 +6,8 @@ from scipy.integrate import trapezoid
 
 import Measure_OxfordParis
 from utils.data.oxford_paris import Query, RetrievalDataset
-from utils.errors import run_command
 from utils.figures.evaluation import kind_of, query_curves
+from utils.program.run_command import run_command
 from utils.scoring.queries import score_queries
 
 RMAC = ["--pooling", "rmac", "--no-whiten"]

@@ -111,7 +111,7 @@ def test_a_full_disk_leaves_what_was_there_before_an_archive_or_the_mini_benchma
 MAP = """
 import sys, numpy as np
 from pathlib import Path
-from utils.errors import run_command
+from utils.program.run_command import run_command
 from utils.files.reserved_array import new_mapped_array
 
 def make():

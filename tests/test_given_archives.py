@@ -11,8 +11,8 @@ from PIL import Image
 import Prepare_Datasets
 from utils.data.imagenet import read_training_images, read_validation_images, read_wnids
 from utils.data.oxford_paris import CORRUPT_PARIS_IMAGES
-from utils.errors import run_command
 from utils.prepare.recipes import RECIPES
+from utils.program.run_command import run_command
 
 
 @pytest.fixture

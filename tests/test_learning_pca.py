@@ -12,9 +12,10 @@ from sklearn.decomposition import PCA
 
 import LearningPCA_landmark
 from models.backbones import BACKBONES
-from models.regions import rmac_regions
-from utils.errors import UserError, run_command
+from models.poolings.regions import rmac_regions
+from utils.errors import UserError
 from utils.images.loading import InputImage, load_pixels
+from utils.program.run_command import run_command
 from utils.weights.networks import load_backbone
 from utils.whitening.pca import StreamingPCA
 from utils.whitening.state import PCAProgress, load_state, save_state
@@ -28,7 +29,7 @@ COMMON = [
 RUN = """
 import os, signal, sys
 import LearningPCA_landmark as script
-from utils.errors import run_command
+from utils.program.run_command import run_command
 
 script.BLOCK = 4
 {}

@@ -35,7 +35,8 @@ import Measure_OxfordParis
 from models.backbones import BACKBONES
 from models.retrieval_network import RetrievalNetwork
 from utils.data.mini import MiniSettings, benchmark
-from utils.errors import UserError, run_command
+from utils.errors import UserError
+from utils.program.run_command import run_command
 from utils.scoring.compute_ap import compute_ap
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 import Measure_OxfordParis
 from models.backbones import BACKBONES
 from models.efficientnet_lite import EfficientNetLiteFeatures
-from utils.errors import run_command
+from utils.program.run_command import run_command
 from utils.weights.networks import load_backbone
 
 CHANNELS = 1280

@@ -7,10 +7,11 @@ import Measure_OxfordParis
 import Prepare_Datasets
 import Search_Images
 import Training_ImageNet
+from models.poolings.regions import rmac_levels, rmac_regions
 from models.poolings.rmac import RMAC
-from models.regions import rmac_levels, rmac_regions
-from utils.errors import UserError, run_command
+from utils.errors import UserError
 from utils.options.fields import InvalidValueError, Range, declared_options
+from utils.program.run_command import run_command
 
 SCRIPTS = {
     "measure": (Measure_OxfordParis, []),

@@ -7,8 +7,9 @@ import Measure_OxfordParis
 import Prepare_Datasets
 import Search_Images
 import Training_ImageNet
-from utils.errors import UserError, run_command
+from utils.errors import UserError
 from utils.files.paths import user_path
+from utils.program.run_command import run_command
 
 
 def test_a_tilde_stands_for_the_home_of_a_user_that_exists(monkeypatch):

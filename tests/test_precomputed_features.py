@@ -66,7 +66,7 @@ SMALL = """
 import sys, torch
 from pathlib import Path
 from models.attention_classifier import RegionFeatures
-from utils.errors import run_command
+from utils.program.run_command import run_command
 from utils.training.precomputed_features import precompute
 
 def features(first):

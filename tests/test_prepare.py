@@ -19,12 +19,12 @@ from PIL import Image
 from scipy.io import savemat
 
 import Prepare_Datasets
-from models.attention import ContextAwareRegionalAttention
 from models.backbones import BACKBONES
+from models.poolings.attention import ContextAwareRegionalAttention
 from utils.data.imagenet import read_training_images, read_validation_images, read_wnids
 from utils.data.oxford_paris import read_dataset
-from utils.errors import run_command
 from utils.prepare import recipes as dataset_recipes
+from utils.program.run_command import run_command
 
 ROOT = Path(__file__).parents[1]
 QUERY = "all_souls_000000 1 1 6 5"

@@ -3,8 +3,8 @@ import pytest
 import torch
 from conftest import golden_arrays, golden_inputs
 
-from models.region_pooling import cell_grid, has_cells, region_max, region_mean
-from models.regions import rmac_regions
+from models.poolings.region_pooling import cell_grid, has_cells, region_max, region_mean
+from models.poolings.regions import rmac_regions
 
 
 def pool_one_by_one(features, image_size, levels, reduce):

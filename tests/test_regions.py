@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from conftest import golden_arrays
 
-from models.regions import rmac_regions
+from models.poolings.regions import rmac_regions
 
 
 def test_all_golden_grids_are_there():

@@ -12,10 +12,10 @@ from helpers import network_of, unit
 from recipe import pca_arrays
 from torch import nn
 
-from models.attention import ContextAwareRegionalAttention
 from models.backbones import BACKBONES
+from models.poolings.attention import ContextAwareRegionalAttention
 from models.poolings.regional_attention import RegionalAttention
-from models.regions import rmac_regions
+from models.poolings.regions import rmac_regions
 from models.retrieval_network import RetrievalNetwork
 from models.whitening import Whitening
 from utils.weights.networks import load_attention

@@ -16,15 +16,16 @@ from conftest import draw_image
 from PIL import Image
 
 import Search_Images
-from models.attention import ContextAwareRegionalAttention
+from models.poolings.attention import ContextAwareRegionalAttention
 from utils.descriptors import store as descriptor_store
 from utils.descriptors.prepared_network import prepared_network
 from utils.descriptors.rows import StoredRows
-from utils.errors import UserError, run_command
+from utils.errors import UserError
 from utils.file_names import CATALOGUE, INDEX_STORE, STORE_SETTINGS
 from utils.files.lock import only_writer
 from utils.images import batches as size_batches
 from utils.images.loading import InputImage
+from utils.program.run_command import run_command
 from utils.saved_settings import METHOD
 from utils.search.image_index import ImageIndex, read_index
 

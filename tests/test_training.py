@@ -17,13 +17,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 import Training_ImageNet
-from models.attention import ContextAwareRegionalAttention
 from models.backbones import BACKBONES
-from models.region_pooling import cell_grid, region_max
+from models.poolings.attention import ContextAwareRegionalAttention
+from models.poolings.region_pooling import cell_grid, region_max
 from utils.data.imagenet import read_wnids
-from utils.errors import UserError, run_command
+from utils.errors import UserError
 from utils.options.parser import parse_options
 from utils.processes import Processes
+from utils.program.run_command import run_command
 from utils.training import report as training_report
 from utils.training.crops import CropSettings, centre_crop
 from utils.training.state import Progress, load_state, save_state

@@ -13,8 +13,8 @@ from sklearn.decomposition import PCA
 from torch import nn
 from torchvision.models import ResNet101_Weights
 
-from models.attention import ContextAwareRegionalAttention
 from models.backbones import BACKBONES
+from models.poolings.attention import ContextAwareRegionalAttention
 from utils.errors import UserError
 from utils.weights.networks import (
     check_head_files,

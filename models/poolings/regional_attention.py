@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from models.attention import ContextAwareRegionalAttention
+from models.poolings.attention import ContextAwareRegionalAttention
+from models.poolings.region_pooling import CellGrid, has_cells, region_mean
 from models.poolings.rmac import RMAC
-from models.region_pooling import CellGrid, has_cells, region_mean
 
 
 class RegionalAttention(RMAC):

@@ -9,8 +9,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from models.poolings.pooling import Pooling, Regions
-from models.region_pooling import CellGrid, averaging_matrix, cell_grid, region_max
-from models.regions import check_levels
+from models.poolings.region_pooling import CellGrid, averaging_matrix, cell_grid, region_max
+from models.poolings.regions import check_levels
 
 
 class RMAC(Pooling):

@@ -15,11 +15,11 @@ from utils.data.oxford_paris import (
     RetrievalDataset,
     read_images,
 )
+from utils.data.published import REVISITED_FILES
 from utils.data.revisited_labels import Labels, read_labels, read_pickled_labels
 from utils.errors import UserError
 from utils.file_names import DISTRACTORS_LIST, IMAGES_FOLDER
 from utils.files.reading import read_text
-from utils.prepare.recipes import REVISITED_LABELS
 from utils.text import first_names
 
 log = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ def _labels_files(folder: Path) -> dict[str, Path]:
     """Return set name to label file in the folder; the published file has priority over its JSON copy."""
     candidates = {
         name: [folder / file_name, (folder / file_name).with_suffix(".json")]
-        for name, (file_name, _) in REVISITED_LABELS.items()
+        for name, file_name in REVISITED_FILES.items()
     }
     existing = {name: [path for path in paths if path.is_file()] for name, paths in candidates.items()}
     return {name: paths[0] for name, paths in existing.items() if paths}
@@ -108,10 +108,10 @@ def _labels_file(folder: Path) -> tuple[str, Path]:
         names = " and ".join(path.name for path in files.values())
         raise UserError(f"{folder} has the labels of two sets, {names}: move one of them away")
     if not files:
-        names = " nor ".join(file_name for file_name, _ in REVISITED_LABELS.values())
+        names = " nor ".join(REVISITED_FILES.values())
         raise UserError(
             f"{folder} has neither {names}, nor their .json copies: run Prepare_Datasets.py "
-            + " or ".join(REVISITED_LABELS)
+            + " or ".join(REVISITED_FILES)
         )
     return next(iter(files.items()))
 

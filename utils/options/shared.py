@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Literal
 
-from models.attention import Activation
 from models.backbones import BACKBONES, DEFAULT_BACKBONE
-from models.regions import MAX_LEVELS
+from models.poolings.attention import Activation
+from models.poolings.regions import MAX_LEVELS
 from utils.errors import UserError
 from utils.file_names import DATASETS_DIR, WEIGHTS_DIR
 from utils.options.fields import Choices, Range, option, options_class

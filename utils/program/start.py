@@ -20,7 +20,7 @@ def show_import_error(
 
     Python itself would end it with status 1, whatever the error.
     """
-    from utils.errors import show_failure
+    from utils.program.run_command import show_failure
 
     status = show_failure(error)
     with suppress(OSError, ValueError, AttributeError):  # standard output is closed

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torchvision.models import WeightsEnum
 
-from models.attention import Activation, ContextAwareRegionalAttention
 from models.backbone import Backbone
 from models.backbones import BACKBONES, BackboneSpec, PackagedWeights, WeightsFile
 from models.batch_norm_folding import fold_batch_norms
 from models.efficientnet_lite import EfficientNetLiteFeatures
+from models.poolings.attention import Activation, ContextAwareRegionalAttention
 from models.poolings.mac import MAC
 from models.poolings.pooling import Pooling
 from models.poolings.regional_attention import RegionalAttention

@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 
 from utils.data.mini import MiniSettings, draw_benchmark
-from utils.errors import UserError, run_command
+from utils.errors import UserError
 from utils.file_names import MINI_SETTINGS
 from utils.options.fields import Range, option, options_class, redefault
 from utils.options.parser import parse_options
 from utils.options.shared import COUNTS, RunOptions
+from utils.program.run_command import run_command
 
 
 @options_class

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.regions import rmac_levels
+from models.poolings.regions import rmac_levels
 
 Range = tuple[int, int]
 """Start and stop of a range of cells; empty if stop <= start."""
