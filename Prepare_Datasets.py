@@ -35,7 +35,7 @@ from utils.prepare.archives import Limits
 from utils.prepare.imagenet_labels import copy_labels_beside, write_validation_list
 from utils.prepare.layout import (
     add_distractors,
-    discarded_if_useless,
+    discard_if_invalid,
     fetch_file,
     fill_part,
     fill_weights,
@@ -180,10 +180,10 @@ def fetch_revisited_labels(
         UserError: they cannot be downloaded, or hold more than labels.
     """
     pickled = folder / file_name
-    how_else = f"put it there yourself, as {pickled}"
+    instructions = f"put it there yourself, as {pickled}"
     own = [] if pickled.exists() else [pickled]
-    fetch_file(pickled, mirrors, insecure_hosts, how_else)
-    with discarded_if_useless(own):
+    fetch_file(pickled, mirrors, insecure_hosts, instructions)
+    with discard_if_invalid(own):
         labels = as_json(read_pickled_labels(pickled))
     with replace_file(pickled.with_suffix(".json")) as file:
         file.write(labels)
@@ -203,7 +203,7 @@ def compile_program(folder: Path, insecure_hosts: Collection[str]) -> Path:
         raise UserError("no C++ compiler was found to compile compute_ap.cpp; scores need none without it")
     # Today's headers no longer bring in what it uses of this one.
     text = "#include <cstdlib>\n" + source.read_text(encoding="utf-8", errors="replace")
-    with discarded_if_useless(own), replace_file(program) as file:
+    with discard_if_invalid(own), replace_file(program) as file:
         done = subprocess.run(
             [compiler, "-O2", "-x", "c++", "-", "-o", file.name], input=text, capture_output=True, text=True
         )

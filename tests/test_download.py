@@ -231,7 +231,7 @@ def test_a_later_call_asks_only_for_the_rest(host, path, caplog):
     with caplog.at_level(logging.INFO):
         download([url], path)
     assert host.ranges == ["bytes=40000-"]
-    assert "file.tar: from byte 40000 on" in caplog.text
+    assert "file.tar: download from byte 40000 on" in caplog.text
     assert_only(path)
 
 
@@ -373,7 +373,7 @@ def test_a_404_leads_to_the_next_mirror(start_host, path, caplog):
     first, second = start_host(), start_host()
     download([first.url(), second.serve(File())], path)
     assert (first.ranges, second.ranges) == ([None], [None])
-    assert f"{first.url()} does not give file.tar: HTTP Error 404: Not Found" in caplog.text
+    assert f"cannot download file.tar from {first.url()}: HTTP Error 404: Not Found" in caplog.text
     assert_only(path)
 
 
@@ -390,7 +390,7 @@ def test_if_no_mirror_gives_it_the_error_tells_each_ones_reason_in_one_line(star
     closed.server_close()
     strange = "file:///etc/passwd"
     with pytest.raises(UserError) as caught:
-        download([first.url(), closed.url(), strange, "nonsense"], path, how_else="put it there yourself")
+        download([first.url(), closed.url(), strange, "nonsense"], path, instructions="put it there yourself")
     assert str(caught.value) == (
         f"could not download file.tar: {first.url()} (HTTP Error 404: Not Found), "
         f"{closed.url()} (Connection refused), {strange} ({strange} is neither http nor https), "
@@ -455,7 +455,7 @@ def send_chunks(handler):
 
 def test_a_file_of_which_nothing_is_known_comes_with_a_warning(host, path, caplog):
     download([host.serve(send_unannounced(CONTENT))], path)
-    assert "nothing tells whether the whole of it came" in caplog.text
+    assert "may be incomplete: its length is unknown" in caplog.text
     assert_only(path)
 
 

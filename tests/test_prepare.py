@@ -165,7 +165,7 @@ def test_archives_are_told_apart_by_their_contents(server, prepare, tmp_path):
     assert all(path.exists() for path in given)
     stranger = tmp_path / "stranger.tgz"
     stranger.write_bytes(archive({"readme.txt": b"hello"}))
-    assert "stranger.tgz is no archive of this data set" in error_line(
+    assert "stranger.tgz is not an archive of this data set" in error_line(
         prepare("Paris", "--archive", stranger)
     )
 
@@ -237,12 +237,12 @@ def test_an_incomplete_folder_is_not_taken_for_done(server, prepare, tmp_path, c
     assert "has 1 of 2 files: move it away" in error_line(prepare("Oxford"))
     (tmp_path / "data" / "Oxford" / "jpg" / "all_souls_000000.jpg").touch()
     assert prepare("Oxford", "--archive", server / "oxbuild_images.tgz")[0] == 0
-    assert "is there already, and oxbuild_images.tgz was not unpacked" in caplog.text
+    assert "exists already, and oxbuild_images.tgz was not unpacked" in caplog.text
 
 
 def test_the_labels_of_one_set_are_not_taken_for_anothers(server, prepare):
     line = error_line(prepare("Oxford", "--archive", server / "paris_120310.tgz"))
-    assert "is no archive of this data set" in line
+    assert "is not an archive of this data set" in line
 
 
 def test_several_names_are_checked_before_any_is_prepared(prepare, tmp_path):
@@ -256,8 +256,8 @@ def test_several_names_are_checked_before_any_is_prepared(prepare, tmp_path):
     ("text", "said"),
     [
         (b"ILSVRC2012_val_00000001.JPEG 3\n", "1 labels for 2 images"),
-        (b"<html>not labels</html>\n", "malformed"),
-        (b"ILSVRC2012_val_00000001.JPEG \xe9\n", "malformed"),
+        (b"<html>not labels</html>\n", "not valid"),
+        (b"ILSVRC2012_val_00000001.JPEG \xe9\n", "not valid"),
     ],
 )
 def test_bad_labels_of_imagenet_are_told_and_not_taken_for_done(prepare, tmp_path, text, said):
@@ -281,7 +281,7 @@ def test_distractors_that_would_have_one_name_are_told(server, prepare, tmp_path
     for name in ("a/b_c.jpg", "a_b/c.jpg", "a/._x.jpg", ".hidden/y.jpg"):
         (tmp_path / "flickr" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "flickr" / name).write_bytes(image())
-    assert "would have one name" in error_line(prepare("Oxford", "--distractors", tmp_path / "flickr"))
+    assert "would have the same name" in error_line(prepare("Oxford", "--distractors", tmp_path / "flickr"))
     (tmp_path / "flickr" / "a_b" / "c.jpg").rename(tmp_path / "flickr" / "a_b" / "oxford_000001.jpg")
     assert prepare("Oxford", "--distractors", tmp_path / "flickr")[0] == 0
     assert list(read_dataset(tmp_path / "data" / "Oxford105k").images) == [

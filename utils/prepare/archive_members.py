@@ -20,8 +20,7 @@ from utils.errors import BadFileError, UserError
 ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")
 DECOMPRESSORS = ((rb"\x1f\x8b", gzip.open), (rb"BZh[1-9]1AY&SY", bz2.open), (rb"\xfd7zXZ\0", lzma.open))
 
-ENCRYPTED = 1
-"""Bit of the flags of an encrypted zip member."""
+ENCRYPTED = 1  # bit of the flags of a zip member
 
 CHUNK_BYTES = 2**16
 HEADER_BYTES = 2**17
@@ -43,9 +42,7 @@ def is_safe(name: str | PurePosixPath) -> bool:
 def checked_members(
     archive: Path, file: IO[bytes], nested: bool = False
 ) -> Iterator[tuple[PurePosixPath, IO[bytes]]]:
-    """Yield the name and data of each regular file of an archive.
-
-    The data can be read only until the next file is requested.
+    """Yield the name and data of each regular file; the data can be read until the next file is requested.
 
     Args:
         archive: the path of the archive, for error messages.
@@ -173,8 +170,7 @@ def _tar_members(archive: Path, stream: IO[bytes], within: str = "") -> Iterator
         fileobj=cast(IO[bytes], source), mode="r|", tarinfo=_StrictTarInfo, bufsize=CHUNK_BYTES
     ) as tar:
         while (info := tar.next()) is not None:
-            # Members and global headers would accumulate in memory.
-            tar.members.clear()  # type: ignore[attr-defined]  # typeshed lacks it
+            tar.members.clear()  # type: ignore[attr-defined]  # or members and headers accumulate in memory
             tar.pax_headers.clear()  # type: ignore[attr-defined]  # typeshed does not declare it as a dict
             if not info.isdir():
                 _check(archive, info.name, info.isreg() and not info.issparse())
@@ -218,12 +214,11 @@ class _StrictTarInfo(tarfile.TarInfo):
 
 
 class _Source:
-    """A stream for tarfile that can be read only until its allowance is used up."""
+    """A stream for tarfile that can be read until its allowance, in bytes, is used up."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
         self.allowance: float = HEADER_BYTES
-        """Bytes that can still be read."""
 
     def read(self, size: int) -> bytes:
         """Read up to `size` bytes."""

@@ -98,7 +98,7 @@ class _Draft:
             return _has_contents(target, read_chunks(self._archive, data))
         self.files += 1
         self._check_limits()
-        # No `replace_file`: the folder is a draft, whose errors, as of a full disk, `replace_folder` reports.
+        # Without `replace_file`: the folder is a draft, and `replace_folder` reports its errors.
         with target.open("xb") as file:
             for chunk in read_chunks(self._archive, data):
                 self._bytes += len(chunk)

@@ -1,4 +1,4 @@
-"""Downloads that go on after broken connections, dead mirrors and kills, and glue no two files together."""
+"""Downloads that resume after broken connections and kills, and never join parts of different files."""
 
 import json
 import logging
@@ -21,26 +21,32 @@ from utils.files.reading import read_text
 from utils.files.writing import make_folder, replace_file, unwritable
 
 HEADERS = {"User-Agent": "regional-attention-retrieval"}
-TIMEOUT = 30.0  # seconds without a byte after which a connection counts as broken
-TRIES = 5  # broken connections in a row that brought nothing new after which a mirror is given up
-PAUSE = 1.0  # seconds before the next connection
-CHUNK = 1 << 18
+TIMEOUT = 30.0
+"""Seconds without data after which a connection counts as broken."""
+
+MAX_IDLE_CONNECTIONS = 5
+"""Number of successive broken connections without new data after which a mirror is given up."""
+
+PAUSE = 1.0
+"""Seconds before the next connection."""
+
+CHUNK_BYTES = 1 << 18
 
 log = logging.getLogger(__name__)
 
 
 class _MirrorError(Exception):
-    """This mirror does not give the file; the text is the short reason."""
+    """Raised if a mirror does not provide the file; the message is a short reason."""
 
 
 class _BrokenError(_MirrorError):
-    """The connection broke; another one may bring the rest."""
+    """Raised if a connection broke; another connection may provide the rest."""
 
 
 class _Handler(HTTPSHandler):
-    """Checks every host's certificate but those of hosts that the user named; stays with http and https."""
+    """A handler that checks certificates, except for hosts that the user names, and refuses other schemes."""
 
-    handler_order = 400  # before urllib's own for ftp:, file: and data:
+    handler_order = 400  # before the handlers of urllib for ftp:, file: and data:
 
     def __init__(self, insecure_hosts: Collection[str]) -> None:
         super().__init__()
@@ -56,8 +62,8 @@ class _Handler(HTTPSHandler):
         except URLError as error:
             if not isinstance(error.reason, ssl.SSLCertVerificationError):
                 raise
-            why = f"the certificate of {host} is not valid: {error.reason.verify_message}"
-            raise _MirrorError(f"{why}; --insecure-host {host} accepts it") from error
+            reason = f"the certificate of {host} is not valid: {error.reason.verify_message}"
+            raise _MirrorError(f"{reason}; --insecure-host {host} accepts it") from error
 
     def ftp_open(self, req: Request) -> NoReturn:
         raise _MirrorError(f"{req.full_url} is neither http nor https")
@@ -65,7 +71,7 @@ class _Handler(HTTPSHandler):
     file_open = data_open = ftp_open
 
     def http_error_416(self, req: Request, fp: HTTPResponse, *_: object) -> HTTPResponse | None:
-        return fp if req.has_header("Range") else None  # what is there may be the whole file
+        return fp if req.has_header("Range") else None  # the received bytes may be the complete file
 
 
 def download(
@@ -73,20 +79,24 @@ def download(
     path: Path,
     *,
     insecure_hosts: Collection[str] = (),
-    how_else: str = "",
+    instructions: str = "",
 ) -> Path:
-    """Downloads a file from the first mirror that gives the whole of it, unless it is there already.
+    """Download a file from the first mirror that provides it, unless it exists.
 
-    What has come lies in `<name>.part` until it is whole and checked; a later call goes on from there.
+    Received bytes are kept in `<name>.part` until the file is complete and checked; a later call resumes
+    the download.
 
     Args:
-        urls: the mirrors, the preferred one first.
-        path: where the file goes.
+        urls: the mirrors, in order of preference.
+        path: the file to write.
         insecure_hosts: hosts whose certificates are not checked.
-        how_else: how to get the file otherwise, for the error's text.
+        instructions: text for the error message on how to get the file otherwise.
+
+    Returns:
+        The path.
 
     Raises:
-        UserError: no mirror gives the file, the disk does not take it, or something else is in its place.
+        UserError: no mirror provides the file, it cannot be written, or another file is at the path.
     """
     if path.exists():
         return path
@@ -97,119 +107,120 @@ def download(
             try:
                 return file.fetch(url)
             except _MirrorError as error:
-                log.warning("%s does not give %s: %s", url, path.name, error)
+                log.warning("cannot download %s from %s: %s", path.name, url, error)
                 failures.append(f"{url} ({error})")
-    except OSError as error:  # the network's are _MirrorErrors by now
+    except OSError as error:  # errors of the network are _MirrorErrors
         raise unwritable(file.part, error) from error
-    raise UserError(f"could not download {path.name}: {', '.join(failures)}; {how_else}".rstrip("; "))
+    raise UserError(f"could not download {path.name}: {', '.join(failures)}; {instructions}".rstrip("; "))
 
 
 class _Download:
-    """One file on its way: its first bytes in `part` and, in `told`, what the server said of their file."""
+    """A download in progress: received bytes in `part`, and the record of the server's file in `record`."""
 
     def __init__(self, path: Path, insecure: Collection[str]) -> None:
         self.path, self.received = path, 0
-        self.part, self.told = (path.with_name(path.name + suffix) for suffix in (".part", ".part.json"))
+        self.part, self.record = (path.with_name(path.name + suffix) for suffix in (".part", ".part.json"))
         self.opener = build_opener(_Handler(insecure))
 
     def fetch(self, url: str) -> Path:
-        """Brings the file from one mirror, over as many connections as it takes."""
-        tries_left, furthest = 1, 0  # one that does not answer at first is not asked again
+        """Download the file from one mirror, over as many connections as necessary."""
+        attempts_left, furthest = 1, 0  # a mirror that does not answer at first gets no other attempt
         while True:
             received = self.received
             try:
                 return self._finish(self._receive(url))
             except _BrokenError as error:
-                tries_left -= 1
-                if self.received > received and self._reached() > furthest:
-                    tries_left, furthest = TRIES, self._reached()
-                if not tries_left:
+                attempts_left -= 1
+                if self.received > received and self._part_size() > furthest:
+                    attempts_left, furthest = MAX_IDLE_CONNECTIONS, self._part_size()
+                if not attempts_left:
                     raise
-                log.info("%s broke off at byte %d: %s", self.path.name, self._reached(), error)
+                log.info("%s broke off at byte %d: %s", self.path.name, self._part_size(), error)
             time.sleep(PAUSE)
 
     def _receive(self, url: str) -> int | None:
-        """Brings what is missing over one connection; returns the file's length, if told."""
-        kept, validator = self._kept(url)
-        position = self._reached() if validator else 0
+        """Download the missing bytes over one connection; return the length of the file, if it is known."""
+        kept, validator = self._read_record(url)
+        position = self._part_size() if validator else 0
         ranges = {"Range": f"bytes={position}-", "If-Range": validator} if position and validator else {}
-        with _network():
+        with _network_errors():
             request = Request(url, headers=HEADERS | ranges)
             response = self.opener.open(request, timeout=TIMEOUT)
         with response:
-            told, status = _told(url, response), response.status
+            record, status = _make_record(url, response), response.status
             extent = response.headers["Content-Range"] or ""
             if status not in (200, 416) and not re.fullmatch(rf"bytes {position}-\d+/\d+", extent):
                 if position:
-                    self._discard()  # this mirror cannot go on with it
+                    self._discard()  # this mirror cannot resume the download
                 raise _MirrorError(f"asked for the bytes from {position} on, it answers {status} {extent}")
-            same = all(None in (value, kept.get(key)) or value == kept[key] for key, value in told.items())
-            if status == 200 or (same and (status == 206 or told["length"] == position)):
-                return self._write(response, 0 if status == 200 else position, told)
-        log.info("%s: %s has another file than before", self.path.name, url)
+            same = all(None in (value, kept.get(key)) or value == kept[key] for key, value in record.items())
+            if status == 200 or (same and (status == 206 or record["length"] == position)):
+                return self._write(response, 0 if status == 200 else position, record)
+        log.info("%s: the file at %s has changed: download starts again", self.path.name, url)
         self._discard()
         return self._receive(url)
 
-    def _write(self, response: HTTPResponse, start: int, told: dict) -> int | None:
-        reached, total = start, told["length"]
-        log.info("%s: from byte %d on", self.path.name, start)
+    def _write(self, response: HTTPResponse, start: int, record: dict) -> int | None:
+        position, total = start, record["length"]
+        log.info("%s: download from byte %d on", self.path.name, start)
         bar = tqdm(None, self.path.name, total, initial=start, unit="B", unit_scale=True, disable=None)
-        # No `replace_file`: `part` is the temporary file, kept after an error so that the next call goes on.
+        # Without `replace_file`: `part` is a temporary file itself, kept after an error for the next call.
         with bar, self.part.open("ab" if start else "wb") as file:
-            if not start:  # only now that the bytes of another file are gone
-                with replace_file(self.told) as record:
-                    record.write(json.dumps(told).encode())
-            while reached != total:
-                with _network():
-                    piece = response.read1(CHUNK if total is None else min(CHUNK, total - reached))
-                if not piece:
+            if not start:  # after the bytes of any other file were truncated
+                with replace_file(self.record) as record_file:
+                    record_file.write(json.dumps(record).encode())
+            while position != total:
+                with _network_errors():
+                    size = CHUNK_BYTES if total is None else min(CHUNK_BYTES, total - position)
+                    chunk = response.read1(size)
+                if not chunk:
                     break
-                file.write(piece)
-                reached, self.received = reached + len(piece), self.received + len(piece)
-                bar.update(len(piece))
-        if total is not None and reached < total:
-            raise _BrokenError(f"it ended after {reached} of {total} bytes")
+                file.write(chunk)
+                position, self.received = position + len(chunk), self.received + len(chunk)
+                bar.update(len(chunk))
+        if total is not None and position < total:
+            raise _BrokenError(f"it ended after {position} of {total} bytes")
         return total
 
     def _finish(self, total: int | None) -> Path:
-        """Puts the file in its place if it is what it should be."""
-        length = self._reached()
+        """Check the length of the received file and move it to its path."""
+        length = self._part_size()
         if total is None:
-            log.warning("%s: nothing tells whether the whole of it came", self.path.name)
+            log.warning("%s may be incomplete: its length is unknown", self.path.name)
         elif length != total:
             self._discard()
             raise _MirrorError(f"it has {length} bytes, not {total}")
         self.part.replace(self.path)
-        self.told.unlink(missing_ok=True)
+        self.record.unlink(missing_ok=True)
         return self.path
 
-    def _reached(self) -> int:
+    def _part_size(self) -> int:
         return self.part.stat().st_size if self.part.exists() else 0
 
-    def _kept(self, url: str) -> tuple[dict, str | None]:
-        """What was told of the first bytes, and what If-Range takes; nothing if they are another mirror's."""
+    def _read_record(self, url: str) -> tuple[dict, str | None]:
+        """Read the record of the received bytes and its value for If-Range; empty for another mirror."""
         with suppress(FileNotFoundError, BadFileError, ValueError, RecursionError):
-            told = json.loads(read_text(self.told))
-            if _is_told(told) and told["url"] == url:
-                strong = (told["ETag"] or "").startswith('"')
-                return told, told["ETag"] if strong else told["Last-Modified"]
+            record = json.loads(read_text(self.record))
+            if _is_record(record) and record["url"] == url:
+                is_strong = (record["ETag"] or "").startswith('"')
+                return record, record["ETag"] if is_strong else record["Last-Modified"]
         return {}, None
 
     def _discard(self) -> None:
         self.part.unlink(missing_ok=True)
-        self.told.unlink(missing_ok=True)
+        self.record.unlink(missing_ok=True)
 
 
-def _told(url: str, response: HTTPResponse) -> dict:
-    """What a server says of its file, by which the first bytes of another file are known."""
-    whole = re.fullmatch(r"bytes .*/([0-9]{1,18})", response.headers["Content-Range"] or "")
-    length = response.length if response.status == 200 else whole and int(whole[1])
+def _make_record(url: str, response: HTTPResponse) -> dict:
+    """Return a record of the file on the server, to recognise received bytes of another file."""
+    content_range = re.fullmatch(r"bytes .*/([0-9]{1,18})", response.headers["Content-Range"] or "")
+    length = response.length if response.status == 200 else content_range and int(content_range[1])
     etag, modified = response.headers["ETag"], response.headers["Last-Modified"]
     return {"url": url, "length": length, "ETag": etag, "Last-Modified": modified}
 
 
-def _is_told(value: object) -> bool:
-    """Return whether a value read from a file has the form that `_told` gives."""
+def _is_record(value: object) -> bool:
+    """Return True if a value from a file has the form of a record."""
     if not isinstance(value, dict) or not value.keys() >= {"url", "length", "ETag", "Last-Modified"}:
         return False
     texts = [value["ETag"], value["Last-Modified"]]
@@ -219,8 +230,8 @@ def _is_told(value: object) -> bool:
 
 
 @contextmanager
-def _network() -> Iterator[None]:
-    """Tells what goes wrong on the way from a server apart from what goes wrong on the disk."""
+def _network_errors() -> Iterator[None]:
+    """Convert network errors of a block to _MirrorError, to distinguish them from errors of the disk."""
     try:
         yield
     except HTTPError as error:
@@ -228,5 +239,5 @@ def _network() -> Iterator[None]:
         raise _MirrorError(" ".join(str(error).split())) from error
     except (OSError, HTTPException, ValueError) as error:
         cause = getattr(error, "reason", error)
-        slow = f"no data for {TIMEOUT:g} s" if isinstance(cause, TimeoutError) else None
-        raise _BrokenError(slow or getattr(cause, "strerror", None) or str(cause)) from error
+        timeout = f"no data for {TIMEOUT:g} s" if isinstance(cause, TimeoutError) else None
+        raise _BrokenError(timeout or getattr(cause, "strerror", None) or str(cause)) from error

@@ -22,7 +22,7 @@ from utils.prepare.recipes import (
 from utils.text import shorten
 
 KAGGLE_COLUMNS = ["ImageId", "PredictionString"]
-"""First row of Kaggle's table."""
+"""First row of the table of Kaggle."""
 
 
 def write_validation_list(folder: Path) -> None:
@@ -53,21 +53,21 @@ def write_validation_list(folder: Path) -> None:
 
 
 def copy_labels_beside(folder: Path, archives: Iterable[Path]) -> None:
-    """Copy Kaggle's validation labels from beside one of the archives, unless there are labels already.
+    """Copy Kaggle's validation labels from the folder of one of the archives, unless there are labels.
 
     Args:
-        folder: ImageNet's.
-        archives: the user's archives, none of which holds labels.
+        folder: the folder of ImageNet.
+        archives: the archives of the user, none of which has labels.
 
     Raises:
-        UserError: they cannot be read or written.
+        UserError: the labels cannot be read or written.
     """
     target = folder / VALIDATION_LABELS
-    beside = (archive.with_name(KAGGLE_LABELS) for archive in archives)
-    found = next((path for path in beside if path.is_file()), None)
-    if found is None or target.exists():
+    candidates = (archive.with_name(KAGGLE_LABELS) for archive in archives)
+    source = next((path for path in candidates if path.is_file()), None)
+    if source is None or target.exists():
         return
-    data = read_bytes(found)
+    data = read_bytes(source)
     with replace_folder(target) as draft, replace_file(draft / KAGGLE_LABELS) as file:
         file.write(data)
 
@@ -117,16 +117,16 @@ def list_from_devkit(labels: Path, classes: Path) -> str:
 
 
 def list_from_kaggle(table: Path) -> str:
-    """Return the list from Kaggle's table, LOC_val_solution.csv.
+    """Return the text of val.txt made from Kaggle's table, LOC_val_solution.csv.
 
     Args:
-        table: rows of an image's name without suffix, and of a wnid and a box per object in it; all objects
-            of an image have one wnid.
+        table: a file with one row per image: its name without suffix, and a wnid and a box per object in the
+            image. All objects of an image have the same wnid.
 
     Raises:
-        UserError: a row is not valid, or labels an image again.
+        UserError: a row is not valid, or an image has two rows.
     """
-    indices = {wnid: index for index, wnid in enumerate(read_wnids())}
+    class_indices = {wnid: index for index, wnid in enumerate(read_wnids())}
     labels: dict[str, int] = {}
     rows = csv.reader(read_text(table).splitlines())
     try:
@@ -135,11 +135,11 @@ def list_from_kaggle(table: Path) -> str:
         for row in rows:
             image, objects = row if len(row) == len(KAGGLE_COLUMNS) else ("", "")
             wnid, *_ = objects.split() or [""]
-            if wnid not in indices or not re.fullmatch("ILSVRC2012_val_[0-9]{8}", image):
-                raise ValueError(f"expected an image's name and a wnid with a box, found {shorten(row)}")
+            if wnid not in class_indices or not re.fullmatch("ILSVRC2012_val_[0-9]{8}", image):
+                raise ValueError(f"expected an image name and a wnid with a box, found {shorten(row)}")
             if image in labels:
                 raise ValueError(f"{image} is labelled on an earlier line, too")
-            labels[image] = indices[wnid]
+            labels[image] = class_indices[wnid]
     except (ValueError, csv.Error) as error:
         raise BadFileError(f"{table.name}, line {max(rows.line_num, 1)}: {error}") from error
     return "".join(f"{image}.JPEG {index}\n" for image, index in sorted(labels.items()))

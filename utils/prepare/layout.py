@@ -1,4 +1,4 @@
-"""Lays data sets out: from archives to the folders that the jobs read."""
+"""Layout of data sets: from archives to the folders that the scripts read."""
 
 import logging
 import os
@@ -15,7 +15,7 @@ from utils.files.writing import make_folder, replace_file
 from utils.images.listing import images_below, report_thumbnails
 from utils.prepare.archives import Limits, members, unpack
 from utils.prepare.download import download
-from utils.prepare.recipes import ALIKE, AUTHORS_WEIGHTS, WEIGHTS, Part
+from utils.prepare.recipes import AUTHORS_WEIGHTS, SAME_IMAGES, WEIGHTS, Part
 from utils.text import first_names
 
 log = logging.getLogger(__name__)
@@ -24,19 +24,19 @@ DOWNLOADS = "downloads"
 
 
 def sort_archives(archives: Sequence[Path], parts: Sequence[Part]) -> Mapping[Path, list[Path]]:
-    """Find out, from the names of all their files, which folders each archive fills.
+    """Sort archives by the folders that they fill, from the names of their files.
 
     Args:
-        archives: files in any order.
-        parts: what a data set consists of.
+        archives: archives in any order.
+        parts: the parts of a data set.
 
     Returns:
-        The archives of each part's folder; one archive may fill several.
+        Folder of each part to its archives; an archive can be in several lists.
 
     Raises:
-        UserError: an archive cannot be read, or is of none of the parts.
+        UserError: an archive cannot be read, or belongs to no part.
     """
-    sorted_out: dict[Path, list[Path]] = {part.folder: [] for part in parts}
+    archives_of: dict[Path, list[Path]] = {part.folder: [] for part in parts}
     for archive in archives:
         folders: set[Path] = set()
         for name in members(archive):
@@ -44,10 +44,10 @@ def sort_archives(archives: Sequence[Path], parts: Sequence[Part]) -> Mapping[Pa
             if len(folders) == len(parts):
                 break
         if not folders:
-            raise UserError(f"{archive} is no archive of this data set: nothing in it is known by name")
+            raise UserError(f"{archive} is not an archive of this data set: it has no file of a known name")
         for folder in folders:
-            sorted_out[folder].append(archive)
-    return sorted_out
+            archives_of[folder].append(archive)
+    return archives_of
 
 
 def fill_part(
@@ -58,46 +58,44 @@ def fill_part(
     insecure_hosts: Collection[str],
     limits: Limits,
 ) -> None:
-    """Fills one folder of a data set, unless it is there: it appears when it is complete.
+    """Fill one folder of a data set, unless it is filled; the folder appears when it is complete.
 
     Args:
-        folder: the data set's.
-        part: what fills the folder.
-        given: the user's archives for it; downloaded where there are none.
-        datasets_dir: where another set of the same images may lie.
-        insecure_hosts: hosts whose invalid certificates are accepted.
-        limits: what an archive may hold.
+        folder: the folder of the data set.
+        part: the part to fill.
+        given: the archives of the user for this part; archives are downloaded if there are none.
+        datasets_dir: the folder of the data sets, which may have another set with the same images.
+        insecure_hosts: hosts whose certificates are not checked.
+        limits: the maximum that an archive can unpack to.
 
     Raises:
-        UserError: archives are missing, hostile or damaged, or cannot be downloaded.
+        UserError: archives are missing, not valid or unsafe, or cannot be downloaded.
     """
     target = folder / part.folder
     downloads = folder / DOWNLOADS
     if _is_filled(target):
-        there = part.count_needed(target)
-        if there < part.needed:
-            raise UserError(
-                f"{target} has {there} of {part.needed} files: move it away to have it filled anew"
-            )
+        count = part.count_needed(target)
+        if count < part.needed:
+            raise UserError(f"{target} has {count} of {part.needed} files: move it away to fill it again")
         if given:
-            log.warning("note: %s is there already, and %s was not unpacked", target, _names(given))
+            log.warning("note: %s exists already, and %s was not unpacked", target, _names(given))
         else:
             _remove_downloads(downloads, part)
         return
-    twin = datasets_dir / ALIKE.get(folder.name, folder.name) / part.folder
+    twin = datasets_dir / SAME_IMAGES.get(folder.name, folder.name) / part.folder
     if part.folder == Path(IMAGES_FOLDER) and not given and _is_filled(twin):
         with replace_folder(target) as draft:
             link_files({path.name: path for path in twin.iterdir()}, draft)
         return
     archives = list(given) or fetch(part, downloads, f"{target} comes from", insecure_hosts)
-    with discarded_if_useless([] if given else archives), replace_folder(target) as draft:
+    with discard_if_invalid([] if given else archives), replace_folder(target) as draft:
         for archive in archives:
-            unpack(archive, draft, part.placed, limits, nested=part.inner is not None)
-        found = part.count_needed(draft)
-        if found < max(part.needed, 1):
+            unpack(archive, draft, part.target_path, limits, nested=part.inner is not None)
+        count = part.count_needed(draft)
+        if count < max(part.needed, 1):
             raise UserError(
-                f"{_names(archives)} have {found} of the {part.needed or 'many'} files that belong in "
-                f"{target}: name all of its archives at once"
+                f"{_names(archives)} have {count} of the {part.needed or 'many'} files of {target}: "
+                "name all of its archives at once"
             )
     if not given:
         _remove_downloads(downloads, part)
@@ -106,7 +104,7 @@ def fill_part(
 def fill_weights(
     folder: Path, given: Sequence[Path], insecure_hosts: Collection[str], limits: Limits
 ) -> None:
-    """Unpacks the authors' weights.tar into the weights folder; files that are there already stay.
+    """Unpack the authors' weights.tar into the weights folder; existing files are kept.
 
     Raises:
         UserError: the archive cannot be downloaded, or lacks a file.
@@ -115,9 +113,9 @@ def fill_weights(
     unpacked = folder / ".weights.tar.unpacked"
     if missing:
         archives = list(given) or fetch(WEIGHTS, folder / DOWNLOADS, "the weights come in", insecure_hosts)
-        with discarded_if_useless([] if given else archives), replace_folder(unpacked) as draft:
+        with discard_if_invalid([] if given else archives), replace_folder(unpacked) as draft:
             for archive in archives:
-                unpack(archive, draft, WEIGHTS.placed, limits)
+                unpack(archive, draft, WEIGHTS.target_path, limits)
             lacking = [name for name in missing if not (draft / name).exists()]
             if lacking:
                 raise UserError(
@@ -131,10 +129,10 @@ def fill_weights(
 
 
 @contextmanager
-def discarded_if_useless(downloaded: Sequence[Path]) -> Iterator[None]:
-    """Removes downloads that turn out not to be what they should, so that the next run asks again.
+def discard_if_invalid(downloaded: Sequence[Path]) -> Iterator[None]:
+    """Delete downloads if the block finds them not valid, so that the next run downloads them again.
 
-    A server that has moved house answers with a page instead of an archive.
+    For example, a server may have answered with an HTML page instead of an archive.
     """
     try:
         yield
@@ -144,77 +142,88 @@ def discarded_if_useless(downloaded: Sequence[Path]) -> Iterator[None]:
         raise
 
 
-def fetch(part: Part, downloads: Path, what_for: str, insecure_hosts: Collection[str]) -> list[Path]:
-    """Downloads a part's archives, or finds them downloaded.
+def fetch(part: Part, downloads: Path, purpose: str, insecure_hosts: Collection[str]) -> list[Path]:
+    """Download the archives of a part, unless they are downloaded.
+
+    Args:
+        part: the part.
+        downloads: the folder to download to.
+        purpose: the start of the error message about archives that cannot be downloaded.
+        insecure_hosts: hosts whose certificates are not checked.
+
+    Returns:
+        The downloaded archives.
 
     Raises:
-        UserError: there is no server for them, or none answers.
+        UserError: the archives have no server, or no mirror provides one.
     """
     if not part.archives:
         raise UserError(
-            f"{what_for} an archive that cannot be downloaded ({part.ask}): name it with --archive"
+            f"{purpose} an archive that cannot be downloaded ({part.ask}): name it with --archive"
         )
-    how_else = "if you have the archive already, name it with --archive"
+    instructions = "if you have the archive already, name it with --archive"
     files = {downloads / _file_name(mirrors[-1]): mirrors for mirrors in part.archives}
-    return [fetch_file(path, mirrors, insecure_hosts, how_else) for path, mirrors in files.items()]
+    return [fetch_file(path, mirrors, insecure_hosts, instructions) for path, mirrors in files.items()]
 
 
-def fetch_file(path: Path, mirrors: Sequence[str], insecure_hosts: Collection[str], how_else: str) -> Path:
-    """Downloads a file into a folder that is made for it, and is gone again where nothing came.
+def fetch_file(
+    path: Path, mirrors: Sequence[str], insecure_hosts: Collection[str], instructions: str
+) -> Path:
+    """Download a file, unless it exists; its folder is created, and removed again if the download fails.
 
     Raises:
-        UserError: no mirror has it.
+        UserError: no mirror provides the file.
     """
-    made = [folder for folder in path.parents if not folder.exists()]
+    created = [folder for folder in path.parents if not folder.exists()]
     make_folder(path.parent)
     try:
-        return download(mirrors, path, insecure_hosts=insecure_hosts, how_else=how_else)
+        return download(mirrors, path, insecure_hosts=insecure_hosts, instructions=instructions)
     except UserError:
-        for folder in made:
+        for folder in created:
             remove_if_empty(folder)
         raise
 
 
 def add_distractors(folder: Path, images: Path, target: Path) -> Path:
-    """Makes a data set of another one and a tree of further images, by hard links where possible.
+    """Create a data set from another one and a tree of distractors, by hard links if possible.
 
-    It gets a list of the names of those images, one a line, beside the folder of images: where the labels
-    say which images are in the database, it tells the distractors from what is there by accident.
+    The new data set has a list of the names of the distractors, one per line. In revisited sets, the list
+    distinguishes them from images that are not part of the data set.
 
     Args:
-        folder: the data set.
-        images: the tree.
-        target: the new data set, which appears when it is complete; left alone if it is there.
+        folder: the folder of the data set.
+        images: the folder of the distractors, searched with all folders below it.
+        target: the folder of the new data set, which appears when it is complete; unchanged if it exists.
 
     Returns:
-        The new data set's folder.
+        The folder of the new data set.
 
     Raises:
-        UserError: there are no images.
+        UserError: there are no distractors, or one has the name of another image.
     """
     if target.exists():
-        log.warning("note: %s is there already and was left as it is", target)
+        log.warning("note: %s exists already and was not changed", target)
         return target
     contents = images_below(images)
     report_thumbnails(contents, images)
-    found = [path for path in contents.images if path.is_file()]
-    if len(found) < len(contents.images):
-        unreadable = sorted({str(path) for path in contents.images} - {str(path) for path in found})
+    distractors = [path for path in contents.images if path.is_file()]
+    if len(distractors) < len(contents.images):
+        unreadable = sorted({str(path) for path in contents.images} - {str(path) for path in distractors})
         log.warning(
-            "note: left out %d pipes, devices or links to nothing (%s)",
+            "note: left out %d pipes, devices or broken links (%s)",
             len(unreadable),
             first_names(unreadable),
         )
-    if not found:
+    if not distractors:
         raise UserError(f"no images in {images} or the folders in it")
-    taken = {path.stem: path for path in (folder / IMAGES_FOLDER).iterdir()}
+    named = {path.stem: path for path in (folder / IMAGES_FOLDER).iterdir()}
     files: dict[str, Path] = {}
-    for path in found:
-        # Images of one name lie in several folders of R1M, and one in no folder may be called as a query's.
+    for path in distractors:
+        # R1M has images of the same name in several folders.
         name = "_".join(path.relative_to(images).parts)
-        if Path(name).stem in taken:
-            raise UserError(f"{path} and {taken[Path(name).stem]} would have one name: rename one")
-        files[name] = taken[Path(name).stem] = path
+        if Path(name).stem in named:
+            raise UserError(f"{path} and {named[Path(name).stem]} would have the same name: rename one")
+        files[name] = named[Path(name).stem] = path
     with replace_folder(target) as draft:
         for path in folder.iterdir():
             if path.is_dir():
@@ -230,22 +239,22 @@ def add_distractors(folder: Path, images: Path, target: Path) -> Path:
 
 
 def link_files(files: Mapping[str, Path], folder: Path) -> None:
-    """Puts files into a folder under new names, as hard links or, across file systems, as copies.
+    """Add files to a folder under new names, as hard links or, across file systems, as copies.
 
     Raises:
-        UserError: a name is taken.
+        UserError: the folder has a file of this name.
     """
     for name, path in files.items():
         try:
             os.link(path, folder / name)
         except FileExistsError as error:
-            raise UserError(f"{path} cannot be added: there is a {name} already") from error
+            raise UserError(f"{path} cannot be added: {folder / name} exists already") from error
         except OSError:
             shutil.copy2(path, folder / name)
 
 
 def remove_if_empty(folder: Path) -> None:
-    """Removes a folder in which there is nothing; one with something in it stays."""
+    """Remove a folder if it is empty."""
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
 
@@ -259,7 +268,7 @@ def _is_filled(folder: Path) -> bool:
 
 
 def _remove_downloads(downloads: Path, part: Part) -> None:
-    """Removes a part's downloaded archives, which are no longer needed once they are unpacked."""
+    """Remove the downloaded archives of a part, which are not needed after unpacking."""
     for mirrors in part.archives:
         for suffix in ("", ".part", ".part.json"):
             (downloads / (_file_name(mirrors[-1]) + suffix)).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What each data set consists of: its archives, where they come from and where their files go."""
+"""Recipes of the data sets: their archives, mirrors and folders."""
 
 import re
 from collections.abc import Callable
@@ -19,52 +19,52 @@ IMAGENET_PAGE = "https://www.image-net.org/download-images.php, which asks for a
 VALIDATION_LABELS = Path("val", "labels")
 CAFFE_LABELS, DEVKIT_LABELS, DEVKIT_CLASSES = "val.txt", "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
 KAGGLE_LABELS = "LOC_val_solution.csv"
-"""Labels of ImageNet's validation images as they come: Caffe's, the development kit's, or Kaggle's."""
+"""Files of the validation labels of ImageNet: of Caffe, of the development kit and of Kaggle."""
 
 LANDMARK_PAGE = "any photographs of buildings will do, yours or those of a landmark data set"
 
 
 @dataclass(frozen=True)
 class Part:
-    """Archives that fill one folder of a data set.
-
-    `wanted` matches, from its beginning, the path in an archive of each file that belongs here; `place` gives
-    that file's path in the folder. `archives` are the mirrors of each archive to be downloaded, none where
-    it cannot be, and then `ask` says where to ask for it. `files` is how many files there are, 0 if that
-    varies. `optional` are the names, without suffix, of those among them that no job reads.
-    """
+    """A folder of a data set, and the archives that fill it."""
 
     folder: Path
+    """The folder in the folder of the data set."""
     wanted: re.Pattern[str]
+    """Pattern of the paths in an archive of the files to unpack, matched at the start."""
     archives: tuple[tuple[str, ...], ...] = ()
+    """Mirrors of each archive; empty if it cannot be downloaded."""
     files: int = 0
+    """The number of files; 0 if it varies."""
     ask: str = ""
-    place: Callable[[PurePosixPath], PurePosixPath | None] = lambda name: PurePosixPath(name.name)
+    """Source of an archive that cannot be downloaded."""
+    relocate: Callable[[PurePosixPath], PurePosixPath | None] = lambda name: PurePosixPath(name.name)
+    """Function from the path in the archive to the path in the folder."""
     inner: re.Pattern[str] | None = None
-    """Matches the archives inside the archive that the files lie in; None where they lie in it themselves."""
-
+    """Pattern of the archives inside the archive, if the files are in them."""
     optional: frozenset[str] = frozenset()
+    """Names, without suffix, of the files that no script reads."""
 
     @property
     def needed(self) -> int:
-        """Number of files without which the folder is incomplete, 0 if that varies."""
+        """The number of files of a complete folder, without optional files; 0 if it varies."""
         return self.files - len(self.optional)
 
     def count_needed(self, folder: Path) -> int:
-        """Return how many files of a folder, the optional ones left out, there are."""
+        """Return the number of files in a folder, without optional files."""
         return sum(1 for path in folder.iterdir() if path.stem not in self.optional)
 
     def recognises(self, name: str) -> bool:
-        """Whether a file of this name says that its archive belongs to this part."""
+        """Return True if an archive with a file of this name belongs to this part."""
         return bool(self.wanted.match(name) or (self.inner and self.inner.match(name)))
 
-    def placed(self, name: PurePosixPath) -> PurePosixPath | None:
-        """Where a file of an archive goes in the folder; None if it does not belong here."""
-        return self.place(name) if self.wanted.match(str(name)) else None
+    def target_path(self, name: PurePosixPath) -> PurePosixPath | None:
+        """Return the path in the folder of a file in an archive; None if the file is not part of it."""
+        return self.relocate(name) if self.wanted.match(str(name)) else None
 
 
 def _mirrors(*addresses: str) -> tuple[str, ...]:
-    """Each address over https, then over http."""
+    """Return the URLs of each address, first with https, then with http."""
     return tuple(f"{scheme}://{address}" for address in addresses for scheme in ("https", "http"))
 
 
@@ -80,7 +80,7 @@ _PARIS_QUERIES = (
 
 
 def _labels(queries: str) -> re.Pattern[str]:
-    """What the label files of some queries are called: both sets have five of each of eleven landmarks."""
+    """Return the pattern of label files; both sets have five queries for each of eleven landmarks."""
     return re.compile(rf"(.*/)?({queries})_\d_(query|good|ok|junk)\.txt$")
 
 
@@ -103,10 +103,10 @@ _PARIS_IMAGES = Part(
 
 
 LONGEST_NAME = 120
-"""Characters of a file name; file systems allow 255 bytes."""
+"""Maximum characters of a file name; file systems allow 255 bytes."""
 
 
-def _all_but_slashes(name: PurePosixPath) -> PurePosixPath | None:
+def _flatten(name: PurePosixPath) -> PurePosixPath | None:
     if any(map(is_thumbnail, (*name.parent.parts, name.stem))):
         return None
     return PurePosixPath("_".join(name.parts)[-LONGEST_NAME:])
@@ -116,7 +116,7 @@ def _by_class(name: PurePosixPath) -> PurePosixPath:
     return PurePosixPath(name.name.split("_")[0], name.name)
 
 
-# In Kaggle's ImageSets/CLS-LOC lies a val.txt that numbers the images, and labels none.
+# The archive of Kaggle has another val.txt, without labels, in ImageSets/CLS-LOC.
 _IMAGENET_LABELS = (CAFFE_LABELS, DEVKIT_LABELS, DEVKIT_CLASSES, KAGGLE_LABELS)
 
 RECIPES: dict[str, tuple[Part, ...]] = {
@@ -135,7 +135,7 @@ RECIPES: dict[str, tuple[Part, ...]] = {
             Path("train", "data"),
             re.compile(r"(.*/)?n\d{8}_\d+\.JPEG$"),
             ask=f"ILSVRC2012_img_train.tar, {IMAGENET_PAGE}",
-            place=_by_class,
+            relocate=_by_class,
             inner=re.compile(r"(.*/)?n\d{8}\.tar$"),
         ),
         Part(
@@ -155,20 +155,20 @@ RECIPES: dict[str, tuple[Part, ...]] = {
             Path("train", "data"),
             re.compile(rf"(?i)(.*/)?[^/.][^/]*({'|'.join(map(re.escape, sorted(IMAGE_SUFFIXES)))})$"),
             ask=LANDMARK_PAGE,
-            place=_all_but_slashes,
+            relocate=_flatten,
         ),
     ),
 }
-"""Each set's parts, by its name."""
+"""Name of a data set to its parts."""
 
-ALIKE = {"ROxford": "Oxford", "RParis": "Paris", "Oxford": "ROxford", "Paris": "RParis"}
-"""Sets of the same images, which are linked instead of downloaded a second time."""
+SAME_IMAGES = {"ROxford": "Oxford", "RParis": "Paris", "Oxford": "ROxford", "Paris": "RParis"}
+"""Data set to another one with the same images, which are linked instead of downloaded again."""
 
 REVISITED_LABELS = {
     "ROxford": (REVISITED_FILES["ROxford"], _mirrors(f"{REVISITED}/roxford5k/gnd_roxford5k.pkl")[::-1]),
     "RParis": (REVISITED_FILES["RParis"], _mirrors(f"{REVISITED}/rparis6k/gnd_rparis6k.pkl")[::-1]),
 }
-"""The labels of the revisited protocol: file name and mirrors."""
+"""Revisited set to the file name and the mirrors of its labels."""
 
 WITH_DISTRACTORS = {
     "Oxford": "Oxford105k",
@@ -176,7 +176,7 @@ WITH_DISTRACTORS = {
     "ROxford": "ROxford1M",
     "RParis": "RParis1M",
 }
-"""What a set with distractors is called."""
+"""Data set to its name with distractors."""
 
 AUTHORS_WEIGHTS = (
     AUTHORS_BACKBONE,
