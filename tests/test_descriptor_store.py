@@ -115,7 +115,7 @@ def test_a_store_made_with_other_settings_is_refused_by_name(tmp_path, made_with
 def test_of_a_store_of_another_method_the_folder_is_to_be_deleted_not_its_settings(tmp_path):
     folder = tmp_path / "store"
     filled(folder, vectors(1), {"method": 1})
-    with pytest.raises(UserError, match=rf"^{folder} was saved by another version .*: delete it and make"):
+    with pytest.raises(UserError, match=rf"^{folder} was saved by another version .*: delete it and create"):
         open_store(folder, {"method": 2})
     (folder / "store.json").unlink()
     before = sorted(folder.iterdir())

@@ -1,4 +1,4 @@
-"""The device and number type to compute with."""
+"""Device, number types, and suitable batch sizes and worker counts."""
 
 import os
 import re
@@ -9,23 +9,23 @@ from utils.errors import UserError
 
 GPU_BATCH_SIZE = 16
 CPU_BATCH_SIZE = 1
-"""On a CPU one image already keeps every core busy, and larger batches fall out of its caches."""
+"""One image already occupies all cores of a CPU, and larger batches do not fit the caches."""
 
 GPU_WORKERS = 8
 CORES_PER_CPU_WORKER = 8
-"""A worker takes a core from a network on the CPU: with fewer cores that costs more than it gains."""
+"""Cores per worker process: a worker takes computing time from the network, so few cores need no worker."""
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name, set up so that float32 means float32 and a run repeats itself.
+    """Return a device by name, and configure torch for full float32 precision and reproducible results.
 
     Args:
-        name: `cpu`, `cuda`, `cuda:1`, ..., or `auto` for a GPU where there is one.
+        name: `cpu`, `cuda`, `cuda:1`, ..., or `auto` for a GPU if available, else the CPU.
 
     Raises:
-        UserError: there is no such device.
+        UserError: the device does not exist or cannot be used.
     """
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
         raise UserError(f"device {name!r} cannot be used: it is auto, cpu, cuda, or one GPU as cuda:1")
@@ -37,20 +37,20 @@ def choose_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"device {name!r} cannot be used ({reason}); --device cpu always works") from error
-    # By default cuDNN rounds float32 inputs to 10 bits of mantissa, which moves descriptors by 1e-3, and it
-    # may choose algorithms whose sums differ from run to run.
+    # By default, cuDNN rounds float32 inputs to 10 bits of mantissa, which changes descriptors by 1e-3. It
+    # may also choose nondeterministic algorithms.
     torch.backends.cudnn.allow_tf32 = False
-    torch.set_float32_matmul_precision("highest")  # the default, unless the environment says otherwise
+    torch.set_float32_matmul_precision("highest")  # the default, but environment variables may change it
     torch.backends.cudnn.deterministic = True
     return device
 
 
 def suitable_batch_size(device: torch.device) -> int:
-    """How many images of one size to describe at a time."""
+    """Return the number of images per batch."""
     return GPU_BATCH_SIZE if device.type == "cuda" else CPU_BATCH_SIZE
 
 
 def suitable_workers(device: torch.device) -> int:
-    """How many processes should decode images; 0 for the one that computes."""
+    """Return the number of worker processes that decode images; 0 to decode in the main process."""
     cores = os.cpu_count() or 1
     return min(cores, GPU_WORKERS) if device.type == "cuda" else cores // CORES_PER_CPU_WORKER

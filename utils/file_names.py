@@ -1,4 +1,4 @@
-"""Names of the files and folders that the project reads and writes, all in one place."""
+"""Names of all files and folders that the project reads and writes."""
 
 from pathlib import Path
 
@@ -7,9 +7,9 @@ from models.backbones import DEFAULT_BACKBONE
 DATASETS_DIR = Path("datasets")
 WEIGHTS_DIR = Path("weights")
 PROJECT_WEIGHTS_DIR = Path(__file__).resolve().parents[1] / WEIGHTS_DIR
-"""The project's, for what is run from anywhere."""
+"""The weights folder of the project, for scripts that run in any folder."""
 
-# a data set: datasets/<Name>/jpg, datasets/<Name>/lab
+# Data set: datasets/<Name>/jpg, datasets/<Name>/lab
 IMAGES_FOLDER = "jpg"
 LABELS_FOLDER = "lab"
 QUERY_SUFFIX = "_query.txt"
@@ -17,42 +17,42 @@ DISTRACTORS_LIST = "distractors.txt"
 MINI = "Mini"
 MINI_SETTINGS = "mini.json"
 
-# weights/ for the authors' backbone, weights/<backbone>/ for the others
+# Weights: weights/ for the authors' backbone, weights/<backbone>/ for all other backbones
 ATTENTION_WEIGHTS = "ContextAwareRegionalAttention_weights.pth"
 PCA_COMPONENTS = "pca_components.npy"
 PCA_MEAN = "pca_mean.npy"
 
-# what a learned whitening tells of itself, and where its learning stands
+# Learned whitening: record, figure and saved state
 PCA_RECORD = "pca.json"
 PCA_SPECTRUM = "pca.png"
 PCA_STATE = "pca_state.npz"
 
-# a training's output
+# Output of training
 TRAINING_SETTINGS = "training.json"
 TRAINING_STATE = "training_state.pth"
 TRAINING_LOG = "training.jsonl"
 TRAINING_CURVES = "training.png"
 TENSORBOARD_FOLDER = "tensorboard"
 
-# an evaluation's output
+# Output of an evaluation
 RESULTS = "results.json"
 DESCRIPTORS = "descriptors.npz"
 RANKINGS_FOLDER = "rankings"
 RANKING_SUFFIX = ".rnk"
 
-# an evaluation's figures, one a query in each folder
+# Figures of an evaluation: one per query in each folder
 RESULT_FIGURES = "results"
 CURVE_FIGURES = "precision_recall"
 ATTENTION_FIGURES = "attention"
 FIGURE_SUFFIX = ".png"
 
-# an index of a folder of images
+# Index of a folder of images
 SEARCH_INDEX = Path("search_index")
 CATALOGUE = "catalogue.json"
 INDEX_STORE = "descriptors"
 INDEX_LOCK = "lock"
 
-# a descriptor store
+# Descriptor store
 STORE_SETTINGS = "store.json"
 SHARD_PREFIX = "shard-"
 SHARD_ROWS_SUFFIX = ".npy"
@@ -65,20 +65,25 @@ def features_lock(features: Path) -> Path:
 
 
 def trained_weights(number: int, accuracy: float) -> str:
-    """Attention weights of a training's report, by its number from 1 and its validation accuracy."""
+    """Return the file name of attention weights saved during training.
+
+    Args:
+        number: number of the training report, from 1.
+        accuracy: validation accuracy of the report.
+    """
     name = Path(ATTENTION_WEIGHTS)
     return f"{name.stem}_{number}_{accuracy:.4f}{name.suffix}"
 
 
 def weights_folder(weights_dir: Path, backbone: str) -> Path:
-    """Where the attention and whitening files of a backbone lie.
+    """Return the folder of the attention and whitening files of a backbone.
 
-    The authors' four files lie in the weights folder itself, as their archive unpacks; every other backbone
-    has a folder of its name in it.
+    The files of the authors' backbone are in the weights folder, as unpacked from their archive. Each other
+    backbone has a subfolder of its name.
     """
     return weights_dir if backbone == DEFAULT_BACKBONE else weights_dir / backbone
 
 
 def mini_folder(datasets_dir: Path, seed: int) -> Path:
-    """Where the Mini benchmark of a seed lies: a folder each, so that none replaces another's images."""
+    """Return the folder of the Mini benchmark of a seed; each seed has a separate folder."""
     return datasets_dir / (MINI if seed == 0 else f"{MINI}-seed{seed}")

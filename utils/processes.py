@@ -1,4 +1,4 @@
-"""Several processes that work together, as torchrun starts them; one process is the case of one rank."""
+"""Processes of torchrun: shared work and summed results. A single process works the same without torchrun."""
 
 import logging
 import os
@@ -20,51 +20,59 @@ from utils.text import digest_of_names
 Item = TypeVar("Item")
 
 JOINT_OPERATION_TIMEOUT = timedelta(days=2)
-"""How long a process waits for the others, whose parts may take longer; torchrun ends it when one dies."""
+"""Longest wait for slower processes. If a process dies, torchrun ends the remaining ones before that."""
 
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes that share a job, seen from one of them."""
+    """The processes that share a job, from the view of one process."""
 
     index: int
     """Index of this process, from 0."""
     count: int
+    """Number of processes."""
     device: torch.device
+    """Device of this process."""
 
     @property
     def leads(self) -> bool:
-        """Whether this is the process that writes files and prints."""
+        """True if this process writes the files and prints the results."""
         return self.index == 0
 
     def share(self, items: range) -> range:
-        """The part of some numbered items that is this process's: every count-th."""
+        """Return the items of this process: every `count`-th item from `index` on."""
         return items[self.index :: self.count]
 
     def add_up(self, tensor: Tensor) -> Tensor:
-        """Replaces a tensor by its sum over all processes, in place."""
+        """Sum a tensor over all processes, in place, and return it."""
         if self.count > 1:
             with detect_lost_process():
                 dist.all_reduce(tensor)
         return tensor
 
     def add_up_array(self, array: np.ndarray) -> np.ndarray:
-        """The sum of an array over all processes."""
+        """Return the sum of an array over all processes."""
         if self.count == 1:
             return array
         return self.add_up(torch.from_numpy(array).to(self.device)).cpu().numpy()
 
-    def check_same_names(self, names: Sequence[str], what: str) -> None:
-        """Checks that all processes have the same names in the same order: they share them by place.
+    def check_same_names(self, names: Sequence[str], title: str) -> None:
+        """Check that all processes have the same names in the same order, since they share them by index.
+
+        Args:
+            names: names of the items to share.
+            title: what the items are, for the error message.
 
         Raises:
-            UserError: they do not.
+            UserError: the names differ.
         """
         if len(set(self.gather([digest_of_names(names)]))) > 1:
-            raise UserError(f"the processes do not see the same {what}: their computers' folders differ")
+            raise UserError(
+                f"the processes do not see the same {title}: compare the folders of their computers"
+            )
 
     def gather(self, items: list[Item]) -> list[Item]:
-        """All processes' items, those of the first process first."""
+        """Return the items of all processes, in the order of the processes."""
         if self.count == 1:
             return items
         parts: list[list[Item]] = [[] for _ in range(self.count)]
@@ -74,20 +82,26 @@ class Processes:
 
 
 def process_device(name: str) -> str:
-    """The device of this process: under torchrun, each has a GPU of its own where GPUs are used."""
+    """Return the name of the device of this process.
+
+    Under torchrun, each process gets a separate GPU if GPUs are used.
+
+    Args:
+        name: name of a device as for `choose_device`.
+    """
     if "LOCAL_RANK" in os.environ and (name == "cuda" or (name == "auto" and torch.cuda.is_available())):
         return f"cuda:{os.environ['LOCAL_RANK']}"
     return name
 
 
 def log_level() -> int:
-    """What this process logs: notes and progress if it is the first of those that torchrun started."""
+    """Return the logging level: INFO in the first process, ERROR in all further processes."""
     return logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR
 
 
 @contextmanager
 def join_processes(device: torch.device) -> Iterator[Processes]:
-    """Joins the processes that torchrun started, over nccl on GPUs and gloo on CPUs; parts at the end."""
+    """Join the processes of torchrun, over NCCL on GPUs and Gloo on CPUs, until the end of the block."""
     world = int(os.environ["WORLD_SIZE"]) if dist.is_torchelastic_launched() else 1
     if world == 1:
         yield Processes(0, 1, device)
@@ -99,15 +113,19 @@ def join_processes(device: torch.device) -> Iterator[Processes]:
     try:
         yield Processes(dist.get_rank(), world, device)
     finally:
-        with suppress(RuntimeError):  # of connections that have gone
+        with suppress(RuntimeError):  # connections are lost
             dist.destroy_process_group()
 
 
 @contextmanager
 def detect_lost_process() -> Iterator[None]:
-    """Turn the failure of a joint operation into a LostProcessError.
+    """Convert a failed joint operation to a LostProcessError.
 
-    A process that fails ends its connections, and the others learn of it here.
+    A process that fails closes its connections, and then joint operations fail in the remaining processes.
+
+    Raises:
+        LostProcessError: a process has ended or cannot be reached.
+        UserError: the operation failed for a reason outside the program.
     """
     try:
         yield
@@ -116,5 +134,5 @@ def detect_lost_process() -> Iterator[None]:
             raise UserError(line) from error
         reason = str(error).strip().splitlines()[0]
         raise LostProcessError(
-            f"another process has ended or cannot be reached; its messages say why ({reason})"
+            f"another process has ended or cannot be reached; see its messages ({reason})"
         ) from error

@@ -1,4 +1,4 @@
-"""The settings that a saved state was made with, against those that it is to go on with."""
+"""Comparison of the settings of a saved state with the settings of the current run."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,26 +6,26 @@ from pathlib import Path
 from utils.errors import UserError
 
 METHOD = "method"
-"""Name of the setting that counts the versions of the method itself."""
+"""Name of the setting that holds the version of the method."""
 
 
 def check_same_settings(path: Path, saved: Mapping[str, object], settings: Mapping[str, object]) -> None:
-    """Checks that a state can be gone on from.
+    """Check that a saved state has the settings of the current run.
 
     Args:
-        path: the state's file, for the error.
-        saved: what it was made with; more than `settings` does not matter.
-        settings: what it is to go on with.
+        path: file of the saved state, for the error message.
+        saved: settings of the saved state; keys that are not in `settings` are ignored.
+        settings: settings of the current run.
 
     Raises:
-        UserError: a setting differs; the text names each with both values.
+        UserError: a setting differs. The message names each differing setting with both values.
     """
     if METHOD in settings and saved.get(METHOD) != settings[METHOD]:
         raise UserError(
             f"{path} was saved by another version of this program, whose descriptors differ "
-            f"(method {saved.get(METHOD)}, now {settings[METHOD]}): delete it and make it anew"
+            f"(method {saved.get(METHOD)}, now {settings[METHOD]}): delete it and create it again"
         )
     differing = [name for name in settings if saved.get(name) != settings[name]]
     if differing:
-        told = ", ".join(f"{name} {saved.get(name)} (now {settings[name]})" for name in differing)
-        raise UserError(f"{path} was saved with other settings: {told}")
+        differences = ", ".join(f"{name} {saved.get(name)} (now {settings[name]})" for name in differing)
+        raise UserError(f"{path} was saved with other settings: {differences}")

@@ -1,4 +1,4 @@
-"""Seconds that the stages of a job take."""
+"""Measurement of the seconds that the stages of a job take."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    """Add the time of a block to the seconds of a stage.
+    """Add the duration of a `with` block to the seconds of a stage.
 
     Args:
-        seconds: per stage.
+        seconds: seconds per stage; changed in place.
         stage: name of the stage.
     """
     start = time.perf_counter()
@@ -19,6 +19,6 @@ def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
 
 
 def add_seconds(seconds: dict[str, float], more: Mapping[str, float]) -> None:
-    """Add to the seconds of some stages, rounded to milliseconds."""
+    """Add the seconds of stages, in place, rounded to milliseconds."""
     for stage, spent in more.items():
         seconds[stage] = round(seconds.get(stage, 0.0) + spent, 3)

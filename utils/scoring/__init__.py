@@ -1,1 +1,1 @@
-"""Scores of rankings and the report of an evaluation."""
+"""Scores of rankings, comparison of poolings, and the report of an evaluation."""

@@ -1,4 +1,4 @@
-"""Several poolings side by side, with intervals that tell a difference from chance."""
+"""Comparison of poolings, with confidence intervals of their differences."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ ScoresPerSearch = Mapping[str, Scores]
 
 @dataclass(frozen=True)
 class Comparison:
-    """Scores of several poolings on the same queries, and the differences to the first pooling."""
+    """Scores of several poolings on the same queries, and their differences to the first pooling."""
 
     scores: Mapping[str, ScoresPerSearch]
     """Per pooling, then per search."""
@@ -26,21 +26,21 @@ class Comparison:
         """Compare each pooling with the first one.
 
         Args:
-            scores: per pooling, then per search, of the same queries.
-            seed: seed of the bootstrap.
+            scores: scores per pooling, then per search, on the same queries.
+            seed: random seed of the bootstrap.
         """
-        first, *others = scores
+        first, *remaining = scores
         differences = {
             pooling: {
-                search: _differences(of_first, scores[pooling][search], seed)
-                for search, of_first in scores[first].items()
+                search: _differences(first_scores, scores[pooling][search], seed)
+                for search, first_scores in scores[first].items()
             }
-            for pooling in others
+            for pooling in remaining
         }
         return cls(scores, differences)
 
     def for_json(self) -> dict[str, object]:
-        """Return the comparison as results.json holds it, in fractions."""
+        """Return the comparison in the form of results.json, in fractions."""
         return {
             "compared": {pooling: scores_for_json(searches) for pooling, searches in self.scores.items()},
             "differences": {
@@ -50,13 +50,13 @@ class Comparison:
         }
 
     def format(self) -> str:
-        """Return a table of mAP in percent per search and protocol, a row per pooling."""
+        """Return one table of mAP in percent per search and protocol, with one row per pooling."""
         return "\n".join(self._lines())
 
     def _lines(self) -> Iterator[str]:
         first, *_ = self.scores
-        for search, of_first in self.scores[first].items():
-            for protocol in of_first.protocols:
+        for search, first_scores in self.scores[first].items():
+            for protocol in first_scores.protocols:
                 title = search if protocol is None else f"{search}, {protocol}"
                 yield f"{title}: mAP, difference to {first} and its {CONFIDENCE:.0%} interval"
                 for pooling, searches in self.scores.items():
@@ -70,21 +70,21 @@ class Comparison:
 
 
 def _differences(first: Scores, second: Scores, seed: int) -> dict[str | None, Difference]:
-    """Return the difference in mAP per protocol, the scores of each query paired by its name."""
+    """Return the difference in mAP per protocol, with the scores paired by query name."""
     differences = {}
     for protocol, scores in first.protocols.items():
         precisions = scores.average_precisions
-        others = second.protocols[protocol].average_precisions
+        second_precisions = second.protocols[protocol].average_precisions
         differences[protocol] = paired_bootstrap(
             np.array([precisions[query] for query in precisions]),
-            np.array([others[query] for query in precisions]),
+            np.array([second_precisions[query] for query in precisions]),
             seed,
         )
     return differences
 
 
 def _for_json(protocols: Mapping[str | None, Difference]) -> dict[str, object]:
-    """Return a search's differences: one per protocol, or a single one where the protocol has no name."""
+    """Return the differences of one search, per protocol, or the single one of a protocol without name."""
     if None in protocols:
         return protocols[None]._asdict()
     return {str(protocol): change._asdict() for protocol, change in protocols.items()}

@@ -1,4 +1,4 @@
-"""Average precision as VGG's program `compute_ap` defines it, computed here or by that program itself."""
+"""Average precision as in VGG's program `compute_ap`, computed in Python or by the program."""
 
 import os
 import subprocess
@@ -11,87 +11,86 @@ from utils.errors import UserError
 from utils.scoring.precision import precision_around
 
 BINARY_TIMEOUT = 60.0
-"""Seconds after which a program that should take a tenth of one is given up."""
+"""Seconds before a run of the program, which normally takes a tenth of a second, is aborted."""
 
 
 def compute_ap(
     ranking: Sequence[str], good: Collection[str], ok: Collection[str], junk: Collection[str]
 ) -> float:
-    """Average precision of one query's ranking.
+    """Return the average precision of the ranking of one query.
 
-    Junk images are taken out of the ranking, good and ok ones are positives, and an image that is both counts
-    as junk. The area under the precision-recall curve is summed by trapezoids from recall 0, precision 1, in
-    float32 as VGG's program does. Recall is over all listed positives, also those that are not in the ranking
-    or are junk as well.
+    Junk images are removed from the ranking. Good and ok images are positives, unless they are also junk. The
+    area under the precision-recall curve is summed by trapezoids from recall 0 and precision 1, in float32,
+    as in VGG's program. Recall is relative to all listed positives, including positives that are not in the
+    ranking or are also junk.
 
     Args:
         ranking: image names, the most similar first.
         good: names of the images that show the object well.
-        ok: names of the images that show more than a quarter of it.
-        junk: names of the images that show less, neither right nor wrong.
+        ok: names of the images that show more than a quarter of the object.
+        junk: names of the images that show less of the object; they are neither right nor wrong.
 
     Returns:
-        0..1; NaN if no positive is listed, where recall, and so the program's output, is 0 / 0.
+        0..1; NaN if no positive is listed, as from the program, because recall is 0 / 0.
     """
     positives = set(good) | set(ok)
     junk = set(junk)
     kept = (name for name in ranking if name not in junk)
-    indices = [index for index, name in enumerate(kept) if name in positives]
-    return average_precision(np.array(indices, np.int64), len(positives))
+    ranks = [rank for rank, name in enumerate(kept) if name in positives]
+    return average_precision(np.array(ranks, np.int64), len(positives))
 
 
-def average_precision(indices: np.ndarray, positives: int) -> float:
-    """Return the average precision of a ranking in which positives have these indices.
+def average_precision(ranks: np.ndarray, positives: int) -> float:
+    """Return the average precision for the ranks of the positives.
 
     Args:
-        indices: (K,) indices of the positives in the ranking without junk, from 0, rising.
-        positives: how many there are to find.
+        ranks: (K,) ranks of the positives in the ranking without junk, from 0, rising.
+        positives: number of all positives.
 
     Returns:
-        0..1; NaN if there is nothing to find.
+        0..1; NaN if there are no positives.
     """
     if positives == 0:
         return float("nan")
-    # Each intermediate has the type that it has in VGG's C++: recall, precision and the sum are float,
-    # divisions by a double literal and the product with one are double. The sum of the revisited
-    # evaluation is double throughout, so it is a function of its own.
+    # Intermediate values have the same types as in VGG's C++: recall, precision and the sum are float.
+    # Divisions by and products with a double literal are double. The revisited protocol sums in double.
     area = old_recall = np.float32(0)
-    corners = zip(*(values.astype(np.float32) for values in precision_around(indices)), strict=True)
-    for found, (before, precision) in enumerate(corners, start=1):
-        recall = np.float32(found) / np.float32(positives)
+    corners = zip(*(values.astype(np.float32) for values in precision_around(ranks)), strict=True)
+    for retrieved, (before, precision) in enumerate(corners, start=1):
+        recall = np.float32(retrieved) / np.float32(positives)
         area = np.float32(float(area) + float(recall - old_recall) * (float(before + precision) / 2))
         old_recall = recall
     return float(area)
 
 
 def check_program(binary: Path) -> None:
-    """Checks that a program is there and may be run.
+    """Check that a program exists and is executable.
 
     Raises:
-        UserError: it is not, or may not.
+        UserError: the program does not exist or is not executable.
     """
     if not binary.is_file():
         raise UserError(f"no program at {binary}")
     if not os.access(binary, os.X_OK):
-        raise UserError(f"{binary} is no program that may be run: compile compute_ap.cpp, or chmod +x it")
+        raise UserError(f"{binary} is not an executable program: compile compute_ap.cpp, or chmod +x it")
 
 
 def write_label_files(
     folder: Path, query: str, good: Iterable[str], ok: Iterable[str], junk: Iterable[str]
 ) -> Path:
-    """Write a query's labels as VGG's program reads them: one image name per line, and nothing else.
+    """Write the label files of a query for VGG's program: one image name per line.
 
-    The program takes each line as it is, with carriage returns and blanks.
+    The program does not strip carriage returns and blanks, so the files contain none.
 
     Args:
         folder: folder to write to.
         query: name of the query.
         good: names of the images labelled good.
-        ok: names of those labelled ok.
-        junk: names of those labelled junk.
+        ok: names of the images labelled ok.
+        junk: names of the images labelled junk.
 
     Returns:
-        The path that the files have in common, up to `_good.txt`, `_ok.txt` and `_junk.txt`.
+        The common path of the files, without `_good.txt`, `_ok.txt` and `_junk.txt`.
     """
     for label, names in (("good", good), ("ok", ok), ("junk", junk)):
         text = "".join(f"{name}\n" for name in sorted(names))
@@ -100,21 +99,21 @@ def write_label_files(
 
 
 def compute_ap_by_binary(binary: Path, query: Path, ranking_file: Path) -> float:
-    """Average precision as a compiled `compute_ap` prints it.
+    """Return the average precision that a compiled `compute_ap` prints.
 
     Args:
         binary: VGG's program, compiled.
-        query: the path of the query's label files up to `_good.txt`, `_ok.txt` and `_junk.txt`.
-        ranking_file: image names, one a line.
+        query: common path of the query's label files, without `_good.txt`, `_ok.txt` and `_junk.txt`.
+        ranking_file: file with one image name per line.
 
     Returns:
-        0..1, to the six digits that the program prints; NaN if it prints that.
+        0..1, to the six digits that the program prints; NaN if the program prints NaN.
 
     Raises:
-        UserError: the program cannot be run, fails, or prints no number from 0 to 1.
+        UserError: the program cannot be run, fails, or prints neither NaN nor a number from 0 to 1.
     """
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             [binary.absolute(), query, ranking_file],
             capture_output=True,
             text=True,
@@ -123,12 +122,16 @@ def compute_ap_by_binary(binary: Path, query: Path, ranking_file: Path) -> float
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UserError(f"{binary} cannot be run: {error}") from error
-    if done.returncode:
-        raise UserError(f"{binary} failed on query {query.name} with status {done.returncode}: {done.stderr}")
+    if process.returncode:
+        raise UserError(
+            f"{binary} failed on query {query.name} with status {process.returncode}: {process.stderr}"
+        )
     try:
-        precision = float(done.stdout)
+        precision = float(process.stdout)
     except ValueError:
         precision = -1.0
-    if precision < 0 or precision > 1:  # NaN is neither
-        raise UserError(f"{binary} printed {done.stdout!r} for query {query.name}, not a number from 0 to 1")
+    if precision < 0 or precision > 1:  # false for NaN
+        raise UserError(
+            f"{binary} printed {process.stdout!r} for query {query.name}, not a number from 0 to 1"
+        )
     return precision

@@ -1,19 +1,19 @@
-"""The precision around each positive of a ranking, from which curves and average precisions are made."""
+"""Precision around each positive of a ranking, the basis of curves and average precisions."""
 
 import numpy as np
 
 
-def precision_around(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the precision just before each positive and with it.
+def precision_around(ranks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the precision just before and just after each positive.
 
-    Between two positives recall does not rise: these are all the corners of the precision-recall curve.
+    Recall does not rise between positives, so these values are all corners of the precision-recall curve.
 
     Args:
-        indices: (K,) indices of the positives in the ranking without junk, from 0, rising.
+        ranks: (K,) ranks of the positives in the ranking without junk, from 0, rising.
 
     Returns:
-        Two (K,) float64; before the first image of the ranking the precision is 1.
+        Precision before and after each positive, both (K,) float64. It is 1 before the first image.
     """
-    found = np.arange(len(indices))
-    before = np.divide(found, indices, out=np.ones(len(indices)), where=indices > 0)
-    return before, (found + 1) / (indices + 1)
+    retrieved = np.arange(len(ranks))
+    before = np.divide(retrieved, ranks, out=np.ones(len(ranks)), where=ranks > 0)
+    return before, (retrieved + 1) / (ranks + 1)

@@ -1,4 +1,4 @@
-"""Average precision of many queries at once, from similarities alone: no ranking is written down."""
+"""Average precision of all queries, computed from similarities without sorted rankings."""
 
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,31 +13,32 @@ from utils.scoring.compute_ap import average_precision
 def score_queries(
     queries: Sequence[Query], names: Sequence[str], similarities: np.ndarray
 ) -> dict[str, float]:
-    """Average precision of each query's ranking by falling similarity, ties in the database's order.
+    """Return the average precision per query of the ranking by falling similarity.
 
-    What `compute_ap` finds by walking through a ranking of names follows from the ranks of the labelled
-    images, and those from counting the images that are more similar.
+    Ties are in the database's order. The result equals `compute_ap` of a ranking of names. It only needs the
+    ranks of the labelled images, which follow from the number of images that are more similar.
 
     Args:
-        queries: with their labels, in the order of the rows.
-        names: the database's images, in the order of the columns.
+        queries: queries with labels, in the order of the rows.
+        names: names of the database images, in the order of the columns.
         similarities: (Q, N).
 
     Returns:
-        By query name: 0..1, or NaN where no positive is listed.
+        0..1 per query name, or NaN if no positive is listed.
     """
-    index_of = {name: place for place, name in enumerate(names)}
-    with ThreadPoolExecutor() as pool:  # sorting, most of the work, leaves Python's lock to others
+    index_of = {name: index for index, name in enumerate(names)}
+    with ThreadPoolExecutor() as pool:  # sorting, most of the work, releases Python's global lock
         precisions = pool.map(partial(score_query, index_of), queries, similarities)
         return {query.name: precision for query, precision in zip(queries, precisions, strict=True)}
 
 
 def score_query(index_of: Mapping[str, int], query: Query, similarities: np.ndarray) -> float:
-    """Average precision of one query.
+    """Return the average precision of one query.
 
     Args:
-        index_of: each image's place in the database.
-        query: with its labels; images of both kinds are junk, but still count as to be found.
+        index_of: index in the database per image name.
+        query: query with labels. An image that is both positive and junk is junk, but still counts as a
+            positive in recall.
         similarities: (N,).
     """
     positives = query.good | query.ok
@@ -46,51 +47,54 @@ def score_query(index_of: Mapping[str, int], query: Query, similarities: np.ndar
 
 
 def positive_ranks(query: Query, ranks: Mapping[str, int]) -> np.ndarray:
-    """Where a query's positives are in its ranking once junk is taken out of that.
+    """Return the ranks of a query's positives in its ranking without junk.
 
     Args:
-        query: with its labels; an image that is junk as well is taken out.
-        ranks: of all its labelled images that are in the database, from 0, with junk; others may be there.
+        query: query with labels; a positive that is also junk is left out.
+        ranks: ranks from 0, in the ranking with junk, of at least the labelled images in the database.
 
     Returns:
-        (K,) int64, from 0, rising; one for each positive that is in the database and no junk.
+        (K,) int64, from 0, rising, for the K positives that are in the database and not junk.
     """
-    found, passed_over = (
+    positive, junk = (
         np.sort(np.array([ranks[name] for name in names if name in ranks], np.int64))
         for names in ((query.good | query.ok) - query.junk, query.junk)
     )
-    return found - np.searchsorted(passed_over, found)
+    return positive - np.searchsorted(junk, positive)
 
 
 def ranks_of_names(
     index_of: Mapping[str, int], names: Collection[str], similarities: np.ndarray
 ) -> dict[str, int]:
-    """Ranks, from 0, of the images of these names by `ranks_of_indices`; of those that are in the database.
+    """Return the ranks of images by name, as `ranks_of_indices`.
 
     Args:
-        index_of: each image's place in the database.
-        names: in any order.
-        similarities: (N,).
-    """
-    known = [name for name in names if name in index_of]
-    places = np.array([index_of[name] for name in known], np.int64)
-    return dict(zip(known, ranks_of_indices(places, similarities).tolist(), strict=True))
-
-
-def ranks_of_indices(places: np.ndarray, similarities: np.ndarray) -> np.ndarray:
-    """Ranks, from 0, of some images by falling similarity, ties in the database's order.
-
-    Args:
-        places: (K,) places in the database.
+        index_of: index in the database per image name.
+        names: image names; names that are not in the database are left out.
         similarities: (N,).
 
     Returns:
-        (K,) int64.
+        Rank from 0 per image name.
     """
-    values = similarities[places]
+    known = [name for name in names if name in index_of]
+    indices = np.array([index_of[name] for name in known], np.int64)
+    return dict(zip(known, ranks_of_indices(indices, similarities).tolist(), strict=True))
+
+
+def ranks_of_indices(indices: np.ndarray, similarities: np.ndarray) -> np.ndarray:
+    """Return the ranks of images by falling similarity, ties in the database's order.
+
+    Args:
+        indices: (K,) indices in the database.
+        similarities: (N,).
+
+    Returns:
+        (K,) int64, from 0.
+    """
+    values = similarities[indices]
     rising = np.sort(similarities)
-    first, behind = (np.searchsorted(rising, values, side=side) for side in ("left", "right"))
-    ranks = len(rising) - behind
-    for item in np.flatnonzero(behind - first > 1):  # ties, which hardly ever are
-        ranks[item] += np.count_nonzero(similarities[: places[item]] == values[item])
+    start, stop = (np.searchsorted(rising, values, side=side) for side in ("left", "right"))
+    ranks = len(rising) - stop
+    for tied in np.flatnonzero(stop - start > 1):  # ties are rare
+        ranks[tied] += np.count_nonzero(similarities[: indices[tied]] == values[tied])
     return ranks

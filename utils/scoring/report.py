@@ -1,4 +1,4 @@
-"""What an evaluation leaves: the printed table and the files of its output folder."""
+"""The report of an evaluation: printed scores and the files of the output folder."""
 
 import json
 import math
@@ -24,51 +24,56 @@ from utils.scoring.scores import Scores
 from utils.search.searches import EXPANDED, PLAIN
 
 RESULTS_BEGIN = b'{\n  "settings": {'
-"""First bytes of results.json."""
+"""First bytes of results.json, which identify files of this program."""
 
 
 def format_scores(scores: Mapping[str, Scores]) -> str:
-    """Return the printed scores of the searches; each but the plain one comes after a line with its name."""
+    """Return the scores of all searches as text, with a title line before all except the plain search."""
     parts = []
-    for search, of_search in scores.items():
+    for search, search_scores in scores.items():
         parts += [] if search == PLAIN else [f"{search.capitalize()}..."]
-        parts.append(of_search.format())
+        parts.append(search_scores.format())
     return "\n".join(parts)
 
 
 def scores_for_json(scores: Mapping[str, Scores]) -> dict[str, object]:
-    """Return the scores of the searches as results.json holds them, the plain one by keys without suffix."""
-    entries: dict[str, object] = {}
-    for search, of_search in scores.items():
-        entries |= of_search.for_json("" if search == PLAIN else "_" + search.replace(" ", "_"))
+    """Return the scores of all searches in the form of results.json; the plain search has no key suffix."""
+    values: dict[str, object] = {}
+    for search, search_scores in scores.items():
+        values |= search_scores.for_json("" if search == PLAIN else "_" + search.replace(" ", "_"))
     if not scores[PLAIN].has_protocols and EXPANDED not in scores:
-        entries |= {"mAP_query_expansion": None, "AP_query_expansion": None}
-    return entries
+        values |= {"mAP_query_expansion": None, "AP_query_expansion": None}
+    return values
 
 
 @contextmanager
 def new_results(output: Path) -> Iterator[Path]:
-    """Make a temporary folder whose results take the place of an earlier evaluation's once complete.
+    """Create a temporary folder whose results replace those of an earlier evaluation at the end of the block.
 
     Args:
-        output: the folder of the results; whatever else is in it stays.
+        output: folder of the results; other files in it are kept.
+
+    Yields:
+        The temporary folder.
 
     Raises:
-        UserError: it cannot be written; the earlier results are then as they were.
+        UserError: a file cannot be written; the earlier results are then unchanged.
     """
     with replace_entries(output, (DESCRIPTORS, RANKINGS_FOLDER, RESULTS)) as draft:
         yield draft
         earlier, rankings = output / RANKINGS_FOLDER, draft / RANKINGS_FOLDER
         for path in earlier.iterdir() if earlier.is_dir() else ():
-            if path.suffix != RANKING_SUFFIX and path.is_file():  # of the user
+            if path.suffix != RANKING_SUFFIX and path.is_file():  # a file of the user
                 shutil.copy2(path, rankings / path.name)
 
 
 def check_output(output: Path) -> None:
-    """Check, before hours of work, that results can be written to a folder and replace no other files.
+    """Check that results can be written to a folder and replace no files of the user.
+
+    Call this function before long computations.
 
     Raises:
-        UserError: they cannot, or would.
+        UserError: the folder is not writable, or results would replace other files.
     """
     check_writable(output)
     check_replaceable(output / RESULTS, RESULTS_BEGIN)
@@ -79,7 +84,7 @@ def check_output(output: Path) -> None:
 
 
 class DescriptorTable(NamedTuple):
-    """The descriptors of an evaluation, by name."""
+    """Descriptors of an evaluation with their names."""
 
     names: Sequence[str]
     descriptors: np.ndarray
@@ -95,13 +100,13 @@ def write_output(
     rankings: Iterable[tuple[str, Sequence[str]]],
     descriptors: DescriptorTable | None,
 ) -> None:
-    """Write the files of an evaluation, which replace an earlier evaluation's once all are complete.
+    """Write the files of an evaluation. They replace earlier files once all of them are complete.
 
     Args:
-        output: their folder.
-        results: the contents of results.json.
+        output: folder of the results.
+        results: contents of results.json.
         rankings: name and ranking of each query, the most similar image first.
-        descriptors: the contents of descriptors.npz; None to write none.
+        descriptors: contents of descriptors.npz; None to write no such file.
 
     Raises:
         UserError: a file cannot be written.
@@ -114,7 +119,7 @@ def write_output(
 
 
 def write_results(output: Path, results: Mapping[str, object]) -> None:
-    """Writes results.json; a number that is not finite becomes null, as JSON has none."""
+    """Write results.json, with null for numbers that are not finite."""
     with replace_file(output / RESULTS) as file:
         file.write(json.dumps(_for_json(results), indent=2, allow_nan=False).encode() + b"\n")
 
@@ -126,7 +131,7 @@ def write_descriptors(
     query_names: Sequence[str],
     query_descriptors: np.ndarray,
 ) -> None:
-    """Writes descriptors.npz: names as text, descriptors (N, D) and (Q, D) as float32, nothing pickled."""
+    """Write descriptors.npz: names as text, descriptors (N, D) and (Q, D) as float32, nothing pickled."""
     with replace_file(output / DESCRIPTORS) as file:
         np.savez(
             file,
@@ -138,7 +143,7 @@ def write_descriptors(
 
 
 def write_rankings(output: Path, rankings: Iterable[tuple[str, Sequence[str]]]) -> None:
-    """Writes rankings/<query>.rnk, image names one a line."""
+    """Write rankings/<query>.rnk, with one image name per line."""
     folder = output / RANKINGS_FOLDER
     make_folder(folder)
     for query, names in rankings:
@@ -147,12 +152,12 @@ def write_rankings(output: Path, rankings: Iterable[tuple[str, Sequence[str]]]) 
 
 
 def ranking_file(folder: Path, query: str) -> Path:
-    """The file of a query's ranking in a folder of rankings."""
+    """Return the file of a query's ranking in a folder of rankings."""
     return folder / f"{query}{RANKING_SUFFIX}"
 
 
 def versions(device: torch.device) -> dict[str, str]:
-    """The versions and the hardware that a result came from."""
+    """Return the versions of the libraries and the name of the hardware."""
     cuda = device.type == "cuda"
     return {
         "python": platform.python_version(),

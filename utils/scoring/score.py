@@ -1,4 +1,4 @@
-"""The score of a search: its rankings against a data set's labels."""
+"""Scores of the rankings of a search by the labels of a data set."""
 
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -19,16 +19,17 @@ from utils.search.similarity import rank
 def score(
     data: RetrievalDataset, names: Sequence[str], similarities: np.ndarray, eval_binary: Path | None = None
 ) -> Scores:
-    """Score rankings by falling similarity under the protocols of a data set.
+    """Return the scores of rankings by falling similarity, under the protocols of a data set.
 
     Args:
-        data: with its queries and labels.
-        names: the database's images, in the order of the columns.
+        data: data set with queries and labels.
+        names: names of the database images, in the order of the columns.
         similarities: (Q, N).
-        eval_binary: VGG's compiled program, to score by it; for data sets without named protocols.
+        eval_binary: VGG's compiled program to score with, or None; only for data sets without named
+            protocols.
 
     Raises:
-        UserError: the program cannot be run, or fails.
+        UserError: the program cannot be run or fails.
     """
     if data.protocols:
         protocols = score_protocols(data.protocols, names, similarities)
@@ -43,12 +44,13 @@ def score(
 def score_by_binary(
     data: RetrievalDataset, names: Sequence[str], similarities: np.ndarray, eval_binary: Path
 ) -> dict[str, float]:
-    """Return the average precision per query as VGG's compiled program prints it.
+    """Return the average precision per query that VGG's compiled program prints.
 
-    The program gets label files as they were read, without the line ends and blanks that confuse it.
+    The program reads label files that are rewritten from the parsed labels, because it does not strip
+    carriage returns and blanks.
 
     Raises:
-        UserError: the program cannot be run, or fails.
+        UserError: the program cannot be run or fails.
     """
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

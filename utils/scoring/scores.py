@@ -1,4 +1,4 @@
-"""Scores of one search: average precision per query, under one protocol or several."""
+"""Scores of one search, per protocol and query."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -10,12 +10,12 @@ class ProtocolScores:
     """Scores under one protocol, in fractions; NaN for a query without positives."""
 
     average_precisions: dict[str, float]
-    """Per query."""
+    """Average precision per query."""
     precisions: dict[int, dict[str, float]] = field(default_factory=dict)
-    """Precision at k, by k and then per query; empty where the protocol has none."""
+    """Precision at k, per k, then per query; empty if the protocol has none."""
 
     def means(self) -> dict[str, float]:
-        """Return `mAP` and each `mP@k`, queries without positives left out; NaN if none is left."""
+        """Return `mAP` and each `mP@k` over the queries with positives; NaN if there are none."""
         at = {f"mP@{k}": mean_over_queries(per_query) for k, per_query in self.precisions.items()}
         return {"mAP": mean_over_queries(self.average_precisions), **at}
 
@@ -31,11 +31,11 @@ class Scores:
 
     @property
     def has_protocols(self) -> bool:
-        """Whether there are protocols with names."""
+        """True if the protocols have names."""
         return None not in self.protocols
 
     def without_positives(self) -> list[str]:
-        """Return the queries whose average precision is undefined, with the protocol if it has a name."""
+        """Return the names of the queries without positives, followed by the name of the protocol, if any."""
         return [
             query if protocol is None else f"{query} ({protocol})"
             for protocol, scores in self.protocols.items()
@@ -44,16 +44,16 @@ class Scores:
         ]
 
     def format(self) -> str:
-        """Return the printed form: Oxford's lines, or a table with one row per protocol."""
+        """Return the scores as text: one line per query for Oxford, or a table with one row per protocol."""
         if self.has_protocols:
             return "\n".join(self._table())
         return "\n".join(self._lines(self.protocols[None]))
 
     def for_json(self, suffix: str) -> dict[str, object]:
-        """Return the scores as results.json holds them.
+        """Return the scores in the form of results.json.
 
         Args:
-            suffix: end of the keys, empty for the plain search.
+            suffix: suffix of the keys, empty for the plain search.
         """
         if not self.has_protocols:
             scores = self.protocols[None]
@@ -66,14 +66,14 @@ class Scores:
         }
 
     def _lines(self, scores: ProtocolScores) -> Iterator[str]:
-        """Yield the original's printed form: `name: percent` per query, twenty dashes, `Mean: percent`."""
+        """Yield the lines that the original prints: `name: percent` per query, 20 dashes, `Mean: percent`."""
         for query, precision in scores.average_precisions.items():
             yield f"{query}: {100 * precision:.2f}"
         yield "-" * 20
         yield f"Mean: {100 * scores.means()['mAP']:.1f}"
 
     def _table(self) -> Iterator[str]:
-        """Yield a table of the means in percent: a row per protocol, named by its first letter."""
+        """Yield the lines of a table of means in percent: one row per protocol, named by its first letter."""
         rows = {str(protocol): scores.means() for protocol, scores in self.protocols.items()}
         titles = next(iter(rows.values()))
         yield " ".join(["  ", *(f"{title:>6}" for title in titles)])
@@ -82,6 +82,6 @@ class Scores:
 
 
 def mean_over_queries(values: Mapping[str, float]) -> float:
-    """Return the mean of the queries' values, NaNs left out; NaN if none is left."""
+    """Return the mean of the values that are not NaN; NaN if there are none."""
     defined = [value for value in values.values() if not math.isnan(value)]
     return math.fsum(defined) / len(defined) if defined else float("nan")
