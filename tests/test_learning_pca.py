@@ -49,6 +49,7 @@ def until_the_third_block(*given, **options):
 
 outputs, script.network_outputs = script.network_outputs, until_the_third_block
 """
+KILLS = "os.kill(os.getpid(), signal.SIGKILL)"
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,9 @@ def learn(data, capsys):
 def as_program(data, output, *options, change="pass", launcher=()):
     words = [*launcher, sys.executable, "-c", RUN.format(change)]
     words += [*COMMON, "--datasets-dir", str(data), "--output", str(output), *options]
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        words, cwd=ROOT, capture_output=True, text=True, timeout=300, start_new_session=True
+    )
 
 
 def learned(output):
@@ -323,10 +326,18 @@ def test_a_state_of_other_images_under_the_same_names_is_told(learn, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_run_saves_what_it_has(data, undisturbed, tmp_path, number):
-    stops = DIES_IN_THE_THIRD_BLOCK.replace("signal.SIGKILL", str(int(number)))
-    stopped = as_program(data, tmp_path, "--save-every", "999", change=stops)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stopped_run_saves_what_it_has(data, undisturbed, tmp_path, number, workers):
+    """The signal reaches the main process alone or, as from schedulers and terminals, its workers, too."""
+    assert KILLS in DIES_IN_THE_THIRD_BLOCK
+    sent = f"os.kill(os.getpid(), {number:d})"
+    if workers:
+        sent = f"import subprocess; subprocess.run(['sh', '-c', 'kill -{number:d} 0'])"
+    stops = DIES_IN_THE_THIRD_BLOCK.replace(KILLS, sent)
+    words = ["--save-every", "999", "--workers", str(workers)]
+    stopped = as_program(data, tmp_path, *words, change=stops)
     assert stopped.returncode == 128 + number, stopped.stderr
+    assert stopped.stderr.splitlines()[-1] == "stopped after 8 images; --resume continues from there"
     with np.load(tmp_path / "efficientnet_lite0" / "pca_state.npz") as state:
         assert json.loads(str(state["about"]))["progress"]["done"] == 8
     assert as_program(data, tmp_path, "--resume").returncode == 0

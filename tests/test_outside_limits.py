@@ -86,7 +86,9 @@ def test_too_little_memory_for_the_imports_is_one_line(script):
     words = ["sh", "-c", limited, "sh", sys.executable, ROOT / script, "--help"]
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith("error: the memory does not suffice")
+    assert done.stderr.startswith("error: the memory does not suffice to load torch")
+    assert "ulimit -v" in done.stderr
+    assert "--" not in done.stderr  # no option helps
     assert done.stderr.count("\n") == 1
 
 

@@ -213,15 +213,29 @@ def test_a_training_in_two_parts_is_one_in_one(undisturbed, tmp_path, train, mon
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
-def test_a_killed_training_goes_on_to_the_same_weights(data, undisturbed, tmp_path, train, sent):
+@pytest.mark.parametrize(
+    ("sent", "send", "workers"),
+    [
+        (signal.SIGKILL, os.kill, 0),
+        (signal.SIGTERM, os.kill, 0),
+        (signal.SIGTERM, os.killpg, 2),  # workers get the signal, too
+    ],
+)
+def test_a_killed_training_goes_on_to_the_same_weights(
+    data, undisturbed, tmp_path, train, sent, send, workers
+):
     output = tmp_path / "out"
-    process = subprocess.Popen([sys.executable, *command(data, output, "--iterations", "100000")])
+    words = command(data, output, "--iterations", "100000", "--workers", str(workers))
+    process = subprocess.Popen(
+        [sys.executable, *words], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     deadline = time.monotonic() + 120
     while not list(output.glob("*_1_*.pth")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(sent)
-    assert process.wait(60) == (-sent if sent == signal.SIGKILL else 128 + sent)
+    send(process.pid, sent)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == (-sent if sent == signal.SIGKILL else 128 + sent), err
+    assert "Traceback" not in err
     reached = (
         torch.load(output / "training_state.pth", weights_only=True)["progress"]["step"]
         if (output / "training_state.pth").exists()

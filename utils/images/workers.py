@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from utils.errors import UserError
 from utils.program.outside_errors import NO_SHARED_MEMORY, is_shortage, outside_error
-from utils.program.signals import ignore_interrupts, interrupts_blocked
+from utils.program.signals import leave_signals_to_parent, stopping_blocked
 
 
 class _Failure(NamedTuple):
@@ -67,10 +67,10 @@ def worker_items(
         num_workers=workers,
         collate_fn=_return_unchanged if collate is None else partial(_collate_or_fail, collate),
         prefetch_factor=prefetch if workers else None,
-        worker_init_fn=ignore_interrupts,
+        worker_init_fn=leave_signals_to_parent,
     )
     try:
-        with interrupts_blocked():
+        with stopping_blocked():
             items = iter(loader)
     except OSError as error:
         # The queues of the workers need semaphores, which are files in /dev/shm.

@@ -17,7 +17,7 @@ from utils.errors import UserError
 from utils.file_names import IMAGES_FOLDER
 from utils.images.listing import images_below, report_thumbnails
 from utils.images.loading import UnreadableImageError, image_size, read_image
-from utils.program.signals import ignore_interrupts, interrupts_blocked
+from utils.program.signals import leave_signals_to_parent, stopping_blocked
 
 IMAGES_PER_TASK = 16
 """Images that a process gets at a time."""
@@ -103,8 +103,8 @@ def find_class_problems(folder: Path) -> Iterator[str]:
 def find_unreadable_images(images: Sequence[Path]) -> list[str]:
     """Decode all images, in parallel, and return a problem for each unreadable image."""
     processes = min(os.cpu_count() or 1, max(len(images), 1))
-    with ProcessPoolExecutor(processes, initializer=ignore_interrupts) as pool:
-        with interrupts_blocked():
+    with ProcessPoolExecutor(processes, initializer=leave_signals_to_parent) as pool:
+        with stopping_blocked():
             results = pool.map(_decoding_error, images, chunksize=IMAGES_PER_TASK)
         problems = list(tqdm(results, "images", len(images), unit="image", disable=None))
     return [problem for problem in problems if problem]

@@ -4,6 +4,10 @@ import errno
 from collections.abc import Iterator
 
 NO_MEMORY = "the memory does not suffice: try a smaller --batch-size or --S, or fewer --workers"
+NO_MEMORY_TO_IMPORT = (
+    "the memory does not suffice to load torch and other libraries: close other programs, "
+    "or raise the limit (ulimit -v)"
+)
 WORKER_DIED = (
     "a process that decodes images was killed, as systems do when memory runs out: "
     "try fewer --workers (0 for none) or a smaller --batch-size"
@@ -68,7 +72,7 @@ def outside_error(error: BaseException) -> str | None:
     if isinstance(error, RuntimeError | OSError | ImportError):
         for part, line in TEXTS.items():
             if part in text:
-                return line
+                return NO_MEMORY_TO_IMPORT if line is NO_MEMORY and isinstance(error, ImportError) else line
     if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith(OWN_PACKAGES):
         return f"{text}: pip install -r requirements.txt"
     if isinstance(error, OSError | UnicodeError):

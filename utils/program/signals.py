@@ -1,6 +1,9 @@
 """SIGTERM and Ctrl-C as a wish to stop at the next good place, so that what was done can be saved first."""
 
+import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -8,6 +11,9 @@ from types import FrameType
 from utils.errors import LostProcessError
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
+
+PARENT_CHECK = 1.0
+"""Seconds between two checks of a worker whether its parent is alive."""
 
 
 class StopWish:
@@ -20,18 +26,38 @@ class StopWish:
         return 128 + self.signal_number
 
 
-def ignore_interrupts(worker: int = 0) -> None:
-    """Leaves Ctrl-C, which a terminal sends to all processes, to the one that waits for this worker."""
+def leave_signals_to_parent(worker: int = 0) -> None:
+    """Make a worker process ignore Ctrl-C and SIGTERM, unless its parent sends SIGTERM or ends.
+
+    Terminals, torchrun and schedulers send these signals to all processes of a program. The parent decides
+    what to do, and needs its workers until then.
+
+    Args:
+        worker: unused; torch passes the number of the worker.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.pid,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent, of this process number, ends or sends SIGTERM."""
+    while os.getppid() == parent:
+        received = signal.sigtimedwait({signal.SIGTERM}, PARENT_CHECK)
+        if received is not None and received.si_pid == parent:
+            break
+    os._exit(0)  # torch takes any other status for a failure of the worker
 
 
 @contextmanager
-def interrupts_blocked() -> Iterator[None]:
-    """Start processes that Ctrl-C, which a terminal sends to all, does not reach even at their start.
+def stopping_blocked() -> Iterator[None]:
+    """Start processes that neither Ctrl-C nor SIGTERM reaches before `leave_signals_to_parent`.
 
-    The signal's mask is inherited. A Ctrl-C meanwhile reaches this process at the end of the block.
+    The mask of signals is inherited. Signals that arrive meanwhile reach this process after the block.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
         yield
     finally:

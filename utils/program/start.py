@@ -20,8 +20,12 @@ def show_import_error(
 
     Python itself would end it with status 1, whatever the error.
     """
+    from utils.errors import UserError
+    from utils.program.outside_errors import NO_MEMORY, NO_MEMORY_TO_IMPORT, outside_error
     from utils.program.run_command import show_failure
 
+    if outside_error(error) == NO_MEMORY:  # no option changes what the imports need
+        error = UserError(NO_MEMORY_TO_IMPORT)
     status = show_failure(error)
     with suppress(OSError, ValueError, AttributeError):  # standard output is closed
         sys.stdout.flush()

@@ -3,9 +3,7 @@
 import io
 import json
 import logging
-import multiprocessing
 import os
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -23,6 +21,7 @@ from utils.file_names import IMAGES_FOLDER, LABELS_FOLDER, MINI_SETTINGS, QUERY_
 from utils.files.folders import replace_folder
 from utils.files.reading import read_bytes
 from utils.images.loading import Box
+from utils.program.signals import leave_signals_to_parent, stopping_blocked
 
 log = logging.getLogger(__name__)
 
@@ -131,25 +130,15 @@ def _draw(folder: Path, settings: MiniSettings, workers: int | None = None) -> N
 def _draw_images(folder: Path, settings: MiniSettings, workers: int) -> list[DrawnImage]:
     draw = partial(_draw_image, settings.seed, folder)
     try:
-        with ProcessPoolExecutor(workers, initializer=_end_with_parent) as pool:
-            return list(pool.map(draw, list(_images(settings)), chunksize=len(VIEWS)))
+        with ProcessPoolExecutor(workers, initializer=leave_signals_to_parent) as pool:
+            with stopping_blocked():
+                drawn = pool.map(draw, list(_images(settings)), chunksize=len(VIEWS))
+            return list(drawn)
     except BrokenProcessPool as error:
         raise UserError(
             "cannot draw the Mini benchmark: a drawing process was killed, "
             "perhaps for lack of memory: run it again"
         ) from error
-
-
-def _end_with_parent() -> None:
-    """End this drawing process when its parent is killed, as it would wait for work forever."""
-    threading.Thread(target=_wait_for_parent, daemon=True).start()
-
-
-def _wait_for_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _encode(settings: MiniSettings) -> bytes:
