@@ -3,6 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import network_of, pooling_of
+from reference import region_cells
 from torch import nn
 
 from models.poolings.attention import ContextAwareRegionalAttention
@@ -21,9 +22,7 @@ def spread_one_by_one(features, image_size, levels, head):
     _, height, width = features.shape
     total, count = np.zeros((height, width)), np.zeros((height, width))
     context = features.mean((1, 2))
-    for x, y, w, h in rmac_regions(*image_size, levels):
-        left, top, right, bottom = np.rint(np.array([x, y, x + w - 1, y + h - 1]) / 32).astype(int)
-        rows, columns = slice(top, min(bottom, height - 1) + 1), slice(left, min(right, width - 1) + 1)
+    for rows, columns in region_cells(rmac_regions(*image_size, levels), (height, width)):
         mean = features[:, rows, columns].mean((1, 2))
         seen = torch.cat([mean, context])[None, :, None]
         weight = F.softplus(head.conv_att_2(torch.tanh(head.conv_att_1(seen)))).item()

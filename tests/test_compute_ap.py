@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 from conftest import golden_json
+from reference import average_precision
 
 from utils.errors import UserError
 from utils.scoring import compute_ap as compute_ap_module
@@ -17,23 +18,14 @@ def test_equals_vggs_program_to_its_printed_digits(case):
     assert f"{found:.6g}" == f"{case['ap']:.6g}"
 
 
-def printed_by_the_loop(ranking, positives, variable, literal):
-    """VGG's loop over every image, its variables of one type of number and its literals of another."""
-    old_recall, old_precision, area, found = variable(0), variable(1), variable(0), 0
-    for place, name in enumerate(ranking):
-        found += name in positives
-        recall = variable(found / len(positives))
-        precision = variable(found / (place + 1))
-        height = literal(old_precision + precision) / literal(2)
-        area = variable(literal(area) + literal(recall - old_recall) * height)
-        old_recall, old_precision = recall, precision
-    return f"{area:.6g}"
+def printed(precision):
+    return f"{precision:.6g}"
 
 
 # The last digit that the loop prints when g++ has compiled it hangs on its types: float for the variables,
 # double for the literals and so for what they are multiplied with.
 @pytest.mark.parametrize(
-    ("positives", "gap", "printed"),
+    ("positives", "gap", "expected"),
     [
         (17, 7, "0.129551"),
         (23, 3, "0.311783"),
@@ -42,13 +34,15 @@ def printed_by_the_loop(ranking, positives, variable, literal):
         (185, 5, "0.197324"),
     ],
 )
-def test_computes_in_float32_as_vggs_program_does(positives, gap, printed):
+def test_computes_in_float32_as_vggs_program_does(positives, gap, expected):
     ranking = [str(place) for place in range(positives * gap)]
     good = ranking[gap - 1 :: gap]
-    assert f"{compute_ap(ranking, good, [], []):.6g}" == printed
-    assert printed_by_the_loop(ranking, set(good), np.float32, float) == printed
-    others = {printed_by_the_loop(ranking, set(good), number, number) for number in (float, np.float32)}
-    assert others != {printed}
+    assert printed(compute_ap(ranking, good, [], [])) == expected
+    assert printed(average_precision(ranking, set(good), np.float32, float)) == expected
+    others = {
+        printed(average_precision(ranking, set(good), number, number)) for number in (float, np.float32)
+    }
+    assert others != {expected}
 
 
 def test_is_the_area_by_trapezoids():

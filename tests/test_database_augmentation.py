@@ -1,12 +1,9 @@
 import numpy as np
 import pytest
+from helpers import unit
 
 from utils.search import database_augmentation
 from utils.search.database_augmentation import augment_database
-
-
-def unit(rows):
-    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
 
 
 @pytest.mark.parametrize("rows", [1, 7, 256])

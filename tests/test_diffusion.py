@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from helpers import unit
 
 from utils.search.diffusion import (
     ALPHA,
@@ -13,10 +14,6 @@ from utils.search.similarity import compute_similarities, rank
 
 HALF = 0.5
 """Cosine of neighbours in the chain below: its cube, an affinity, is 1/8."""
-
-
-def unit(rows):
-    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
 
 
 def random_rows(count, dimensions, seed):

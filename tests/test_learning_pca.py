@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import draw_image
+from reference import pool_regions
 from sklearn.decomposition import PCA
 
 import LearningPCA_landmark
@@ -100,18 +101,15 @@ def error_line(result):
 
 @torch.inference_mode()
 def region_vectors(paths):
-    """Maxima of regions, cut one by one as the method says: rounded to cells, the last one included."""
+    """Maxima of the regions of images, one region after the other."""
     entry = BACKBONES["efficientnet_lite0"]
     network = load_backbone(entry, None)
     vectors = []
     for path in paths:
         pixels = load_pixels(InputImage(path), 128).unsqueeze(0)
         features = network(entry.preprocessing()(pixels))[0]
-        for x, y, w, h in rmac_regions(*pixels.shape[1:3], 2):
-            columns = slice(int(np.rint(x / 32)), int(np.rint((x + w - 1) / 32)) + 1)
-            rows = slice(int(np.rint(y / 32)), int(np.rint((y + h - 1) / 32)) + 1)
-            vectors.append(features[:, rows, columns].amax((1, 2)).numpy())
-    return np.array(vectors, np.float64)
+        vectors.append(pool_regions(features.numpy(), rmac_regions(*pixels.shape[1:3], 2), np.max))
+    return np.concatenate(vectors).astype(np.float64)
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import draw_image, write_query
+from helpers import unit
 from PIL import Image
 
 import Measure_OxfordParis
@@ -114,10 +115,6 @@ def pca(tmp_path):
     np.save(folder / "pca_components.npy", components)
     np.save(folder / "pca_mean.npy", negative_mean)
     return components, negative_mean
-
-
-def unit(vectors):
-    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 
 
 def region_maxima(features, regions):

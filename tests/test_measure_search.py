@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 from conftest import draw_image, write_query
+from helpers import unit
 
 NAMES = list("abcdefghijkl")
 
@@ -36,10 +37,6 @@ def evaluate(measure, images, tmp_path):
         return results, out, query.astype(np.float64), database.astype(np.float64)
 
     return run
-
-
-def unit(vectors):
-    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 
 
 def places_of(precisions):

@@ -2,20 +2,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import golden_arrays, golden_inputs
+from reference import pool_regions
 
 from models.poolings.region_pooling import cell_grid, has_cells, region_max, region_mean
 from models.poolings.regions import rmac_regions
-
-
-def pool_one_by_one(features, image_size, levels, reduce):
-    """Each region by itself, as the method's text says it: (C, h, w) -> (R, C)."""
-    _, height, width = features.shape
-    pooled = []
-    for x, y, w, h in rmac_regions(*image_size, levels):
-        left, top, right, bottom = np.rint(np.array([x, y, x + w - 1, y + h - 1]) / 32).astype(int)
-        cells = features[:, top : min(bottom, height - 1) + 1, left : min(right, width - 1) + 1]
-        pooled.append(reduce(cells, axis=(1, 2)) if cells.size else np.zeros(len(features)))
-    return np.stack(pooled)
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
@@ -32,14 +22,13 @@ def pool_one_by_one(features, image_size, levels, reduce):
 def test_pools_as_one_region_after_the_other(image_size, map_size, memory_format):
     features = torch.randn(2, 8, *map_size, generator=torch.Generator().manual_seed(0))
     grid = cell_grid(image_size, map_size, 5, 32)
+    regions = rmac_regions(*image_size, 5)
     given = features.to(memory_format=memory_format)
     for image, maxima, means in zip(
         features.numpy(), region_max(given, grid), region_mean(given, grid), strict=True
     ):
-        np.testing.assert_array_equal(
-            maxima, pool_one_by_one(image, image_size, 5, np.max).astype(np.float32)
-        )
-        np.testing.assert_allclose(means, pool_one_by_one(image, image_size, 5, np.mean), atol=1e-6)
+        np.testing.assert_array_equal(maxima, pool_regions(image, regions, np.max).astype(np.float32))
+        np.testing.assert_allclose(means, pool_regions(image, regions, np.mean), atol=1e-6)
 
 
 @pytest.mark.parametrize(

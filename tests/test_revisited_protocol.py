@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+from reference import average_precision
 
 from utils.data.oxford_paris import Query
 from utils.scoring.report import write_results
@@ -30,21 +31,13 @@ def walked(ranking, positives, junk):
     """Average precision and precisions at 1, 5, 10, walking a ranking as the published evaluation does."""
     if not positives:
         return [math.nan] * 4
-    place, at = 0, []
-    for image in ranking:
-        if image in junk:
-            continue
-        if image in positives:
-            at.append(place)
-        place += 1
-    area = 0.0
-    for j, r in enumerate(at):
-        area += ((j / r if r else 1.0) + (j + 1) / (r + 1)) / len(positives) / 2
+    ranking = [image for image in ranking if image not in junk]
+    at = [index for index, image in enumerate(ranking) if image in positives]
     precisions = []
     for k in (1, 5, 10):
         k = min(k, max(at) + 1)
         precisions.append(sum(r + 1 <= k for r in at) / k)
-    return [area, *precisions]
+    return [average_precision(ranking, positives), *precisions]
 
 
 def walked_means(labels, names, similar):
