@@ -132,7 +132,7 @@ def evaluate(options: MeasureOptions) -> dict[str, object]:
     summary = {
         "settings": used_settings(options, loading, device),
         "images": len(names),
-        "images_left_out": [str(error.path) for error in database.bad.values()],
+        "images_left_out": [str(error.path) for error in database.unreadable.values()],
         "queries": len(data.queries),
         **report.scores_for_json(first),
         "recall": results.recalls,
@@ -232,9 +232,9 @@ def check_job(options: MeasureOptions, data: RetrievalDataset) -> None:
 
 def readable_names(data: RetrievalDataset, database: Descriptors) -> list[str]:
     """Return the names of the images that have descriptors, and note the unreadable images."""
-    for error in database.bad.values():
+    for error in database.unreadable.values():
         log.warning("note: left out %s", error)
-    return [name for index, name in enumerate(data.images) if index not in database.bad]
+    return [name for index, name in enumerate(data.images) if index not in database.unreadable]
 
 
 def used_settings(options: MeasureOptions, loading: Loading, device: torch.device) -> dict[str, object]:

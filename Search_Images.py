@@ -171,7 +171,7 @@ def build(options: IndexOptions) -> ImageIndex:
             store=store,
             names=[str(path.relative_to(folder)) for path in paths],
         )
-        for error in descriptors.bad.values():
+        for error in descriptors.unreadable.values():
             log.warning("note: left out %s", error)
         write_index(options.index, folder, descriptors.keys, settings, store)
     return read_index(options.index)

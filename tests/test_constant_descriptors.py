@@ -39,7 +39,7 @@ def test_images_that_differ_do_not_all_have_one_descriptor(tmp_path, in_store):
         draw_image(path, seed)
     for _ in range(2):  # the second run finds the descriptors in the store
         store = open_store(tmp_path / "store", {}) if in_store else None
-        with pytest.raises(UserError, match=r"all 3 images the same descriptor.*are the weights whole\?"):
+        with pytest.raises(UserError, match=r"all 3 images the same descriptor.*check its weights"):
             described(paths, store)
 
 

@@ -166,7 +166,7 @@ def test_other_files_beside_the_shards_are_left_alone(tmp_path):
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("")
-    with pytest.raises(UserError, match="is not empty and no descriptor store"):
+    with pytest.raises(UserError, match="is not empty and not a descriptor store"):
         open_store(tmp_path, {})
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 

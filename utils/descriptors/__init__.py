@@ -1,1 +1,1 @@
-"""Descriptors of images: extraction and the store on disk."""
+"""Descriptors of images: extraction and storage on disk."""

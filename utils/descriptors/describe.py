@@ -1,4 +1,4 @@
-"""Descriptors of images, one row each, in memory or in a store on disk."""
+"""Computation of descriptors, one row per image, in memory or in a store on disk."""
 
 import logging
 import time
@@ -24,16 +24,18 @@ log = logging.getLogger(__name__)
 
 
 DISK_SECONDS = 60.0
-"""How long a disk in the network may take to show one computer what another has written."""
+"""Seconds that a network disk can take until one computer sees the files that another has written."""
 
 
 class Descriptors(NamedTuple):
-    """One row an image that could be decoded, (N, D), in their order; why the others could not, by place."""
+    """Descriptors of images."""
 
     rows: Rows
-    bad: dict[int, UnreadableImageError]
+    """(N, D), one row per readable image, in the order of the images."""
+    unreadable: dict[int, UnreadableImageError]
+    """Index of each unreadable image to its error."""
     keys: list[str]
-    """What the store calls each row's image; its name where there is no store."""
+    """Key in the store of the image of each row; the name of the image if there is no store."""
 
 
 def describe(
@@ -47,53 +49,55 @@ def describe(
     store: DescriptorStore | None = None,
     names: Sequence[str] | None = None,
 ) -> Descriptors:
-    """Describes images by a network; each of several processes a part.
+    """Compute the descriptors of images; each process computes a part of them.
 
     Args:
-        network: in evaluation mode, on its device.
-        images: what to describe.
-        loading: how they are loaded.
+        network: the network, in evaluation mode.
+        images: the images.
+        loading: the settings of the loading.
         processes: the processes that share the work.
-        skip_bad_images: go on after an image that cannot be decoded.
-        title: what the progress bar calls the images.
-        store: where descriptors are kept and, of images described before, found; None to keep them in
-            memory.
-        names: what the store calls the images; their files' names if not given.
+        skip_bad_images: leave out unreadable images instead of raising an error.
+        title: the name of the images in the progress bar and in messages.
+        store: the store to write descriptors to and to read existing ones from; None to keep the descriptors
+            in memory.
+        names: the names of the images in the store; file names by default.
 
     Returns:
-        The descriptors; only of use in the process that leads.
+        The descriptors; they are complete only in the first process.
 
     Raises:
-        UnreadableImageError: an image cannot be decoded, unless those are skipped.
-        UserError: a descriptor is not finite, the network gives every image the same one, the memory or the
-            disk does not suffice, a worker died, or the processes do not share the store.
+        UnreadableImageError: an image is unreadable, unless unreadable images are left out.
+        UserError: no image is readable, a descriptor is not finite, all images have the same descriptor, the
+            memory or the disk does not suffice, a worker died, or the processes do not share the store.
     """
     names = [image.path.name for image in images] if names is None else names
     keys, pending = _pending(images, names, title, store, processes)
-    mine = [pending[place] for place in processes.share(range(len(pending)))]
+    share = [pending[index] for index in processes.share(range(len(pending)))]
     start = time.perf_counter()
-    with _flushed(store):
-        made = _compute(network, images, mine, keys, loading, store, processes, title, skip_bad_images)
-    bad = dict(sorted(processes.gather(list(made.bad.items()))))
+    with _flush_afterwards(store):
+        computed = _compute(network, images, share, keys, loading, store, processes, title, skip_bad_images)
+    unreadable = dict(sorted(processes.gather(list(computed.unreadable.items()))))
     if pending:
-        count, seconds = len(pending) - len(bad), time.perf_counter() - start
-        log.info("described %d %s in %.1f s (%.2f a second)", count, title, seconds, count / seconds)
-    empty = sorted(processes.gather(made.empty))
-    if len(bad) == len(images):
-        why = f": {next(iter(bad.values()))}" if bad else ""
-        raise UserError(f"none of the {len(images)} {title} can be decoded{why}")
+        count, seconds = len(pending) - len(unreadable), time.perf_counter() - start
+        log.info("described %d %s in %.1f s (%.2f per second)", count, title, seconds, count / seconds)
+    empty = sorted(processes.gather(computed.empty))
+    if len(unreadable) == len(images):
+        reason = f": {next(iter(unreadable.values()))}" if unreadable else ""
+        raise UserError(f"none of the {len(images)} {title} can be decoded{reason}")
     if empty and processes.leads:
         _note_empty(title, [images[index] for index in empty])
-    kept = [place for place in range(len(images)) if place not in bad]
-    kept_keys = [keys[place] for place in kept]
+    readable = [index for index in range(len(images)) if index not in unreadable]
+    readable_keys = [keys[index] for index in readable]
     if store is None:
-        rows = _joined(made.rows, len(images), kept, processes)
+        rows = _join_rows(computed.rows, len(images), readable, processes)
     else:
-        rows = _stored(store, kept_keys, processes) if processes.leads else np.empty((0, 0), np.float32)
+        rows = (
+            _read_rows(store, readable_keys, processes) if processes.leads else np.empty((0, 0), np.float32)
+        )
     if processes.leads:
-        # The store keeps equal rows too: it is for these weights alone, and they are checked at every run.
-        check_not_constant(rows, [images[place] for place in kept])
-    return Descriptors(rows, bad, kept_keys)
+        # Equal rows stay in the store, which is only for these weights; every run checks them.
+        check_not_constant(rows, [images[index] for index in readable])
+    return Descriptors(rows, unreadable, readable_keys)
 
 
 def _pending(
@@ -103,7 +107,7 @@ def _pending(
     store: DescriptorStore | None,
     processes: Processes,
 ) -> tuple[list[str], list[int]]:
-    """Return the key of each image, and the indices of those that are not in the store yet.
+    """Return the keys of all images, and the indices of the images that are not in the store.
 
     Raises:
         UserError: the processes do not have the same images.
@@ -111,46 +115,49 @@ def _pending(
     keys, pending = list(names), list(range(len(images)))
     if store is not None:
         keys = image_keys(images, names)
-        pending = [place for place in pending if keys[place] not in store]
+        pending = [index for index in pending if keys[index] not in store]
     if store is not None and len(pending) < len(images):
         log.info("%d of %d %s are in %s", len(images) - len(pending), len(images), title, store.folder)
-    # What the first process found holds: the store may have grown since, and copies of a file differ in time.
+    # All processes use the result of the first one: the store may have changed meanwhile, and the times of
+    # files, which are in the keys, differ between copies of a data set.
     processes.check_same_names(names, title)
     pending, keys = (processes.gather(items if processes.leads else []) for items in (pending, keys))
     return keys, pending
 
 
 def _note_empty(title: str, images: Sequence[InputImage]) -> None:
-    """Note images whose descriptors are zero."""
+    """Log a note on images with descriptors of zeros."""
     log.warning(
-        "note: the network sees nothing in %d %s (%s the first), whose descriptors are zero",
+        "note: the descriptors of %d %s (first: %s) are zero",
         len(images),
         title,
         images[0].path,
     )
 
 
-def _joined(mine: np.ndarray | None, count: int, kept: Sequence[int], processes: Processes) -> Rows:
-    """Return the descriptors of all processes, without those of unreadable images."""
-    width = max(processes.gather([0 if mine is None else mine.shape[1]]))
-    rows = processes.add_up_array(np.zeros((count, width), np.float32) if mine is None else mine)
-    return rows if len(kept) == count else rows[kept]
+def _join_rows(
+    computed: np.ndarray | None, count: int, readable: Sequence[int], processes: Processes
+) -> Rows:
+    """Return the descriptors of the readable images from all processes."""
+    width = max(processes.gather([0 if computed is None else computed.shape[1]]))
+    rows = processes.add_up_array(np.zeros((count, width), np.float32) if computed is None else computed)
+    return rows if len(readable) == count else rows[readable]
 
 
 class _Computed(NamedTuple):
     """The results of one process."""
 
     rows: np.ndarray | None
-    """(N, D), zeros for images of other processes; None if there are none, or a store takes them in."""
-    bad: dict[int, UnreadableImageError]
+    """(N, D), zeros for images of other processes; None if there are no images or if there is a store."""
+    unreadable: dict[int, UnreadableImageError]
     empty: list[int]
-    """Indices of the images whose descriptors are zero."""
+    """Indices of images with descriptors of zeros."""
 
 
 def _compute(
     network: RetrievalNetwork,
     images: Sequence[InputImage],
-    mine: Sequence[int],
+    share: Sequence[int],
     keys: Sequence[str],
     loading: Loading,
     store: DescriptorStore | None,
@@ -158,35 +165,35 @@ def _compute(
     title: str,
     skip_bad_images: bool,
 ) -> _Computed:
-    """Describe the images of one process, into a store if there is one."""
+    """Compute the descriptors of the images of one process, and add them to the store if there is one."""
     rows: np.ndarray | None = None
-    bad: dict[int, UnreadableImageError] = {}
+    unreadable: dict[int, UnreadableImageError] = {}
     empty: list[int] = []
-    hidden = None if processes.leads and mine else True
-    with tqdm(total=len(mine), desc=title, unit="image", disable=hidden) as bar:
-        for output in network_outputs(network, [images[index] for index in mine], loading):
+    hidden = None if processes.leads and share else True
+    with tqdm(total=len(share), desc=title, unit="image", disable=hidden) as bar:
+        for output in network_outputs(network, [images[index] for index in share], loading):
             if isinstance(output, UnreadableImage):
                 if not skip_bad_images:
                     raise output.error
-                bad[mine[output.position]] = output.error
+                unreadable[share[output.position]] = output.error
                 bar.update()
                 continue
-            places = [mine[index] for index in output.indices]
-            values = output.values.reshape(len(places), -1)
-            empty += [place for place, value in zip(places, values, strict=True) if not value.any()]
+            indices = [share[index] for index in output.indices]
+            values = output.values.reshape(len(indices), -1)
+            empty += [index for index, value in zip(indices, values, strict=True) if not value.any()]
             if store is not None:
-                store.add([keys[place] for place in places], values)
+                store.add([keys[index] for index in indices], values)
             else:
                 if rows is None:
                     rows = np.zeros((len(images), values.shape[1]), np.float32)
-                rows[places] = values
-            bar.update(len(places))
-    return _Computed(rows, bad, empty)
+                rows[indices] = values
+            bar.update(len(indices))
+    return _Computed(rows, unreadable, empty)
 
 
 @contextmanager
-def _flushed(store: DescriptorStore | None) -> Iterator[None]:
-    """Writes to the disk, at the end or after a failure, what a store has taken in."""
+def _flush_afterwards(store: DescriptorStore | None) -> Iterator[None]:
+    """Flush a store after a block, also if the block raises an exception."""
     try:
         yield
     finally:
@@ -194,17 +201,17 @@ def _flushed(store: DescriptorStore | None) -> Iterator[None]:
             store.flush()
 
 
-def _stored(store: DescriptorStore, keys: Sequence[str], processes: Processes) -> Rows:
+def _read_rows(store: DescriptorStore, keys: Sequence[str], processes: Processes) -> Rows:
     store.read()
-    absent = [key for key in keys if key not in store]
-    patience = time.monotonic() + (DISK_SECONDS if processes.count > 1 else 0)
-    while absent and time.monotonic() < patience:
+    missing = [key for key in keys if key not in store]
+    deadline = time.monotonic() + (DISK_SECONDS if processes.count > 1 else 0)
+    while missing and time.monotonic() < deadline:
         time.sleep(1)
         store.read()
-        absent = [key for key in absent if key not in store]
-    if absent:
+        missing = [key for key in missing if key not in store]
+    if missing:
         raise UserError(
-            f"{len(absent)} descriptors are not in {store.folder}: it must be one folder for all processes, "
+            f"{len(missing)} descriptors are not in {store.folder}: all processes must use the same folder, "
             "on a file system that their computers share"
         )
     return store.rows(keys)

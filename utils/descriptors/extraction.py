@@ -1,4 +1,4 @@
-"""What a network says of images: decoded, batched by size, computed and brought back to the CPU."""
+"""Outputs of a network for images, which are decoded, batched by size and processed on a device."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,14 +15,16 @@ from utils.images.loading import InputImage
 from utils.program.outside_errors import outside_error
 
 COMPILER = ("torch._dynamo", "torch._inductor")
-"""Where torch's compiler defines its errors, which are imported with it alone, as that takes seconds."""
+"""Modules of the exceptions of torch's compiler, compared by name because importing them takes seconds."""
 
 
 class Output(NamedTuple):
-    """Of images of one size their places in the list and the network's values, (N, ...) float32."""
+    """Outputs of the network for images of one size."""
 
     indices: list[int]
+    """Indices of the images in the list."""
     values: np.ndarray
+    """(N, ...) float32."""
 
 
 def network_outputs(
@@ -33,18 +35,19 @@ def network_outputs(
     compute: Callable[[Tensor], Tensor] | None = None,
     block: int = 0,
 ) -> Iterator[Output | UnreadableImage]:
-    """Runs a network over images, in an order that only depends on the arguments.
+    """Run a network on images, in an order that depends only on the arguments.
 
     Args:
-        network: in evaluation mode, on its device.
-        images: what to look at.
-        loading: how they are loaded.
-        compute: a method of the network, from prepared images (N, 3, H, W) to (N, ...); the descriptors if
-            not given.
-        block: images that are all out before the next ones; 0 for no such blocks.
+        network: the network, in evaluation mode.
+        images: the images.
+        loading: the settings of the loading.
+        compute: a method of the network, from prepared images (N, 3, H, W) to (N, ...); by default, the
+            method that computes descriptors.
+        block: the number of images per block; all images of a block are yielded before the next block
+            starts. 0 for a single block.
 
     Yields:
-        Every image once, in an output or as a bad image.
+        Every image once, in an output or as an unreadable image.
 
     Raises:
         UserError: a value is not finite, the memory does not suffice, or a worker died.
@@ -56,51 +59,51 @@ def network_outputs(
     for batch in size_batches(images, loading, block):
         if isinstance(batch, UnreadableImage):
             if running is not None:
-                yield finished(images, *running)
+                yield fetch_output(images, *running)
                 running = None
             yield batch
             continue
-        with told_of_failures(), torch.inference_mode():
+        with computation_errors(), torch.inference_mode():
             pixels = to_device(batch.pixels, device, copies)
             values = compute(network.backbone.prepare(pixels))
-        # A GPU is only told what to do. Meanwhile the batch before is waited for and the next decoded.
+        # A GPU computes asynchronously: meanwhile, fetch the previous batch and decode the next one.
         if running is not None:
-            yield finished(images, *running)
+            yield fetch_output(images, *running)
         running = (batch.indices, values)
     if running is not None:
-        yield finished(images, *running)
+        yield fetch_output(images, *running)
 
 
 def to_device(pixels: Tensor, device: torch.device, copies: torch.cuda.Stream | None) -> Tensor:
-    """Brings pixels to the device; to a GPU beside what it computes, in the stream `copies`."""
+    """Copy pixels to a device; a GPU copies in the stream `copies`, in parallel to its computations."""
     if copies is None:
         return pixels.to(device)
     with torch.cuda.stream(copies):
-        there = pixels.pin_memory().to(device, non_blocking=True)
+        copied = pixels.pin_memory().to(device, non_blocking=True)
     computing = torch.cuda.current_stream(device)
     computing.wait_stream(copies)
-    there.record_stream(computing)  # or its memory would be given away once Python forgets it
-    return there
+    copied.record_stream(computing)  # keeps its memory from being reused before the computation ends
+    return copied
 
 
-def finished(images: Sequence[InputImage], indices: list[int], values: Tensor) -> Output:
-    """Waits for a batch's values and checks them.
+def fetch_output(images: Sequence[InputImage], indices: list[int], values: Tensor) -> Output:
+    """Wait for the values of a batch, copy them to the CPU and check them.
 
     Raises:
-        UserError: a value is not finite, or the memory did not suffice.
+        UserError: a value is not finite, or the memory does not suffice.
     """
-    with told_of_failures():
+    with computation_errors():
         array = values.cpu().numpy()
     finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
     if not finite.all():
         first = images[indices[int(finite.argmin())]].path
-        raise UserError(f"what the network says of {first} is not finite: try --precision float32")
+        raise UserError(f"the output of the network for {first} is not finite: try --precision float32")
     return Output(indices, array)
 
 
 @contextmanager
-def told_of_failures() -> Iterator[None]:
-    """Turns what torch raises where memory is short, or where it cannot compile, into a user error."""
+def computation_errors() -> Iterator[None]:
+    """Convert the errors of torch about lack of memory and failed compilation to a UserError."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:

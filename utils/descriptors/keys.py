@@ -1,4 +1,4 @@
-"""Keys of images in a descriptor store: text that changes with an image's contents, name or box."""
+"""Keys of images in a descriptor store: texts that depend on the contents, name and box of an image."""
 
 import hashlib
 import os
@@ -10,46 +10,47 @@ from utils.files.regular import open_regular
 from utils.images.loading import InputImage
 
 BLOCK = 4096
-"""Bytes at the beginning, in the middle and at the end of a file that its digest is of."""
+"""Bytes at the start, in the middle and at the end of a file that are in its digest."""
 
 UNCOMPRESSED = (b"P", b"BM", b"II*\0", b"MM\0*")
-"""First bytes of PNM, BMP and TIFF files, in which one pixel changes a few bytes and nothing after them."""
+"""First bytes of PNM, BMP and TIFF files, in which a changed pixel changes only a few bytes."""
 
 DIGEST_BYTES = 12
 THREADS = 16
-"""Files read at a time: on a network's disk they are waited for, not computed."""
+"""Files read in parallel: on a network disk, reading them is mostly waiting."""
 
 
 def image_key(image: InputImage, name: str) -> str:
-    """Return the key of an image: its name, its file's size, time and digest, and its box.
+    """Return the key of an image: its name, the size, time and digest of its file, and its box.
 
-    The digest tells images of several data sets apart that have one name, size and time. The folder is no
-    part of the key, so that a data set may be moved and its copies share a store.
+    The digest distinguishes images of several data sets that have the same name, size and time. The folder
+    is not in the key: a data set can be moved, and its copies can share a store.
 
     Args:
         image: the file and the box.
-        name: what tells the file from others of its data set.
+        name: a name that is unique in the data set.
     """
     try:
         with open_regular(image.path) as file:
             status = os.fstat(file.fileno())
             contents = (str(status.st_size), str(status.st_mtime_ns), _digest(file, status.st_size))
-    except OSError:  # nothing will be described that could be kept under this key
+    except OSError:  # an unreadable image has no descriptor to store under this key
         contents = ("", "", "")
     box = "" if image.box is None else " ".join(map(repr, image.box))
     return "\0".join((name, *contents, box))
 
 
 def image_keys(images: Sequence[InputImage], names: Sequence[str]) -> list[str]:
-    """Return the keys of many images, see `image_key`."""
+    """Return the keys of several images, see `image_key`."""
     with ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(image_key, images, names))
 
 
 def _digest(file: BinaryIO, size: int) -> str:
-    """Return a digest of a file's contents: of three blocks of them if they are compressed, else of all.
+    """Return a digest of the contents of a file: of three blocks if they are compressed, else of all bytes.
 
-    Any other image changes a compressed file's length, or all bytes after the first that differs.
+    Three blocks suffice for a compressed file, since a changed image changes its length or all bytes after
+    the first changed byte.
     """
     digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
     first = file.read(BLOCK)

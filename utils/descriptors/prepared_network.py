@@ -1,4 +1,4 @@
-"""A network ready to describe images, by its options; the last one is kept for the next call."""
+"""Cache of the network that was loaded last."""
 
 from functools import lru_cache
 
@@ -11,13 +11,13 @@ from utils.weights.networks import load_network
 
 @lru_cache(maxsize=1)
 def prepared_network(options: DescriptorOptions, settings: str, device: torch.device) -> RetrievalNetwork:
-    """Return the network of some options with one pooling; equal arguments give the same network.
+    """Return the network of some options with one pooling; equal arguments return the same object.
 
     Args:
         options: the options of the descriptors.
-        settings: their `descriptor_settings` as JSON, with digests of the weights: changed weights are read
-            again.
-        device: where to compute.
+        settings: the `descriptor_settings` of the options as JSON. Its digests of the weights make changed
+            weights load again.
+        device: the device of the network.
 
     Raises:
         UserError: a file of weights is missing or unreadable.

@@ -1,4 +1,4 @@
-"""Descriptors by row, in memory or in shards on disk, read in blocks so that memory holds one of them."""
+"""Rows of descriptors, in memory or in shards on disk, which are read in blocks to limit memory."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,83 +6,83 @@ import numpy as np
 
 ALL = slice(None)
 BLOCK = 4096
-"""Rows of an array that are looked at together, which bounds the memory of what is computed of them."""
+"""Maximum number of rows per block, which limits the memory of computations on a block."""
 
 
 class StoredRows:
-    """The rows of a database of N descriptors that lie in shards on disk, in any order.
+    """The rows of a database of N descriptors in shards on disk.
 
     Args:
-        shards: (n, D) float16 or float32 arrays. A sequence that maps a file into memory each time that it is
-            asked for one keeps no more files open than are looked at: there may be thousands.
-        numbers: (N,) int64, for each descriptor of the database its row when the shards are laid end to end.
-        lengths: of the shards, in rows; asked of them if not given.
-        dimensions: which of their columns count.
+        shards: arrays (n, D) float16 or float32. If the sequence maps a file into memory on each access, only
+            the files in use are open; there can be thousands of files.
+        positions: (N,) int64, the row of each descriptor in the concatenated shards.
+        lengths: the number of rows of each shard; by default, from the shards.
+        dimensions: the columns of the shards to use.
     """
 
     def __init__(
         self,
         shards: Sequence[np.ndarray],
-        numbers: np.ndarray,
+        positions: np.ndarray,
         lengths: Sequence[int] | None = None,
         dimensions: slice = ALL,
     ) -> None:
         self._shards = shards
-        self._numbers = numbers
+        self._positions = positions
         self._lengths = list(map(len, shards)) if lengths is None else lengths
         self._dimensions = dimensions
         self._starts = np.cumsum([0, *self._lengths])
 
     def __len__(self) -> int:
-        return len(self._numbers)
+        return len(self._positions)
 
     @property
     def shape(self) -> tuple[int, int]:
-        """N and D."""
+        """The number of descriptors N and their dimension D."""
         return len(self), self._shard(0).shape[1] if len(self._shards) else 0
 
-    def __getitem__(self, places: np.ndarray | slice) -> np.ndarray:
-        """The descriptors at some places of the database, (..., D) float32, read into memory."""
-        numbers = self._numbers[places]
-        found = np.empty((*numbers.shape, self.shape[1]), np.float32)
-        of_shard = np.searchsorted(self._starts, numbers, side="right") - 1
-        for shard in np.unique(of_shard):
-            chosen = of_shard == shard
-            found[chosen] = self._shard(shard)[numbers[chosen] - self._starts[shard]]
-        return found
+    def __getitem__(self, indices: np.ndarray | slice) -> np.ndarray:
+        """Read the descriptors at some indices of the database, (..., D) float32."""
+        positions = self._positions[indices]
+        rows = np.empty((*positions.shape, self.shape[1]), np.float32)
+        shard_indices = np.searchsorted(self._starts, positions, side="right") - 1
+        for shard in np.unique(shard_indices):
+            in_shard = shard_indices == shard
+            rows[in_shard] = self._shard(shard)[positions[in_shard] - self._starts[shard]]
+        return rows
 
     def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Places in the database, (n,) int64, and their rows, (n, D) as stored, in blocks, each place once.
+        """Yield blocks of indices in the database, (n,) int64, and their rows, (n, D) as stored.
 
-        Blocks come in the order of the shards, which is that of the disk. Where a block is a run of a shard,
-        as most are, its rows are the mapped file itself and nothing is copied.
+        Each index is yielded once. Blocks are in the order of the shards on disk. If the rows of a block are
+        contiguous in a shard, as usual, they are a view of the mapped file and are not copied.
         """
-        order = np.argsort(self._numbers, kind="stable")
-        ends = np.searchsorted(self._numbers[order], self._starts)
-        for number, (start, first, behind) in enumerate(zip(self._starts, ends, ends[1:], strict=False)):
-            if first == behind:
+        order = np.argsort(self._positions, kind="stable")
+        ends = np.searchsorted(self._positions[order], self._starts)
+        for number, (start, first, end) in enumerate(zip(self._starts, ends, ends[1:], strict=False)):
+            if first == end:
                 continue
             shard = self._shard(number)
-            for block in range(first, behind, BLOCK):
-                places = order[block : min(block + BLOCK, behind)]
-                local = self._numbers[places] - start
-                is_run = local[-1] - local[0] == len(local) - 1 and (np.diff(local) == 1).all()
-                yield places, shard[local[0] : local[-1] + 1] if is_run else shard[local]
+            for block in range(first, end, BLOCK):
+                indices = order[block : min(block + BLOCK, end)]
+                local = self._positions[indices] - start
+                is_contiguous = local[-1] - local[0] == len(local) - 1 and (np.diff(local) == 1).all()
+                yield indices, shard[local[0] : local[-1] + 1] if is_contiguous else shard[local]
 
-    def columns(self, chosen: slice) -> "StoredRows":
-        """These descriptors with some of their dimensions alone."""
-        return StoredRows(self._shards, self._numbers, self._lengths, chosen)
+    def columns(self, selected: slice) -> "StoredRows":
+        """Return the descriptors with only some of their dimensions."""
+        return StoredRows(self._shards, self._positions, self._lengths, selected)
 
-    def _shard(self, number: int) -> np.ndarray:
-        return self._shards[number][:, self._dimensions]
+    def _shard(self, index: int) -> np.ndarray:
+        return self._shards[index][:, self._dimensions]
 
 
 Rows = np.ndarray | StoredRows
-"""A database of descriptors, (N, D), by its place."""
+"""A database of descriptors, (N, D)."""
 
 
 def row_blocks(database: Rows) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Places, (n,) int64, and rows, (n, D), of a database, each place once, in blocks of at most BLOCK."""
+    """Yield blocks of at most BLOCK indices, (n,) int64, and rows, (n, D), of a database, each index once."""
     if isinstance(database, StoredRows):
         yield from database.blocks()
         return
@@ -92,11 +92,11 @@ def row_blocks(database: Rows) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def split_columns(database: Rows, parts: int) -> list[Rows]:
-    """Return parts of equal width of a database's descriptors, (N, D / parts) each, not copied."""
+    """Return the descriptors of a database split into parts of equal width, (N, D / parts), not copied."""
     width = database.shape[1] // parts
     return [columns(database, slice(part * width, (part + 1) * width)) for part in range(parts)]
 
 
-def columns(database: Rows, chosen: slice) -> Rows:
-    """A database's descriptors with some of their dimensions alone, (N, d), not copied."""
-    return database.columns(chosen) if isinstance(database, StoredRows) else database[:, chosen]
+def columns(database: Rows, selected: slice) -> Rows:
+    """Return the descriptors of a database with only some of their dimensions, (N, d), not copied."""
+    return database.columns(selected) if isinstance(database, StoredRows) else database[:, selected]

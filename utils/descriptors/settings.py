@@ -1,4 +1,4 @@
-"""What a descriptor depends on, beside its image: descriptors that differ in any of it must never mix."""
+"""Settings that a descriptor depends on; descriptors with different settings must not be mixed."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -15,22 +15,24 @@ from utils.weights.networks import read_backbone_weights
 from utils.weights.state_dicts import read_state_dict, read_weights_array
 
 METHOD_VERSION = 2
-"""Rises when the same options and weights come to give other descriptors: 2 resizes exactly as OpenCV does,
-counts the regions of images at exact ties in float64 and gives regions without a cell no context."""
+"""Version of the method, increased if the same options and weights give other descriptors.
 
-CHARACTERS = 16
-"""Of a digest."""
+Version 2 resizes exactly as OpenCV does, counts the regions of images at exact ties in float64 and gives
+regions without a cell no context.
+"""
+
+DIGEST_CHARACTERS = 16
 
 
 def descriptor_settings(options: DescriptorOptions, poolings: Sequence[PoolingName]) -> dict[str, object]:
-    """Return the options that descriptors depend on, and a digest of each part's weights, for JSON.
+    """Return the options that descriptors depend on and digests of the weights, for JSON.
 
-    Digests are of the values as published, before anything is folded or rounded, so that they do not
-    depend on the machine. Options that the poolings do not use are left out.
+    Digests are computed from the published values, before folding and rounding, and do not depend on the
+    machine. Options that the poolings do not use are left out.
 
     Args:
-        options: the options of the descriptors; `options.pooling` does not count.
-        poolings: names of the poolings, whose descriptors lie beside each other.
+        options: the options of the descriptors; `options.pooling` is ignored.
+        poolings: the names of the poolings, whose descriptors are concatenated.
 
     Raises:
         UserError: a file of weights is missing or unreadable.
@@ -59,10 +61,10 @@ def descriptor_settings(options: DescriptorOptions, poolings: Sequence[PoolingNa
 
 
 def digest(state: Mapping[str, Tensor]) -> str:
-    """The first characters of SHA-256 over the names, types, shapes and values of some tensors."""
+    """Return the first characters of the SHA-256 of the names, types, shapes and values of tensors."""
     sha = hashlib.sha256()
     for name in sorted(state):
         values = state[name].detach().contiguous()
         sha.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
         sha.update(values.reshape(-1).view(torch.uint8).numpy().data)
-    return sha.hexdigest()[:CHARACTERS]
+    return sha.hexdigest()[:DIGEST_CHARACTERS]

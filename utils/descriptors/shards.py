@@ -1,8 +1,9 @@
-"""A shard of a descriptor store: some rows and their keys, whole or not there.
+"""Shards of a descriptor store: files with a part of its rows and their keys.
 
-It is two files: its rows, as numpy writes them, to be mapped into memory, and a record of the key of each row
-and a check value. The record is written last and both appear whole, so that a killed process leaves a whole
-shard or none. A shard's name begins with a serial number and ends with what tells its writer from others.
+A shard is two files: a NumPy file of rows, to be mapped into memory, and a record with the key of each row
+and a checksum. Both are written under a temporary name, the record last, so that a killed process leaves a
+complete shard or none. The name of a shard starts with a serial number and ends with a random text that
+identifies its writer.
 """
 
 import json
@@ -24,9 +25,9 @@ from utils.files.writing import TEMPORARY_SUFFIX, replace_file
 
 LEFTOVER_SECONDS = 3600.0
 PATTERN = f"{SHARD_PREFIX}{'[0-9]' * 8}-*"
-"""Of a shard's files' names."""
+"""Pattern of the file names of shards, without suffix."""
 
-DELETE_SHARD = "delete it, and what it held will be described anew"
+DELETE_SHARD = "delete it, and its images will be described again"
 
 
 class ShardRecord(TypedDict):
@@ -35,11 +36,11 @@ class ShardRecord(TypedDict):
     keys: list[str]
     """The key of each row."""
     crc32: int
-    """Of all rows."""
+    """Checksum of all rows."""
 
 
 class MappedShards(Sequence[np.ndarray]):
-    """The rows, (n, D), of shards in some files, each mapped into memory when it is asked for."""
+    """The rows, (n, D), of shards, each mapped into memory on access."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = paths
@@ -47,22 +48,22 @@ class MappedShards(Sequence[np.ndarray]):
     def __len__(self) -> int:
         return len(self._paths)
 
-    def __getitem__(self, number: int) -> np.ndarray:  # type: ignore[override]  # no slices
-        with deletable():  # copy on write, since torch warns of arrays that it may not write to
-            return map_array(self._paths[number], (np.float16, np.float32), (None, None), "c")
+    def __getitem__(self, index: int) -> np.ndarray:  # type: ignore[override]  # no slices
+        with advise_deletion():  # mapped copy-on-write, since torch warns about read-only arrays
+            return map_array(self._paths[index], (np.float16, np.float32), (None, None), "c")
 
 
 def shard_records(folder: Path) -> list[Path]:
-    """The records of the shards in a folder whose rows are there, by rising serial number."""
+    """Return the records of the complete shards in a folder, by increasing serial number."""
     records = sorted(folder.glob(PATTERN + SHARD_RECORD_SUFFIX))
     return [record for record in records if record.with_suffix(SHARD_ROWS_SUFFIX).exists()]
 
 
 def write_shard(folder: Path, serial: int, writer: str, keys: Sequence[str], rows: np.ndarray) -> None:
-    """Writes a shard: rows, (n, D), and then the record by which they count.
+    """Write a shard: first its rows, (n, D), then its record.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the shard cannot be written.
     """
     path = folder / f"{SHARD_PREFIX}{serial:08d}-{writer}"
     with replace_file(path.with_suffix(SHARD_ROWS_SUFFIX)) as file:
@@ -73,7 +74,7 @@ def write_shard(folder: Path, serial: int, writer: str, keys: Sequence[str], row
 
 
 def discard_shard(folder: Path, name: str) -> None:
-    """Makes a shard count no more; its rows stay for those who read them, and are a leftover in an hour."""
+    """Delete the record of a shard. Its rows stay for other readers, and count as a leftover in an hour."""
     with suppress(FileNotFoundError):
         os.utime((folder / name).with_suffix(SHARD_ROWS_SUFFIX))
     (folder / name).with_suffix(SHARD_RECORD_SUFFIX).unlink(missing_ok=True)
@@ -83,37 +84,36 @@ def read_shard(record: Path, verify: bool, precision: str, width: int | None) ->
     """Read the keys of a shard.
 
     Args:
-        record: its record's file.
-        verify: whether to compare its check value and to look for values that are not finite, which reads it
-            from end to end.
-        precision: the number type of its rows.
-        width: D, the number of their columns; any if not given.
+        record: the record file of the shard.
+        verify: compare the checksum and check that all values are finite, which reads all rows.
+        precision: the number type of the rows.
+        width: D, the number of columns; None for any number.
 
     Returns:
         The keys, and D.
 
     Raises:
-        FileNotFoundError: it has gone.
-        UserError: it is damaged, or cannot be read.
+        FileNotFoundError: the shard was deleted.
+        UserError: the shard is unreadable or not valid.
     """
     path = record.with_suffix(SHARD_ROWS_SUFFIX)
-    with deletable():
+    with advise_deletion():
         saved = read_json(record, ShardRecord)
         rows = map_array(path, (np.dtype(precision).type,), (len(saved["keys"]), width), "c")
         if not rows.size:
             raise BadFileError(f"{path} is damaged: it has no values")
         if verify and zlib.crc32(rows.data) != saved["crc32"]:
-            raise BadFileError(f"{path} is damaged: its check value is another")
+            raise BadFileError(f"{path} is damaged: its checksum does not match")
         if verify and not np.isfinite(rows).all():
             raise BadFileError(f"{path} is damaged: it holds values that are not finite")
     return saved["keys"], rows.shape[1]
 
 
 @contextmanager
-def deletable() -> Iterator[None]:
-    """Add to the errors of a block about damaged shards that a shard can be deleted.
+def advise_deletion() -> Iterator[None]:
+    """Add to the errors of a block about invalid shards the advice to delete the shard.
 
-    A file that cannot be read may be whole, and is not to be deleted.
+    Unreadable files may be valid and should not be deleted.
     """
     try:
         yield
@@ -124,9 +124,9 @@ def deletable() -> Iterator[None]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes what killed processes left: rows without a record and temporary files, an hour old or more."""
+    """Delete files of killed processes: rows without a record and temporary files older than an hour."""
     with tempfile.TemporaryFile(dir=folder) as file:
-        now = os.fstat(file.fileno()).st_mtime  # by the clock of the disk, which may be another computer's
+        now = os.fstat(file.fileno()).st_mtime  # a network disk has the clock of another computer
     for path in [*folder.glob(PATTERN), *folder.glob(f".{PATTERN}")]:
         is_leftover = path.suffix == TEMPORARY_SUFFIX or not path.with_suffix(SHARD_RECORD_SUFFIX).exists()
         with suppress(OSError):  # another process may have removed or renamed it

@@ -1,10 +1,10 @@
-"""A store of descriptors on disk, from which a killed run goes on and the next one starts at once.
+"""A store of descriptors on disk, which resumes killed runs and is reused by later runs.
 
-A store is a folder of shards, see `descriptor_shards`, and `store.json`, which says what all descriptors were
-made with; a run with anything else is refused.
+A store is a folder of shards, see `utils.descriptors.shards`, and `store.json` with the settings of all its
+descriptors. Runs with other settings are refused.
 
-Keys are text that changes with an image's contents, see `image_keys`: a changed file is not found, and so
-described anew.
+The key of a descriptor depends on the contents of the image, see `image_keys`, so that a changed image is
+described again.
 """
 
 import json
@@ -35,81 +35,82 @@ from utils.saved_settings import check_same_settings
 
 SHARD_ROWS = 4096
 SHARD_SECONDS = 30.0
-"""A shard is written when it has so many rows or is so old: what a killed run loses at most."""
+"""A shard is written after this many rows or seconds; a killed run loses at most so many."""
 
 FORMAT = 2
-"""Rises when the files or the keys of a store change: older stores are refused."""
+"""Version of the files and keys of a store; stores of other versions are refused."""
 NAME_ANOTHER = "name another folder for the descriptors"
 
 
 class DescriptorStore:
-    """Descriptors on disk by key; made by `open_store`.
+    """Descriptors on disk by key; created by `open_store`.
 
     Args:
-        folder: the store's folder.
-        precision: the number type that rows are kept in.
+        folder: the folder of the store.
+        precision: the number type of the stored rows.
     """
 
     def __init__(self, folder: Path, precision: StorePrecision) -> None:
         self.folder = folder
         self.precision = precision
         self._writer = secrets.token_hex(4)
-        """Keeps the names of shards apart that several processes write at once."""
+        """Random text that makes the names of shards of several processes unique."""
         self._shards: dict[str, list[str]] = {}
-        """The keys of each, by its name."""
-        self._numbers: dict[str, int] = {}
+        """Name of each shard to its keys."""
+        self._positions: dict[str, int] = {}
+        """Key to the row in the concatenated shards."""
         self._width: int | None = None
-        """D, of all rows on disk."""
+        """D of all rows on disk; None until a shard is read."""
         self._serial = 0
         self._new: list[tuple[str, np.ndarray]] = []
         self._new_since = 0.0
 
     def __contains__(self, key: str) -> bool:
-        return key in self._numbers
+        return key in self._positions
 
     def __len__(self) -> int:
-        return len(self._numbers)
+        return len(self._positions)
 
     @property
     def stored(self) -> int:
-        """Descriptors on disk, those that later ones stand for included."""
+        """The number of rows on disk, including rows that later ones replace."""
         return sum(map(len, self._shards.values()))
 
     def read(self, verify: bool = True) -> None:
-        """Looks for shards that were not there before, this process's own and others'.
+        """Read the keys of new shards, which this or another process has written.
 
         Args:
-            verify: whether to compare the check value of each, which reads it once from end to end.
+            verify: compare the checksum of each shard, which reads all its rows.
 
         Raises:
-            UserError: a shard is damaged.
+            UserError: a shard is unreadable or not valid.
         """
-        # In the order of their serial numbers, which their names begin with: of a key's rows the last holds.
+        # By increasing serial number: the newest row of a key wins.
         for path in shard_records(self.folder):
             if path.stem in self._shards:
                 continue
             try:
                 keys, self._width = read_shard(path, verify, self.precision, self._width)
-            except FileNotFoundError:  # another process has just written what it held anew
+            except FileNotFoundError:  # another process has just replaced it by a new shard
                 self.read(verify)
                 return
             start = self.stored
             self._shards[path.stem] = keys
-            self._numbers.update({key: start + row for row, key in enumerate(keys)})
+            self._positions.update({key: start + row for row, key in enumerate(keys)})
             self._serial = max(self._serial, int(path.stem.split("-")[1]))
 
     def rows(self, keys: Sequence[str]) -> StoredRows:
-        """The descriptors of these keys, in this order.
+        """Return the descriptors of keys, in the order of the keys.
 
         Raises:
-            KeyError: one is not in the store.
+            KeyError: a key is not in the store.
         """
-        numbers = np.array([self._numbers[key] for key in keys], np.int64)
+        positions = np.array([self._positions[key] for key in keys], np.int64)
         paths = [(self.folder / name).with_suffix(SHARD_ROWS_SUFFIX) for name in self._shards]
-        return StoredRows(MappedShards(paths), numbers, list(map(len, self._shards.values())))
+        return StoredRows(MappedShards(paths), positions, list(map(len, self._shards.values())))
 
     def add(self, keys: Sequence[str], rows: np.ndarray) -> None:
-        """Takes in descriptors, (n, D); they are on disk after the next `flush`, and to be had after `read`.
+        """Add descriptors, (n, D); `flush` writes them to disk, and `read` makes them available.
 
         Raises:
             UserError: a shard cannot be written.
@@ -123,23 +124,23 @@ class DescriptorStore:
             self.flush()
 
     def flush(self) -> None:
-        """Writes what was taken in and is not on disk yet.
+        """Write added descriptors that are not on disk yet.
 
         Raises:
-            UserError: it cannot be written.
+            UserError: the shard cannot be written.
         """
         if self._new:
             self._write(len(self._new))
 
     def compact(self, keys: Sequence[str]) -> None:
-        """Drops all but the descriptors of these keys, of which a kill at any moment loses none.
+        """Remove all descriptors except the ones of some keys; a kill at any moment loses none of these.
 
-        They are written again before what was there stops to count. Its rows stay for an hour, for those who
-        are reading them.
+        The descriptors to keep are written to new shards before the old shards are discarded. The old rows
+        stay on disk for an hour, for processes that are reading them.
 
         Raises:
-            KeyError: one is not in the store.
-            UserError: they cannot be written.
+            KeyError: a key is not in the store.
+            UserError: a shard cannot be written.
         """
         old = list(self._shards)
         rows = self.rows(keys)
@@ -149,11 +150,11 @@ class DescriptorStore:
         self.flush()
         for name in old:
             discard_shard(self.folder, name)
-        self._shards, self._numbers = {}, {}
+        self._shards, self._positions = {}, {}
         self.read(verify=False)
 
     def _write(self, count: int) -> None:
-        """Writes a shard of the first `count` new descriptors: rows, then the record by which they count."""
+        """Write a shard of the first `count` added descriptors."""
         keys, rows = zip(*self._new[:count], strict=True)
         self._serial += 1
         write_shard(self.folder, self._serial, self._writer, keys, np.stack(rows))
@@ -164,16 +165,16 @@ class DescriptorStore:
 def open_shared_store(
     folder: Path, made_with: Mapping[str, object], precision: StorePrecision, processes: Processes
 ) -> DescriptorStore:
-    """Open a store in all processes; the first process makes it if there is none.
+    """Open a store in all processes; the first process creates it if it is missing.
 
     Args:
-        folder: its folder, one for all processes.
-        made_with: what the descriptors depend on, as JSON can hold it.
-        precision: the number type that rows are kept in.
+        folder: the folder of the store, which all processes share.
+        made_with: the settings of the descriptors, JSON values.
+        precision: the number type of the stored rows.
         processes: the processes.
 
     Raises:
-        UserError: as `open_store`.
+        UserError: as for `open_store`.
     """
     if processes.leads:
         open_store(folder, made_with, precision=precision, verify=False, tidy=True)
@@ -189,31 +190,32 @@ def open_store(
     verify: bool = True,
     tidy: bool = False,
 ) -> DescriptorStore:
-    """Opens a store, or makes one where there is none.
+    """Open a store; create it if it is missing.
 
     Args:
-        folder: its folder.
-        made_with: what the descriptors depend on, as JSON can hold it.
-        precision: the number type that rows are kept in.
-        verify: whether to compare the check value of each shard, which reads it once from end to end.
-        tidy: whether to remove what killed processes left there.
+        folder: the folder of the store.
+        made_with: the settings of the descriptors, JSON values.
+        precision: the number type of the stored rows.
+        verify: compare the checksum of each shard, which reads all its rows.
+        tidy: delete files of killed processes.
 
     Raises:
-        UserError: it was made with other settings or is damaged, or the folder cannot be written or holds
-            something else.
+        UserError: the store has other settings or is not valid, or the folder cannot be written or holds
+            other files.
     """
     settings = {"format": FORMAT, "store precision": precision, **made_with}
     path = folder / STORE_SETTINGS
     if not path.exists():
         _check_can_become_store(folder)
         make_folder(folder)
-        with new_file(path) as file:  # of two processes with different settings one is refused
+        with new_file(path) as file:  # if two processes with different settings do so, one is refused
             file.write(json.dumps(settings, indent=2).encode() + b"\n")
-    # through JSON, so that what is compared is what is written: a tuple comes back as a list
     with advising(NAME_ANOTHER):
         saved = read_json(path, dict[str, Setting])
-    # The error names the folder: without its settings alone, the shards would count as made with others.
-    check_same_settings(folder, saved, json.loads(json.dumps(settings)))
+    # The error names the folder, not the settings file: with only the file deleted, the shards would be
+    # taken for descriptors with the new settings.
+    converted = json.loads(json.dumps(settings))  # JSON converts tuples to lists
+    check_same_settings(folder, saved, converted)
     if tidy:
         remove_leftovers(folder)
     store = DescriptorStore(folder, precision)
@@ -222,19 +224,19 @@ def open_store(
 
 
 def _check_can_become_store(folder: Path) -> None:
-    """Check that a folder without settings holds nothing but what another process has just begun to write.
+    """Check that a folder without settings holds no files, except for the files of a store being created.
 
     Raises:
-        UserError: it holds shards of a store whose settings are gone, or something else.
+        UserError: the folder holds other files, or shards without settings.
     """
     if not folder.is_dir():
         return
-    ours = re.compile(rf"\.|{re.escape(STORE_SETTINGS)}\Z|{SHARD_PREFIX}")
-    if not all(ours.match(entry.name) for entry in folder.iterdir()):
-        raise UserError(f"{folder} is not empty and no descriptor store: {NAME_ANOTHER}")
-    # Every process writes the settings before its first shard, so another process's are there by now.
+    store_names = re.compile(rf"\.|{re.escape(STORE_SETTINGS)}\Z|{SHARD_PREFIX}")
+    if not all(store_names.match(path.name) for path in folder.iterdir()):
+        raise UserError(f"{folder} is not empty and not a descriptor store: {NAME_ANOTHER}")
+    # Another process writes the settings before its first shard: if there is a shard, there are settings.
     if shard_records(folder) and not (folder / STORE_SETTINGS).exists():
         raise UserError(
-            f"{folder} holds descriptors without the file {STORE_SETTINGS} that says how they were made: "
+            f"{folder} holds descriptors without {STORE_SETTINGS}, the file of their settings: "
             f"delete the folder, or {NAME_ANOTHER}"
         )

@@ -1,8 +1,9 @@
-"""Bilinear resize of 8-bit colour images in OpenCV's integer arithmetic, equal in every value.
+"""Bilinear resize of 8-bit colour images, with exactly the values of OpenCV.
 
-Weights are multiples of 1/2048. The pass along x is an exact integer r; the pass along y uses r >> 4 and
-drops the lower 16 bits of each product. Along x both neighbours of a position outside the image are its
-border pixel. Along y they are too, but with both weights, as OpenCV has it.
+It uses the integer arithmetic of OpenCV. Weights are multiples of 1/2048. The pass along x gives an exact
+integer r; the pass along y uses r >> 4 and drops the lower 16 bits of each product. Outside the image, both
+neighbours of a position are the border pixel: along x with the weights 1 and 0, along y with their
+interpolation weights.
 """
 
 from typing import NamedTuple
@@ -10,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 ONE = 2048
-"""A weight of 1."""
+"""The integer that represents a weight of 1."""
 
 
 class Taps(NamedTuple):
@@ -27,18 +28,18 @@ def bilinear_resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
 
     Args:
         pixels: (H, W, 3) uint8.
-        height: height of the result in pixels, at least 1.
-        width: its width in pixels, at least 1.
+        height: the height of the result in pixels, at least 1.
+        width: the width of the result in pixels, at least 1.
 
     Returns:
         (height, width, 3) uint8.
     """
-    from utils.images.resize_kernel import compiled_resize_rows  # only a process that resizes waits for Numba
+    from utils.images.resize_kernel import compiled_resize_rows  # imports Numba, which takes about a second
 
     size = 3 * width
-    out = np.empty((height, size), np.uint8)  # first of all: it may be too large for the memory
+    out = np.empty((height, size), np.uint8)  # allocated first, as it may not fit in memory
     rows = np.ascontiguousarray(pixels).reshape(len(pixels), -1)
-    last_row = np.append(rows[-1:], np.zeros((1, 1), np.uint8), axis=1)  # its last word ends after its end
+    last_row = np.append(rows[-1:], np.zeros((1, 1), np.uint8), axis=1)  # the last word ends one byte later
     x = taps(pixels.shape[1], width, clamp_weights=True)
     y = taps(len(pixels), height)
     neighbours = np.empty((2, size + 1), np.uint8)
@@ -62,9 +63,9 @@ def taps(source: int, target: int, clamp_weights: bool = False) -> Taps:
     """Return the source pixels and weights of a resize along one axis.
 
     Args:
-        source: number of source pixels.
-        target: number of output pixels.
-        clamp_weights: whether a position outside the image has the weights 1 and 0 instead of its own.
+        source: the number of source pixels.
+        target: the number of output pixels.
+        clamp_weights: use the weights 1 and 0 for positions outside the image.
 
     Returns:
         Indices, (target,) int64, and weights, (target,) int16.
@@ -79,12 +80,12 @@ def taps(source: int, target: int, clamp_weights: bool = False) -> Taps:
 
 
 def _words(rows: np.ndarray, count: int, size: int) -> np.ndarray:
-    """View contiguous bytes as words of four bytes that begin at every byte.
+    """View contiguous bytes as overlapping four-byte words, one per byte.
 
     Args:
-        rows: (n, bytes) uint8.
-        count: number of rows to view.
-        size: number of words per row.
+        rows: (N, bytes) uint8.
+        count: the number of rows to view.
+        size: the number of words per row.
 
     Returns:
         (count, size) uint32, not aligned, sharing the memory of `rows`.

@@ -1,9 +1,11 @@
-"""Compiled loops of the bilinear resize. Numba costs a process about a second: import this when needed.
+"""Compiled loops of the bilinear resize.
 
-The loops are written so that LLVM makes vector instructions of them, which `inspect_asm` shows. Along x, the
-two neighbours of each output pixel are first moved next to each other, four bytes at a time. Their weights
-are split into multiples of 16 and the rest, so that r >> 4 needs no more than 16 bits. Along y, each product
-of two 16-bit numbers is reduced to its upper half in a loop of one statement (pmulhw on x86).
+Import this module only when needed, since importing Numba takes about a second.
+
+LLVM compiles the loops to vector instructions, as `inspect_asm` shows. Along x, the left and the right
+neighbours of all output pixels are first copied to two contiguous rows, four bytes at a time. Their weights
+are split into a multiple of 16 and a remainder, and r >> 4 then fits in 16 bits. Along y, a loop of one
+statement reduces each product of two 16-bit numbers to its upper half (pmulhw on x86).
 """
 
 from collections.abc import Callable
@@ -34,12 +36,12 @@ SIGNATURE = types.void(
 def compiled_resize_rows() -> Callable[..., None]:
     """Return `resize_rows` as machine code.
 
-    It is kept in `__pycache__`, or in the user's cache folder if that cannot be written. If neither can, or
-    what is in it is damaged, the code is compiled in each process, which takes a few seconds.
+    The code is cached in `__pycache__` or, if that is not writable, in the cache folder of the user. If the
+    cache cannot be written or is not valid, each process compiles the code, which takes a few seconds.
     """
     try:
         return njit(SIGNATURE, nogil=True, cache=True)(resize_rows)
-    except Exception:  # a full disk, no home folder, whatever the unpickling of a damaged file raises
+    except Exception:  # a full disk, no home folder, or any error of unpickling an invalid cache file
         return njit(SIGNATURE, nogil=True)(resize_rows)
 
 
@@ -56,19 +58,19 @@ def resize_rows(
     products: np.ndarray,
     out: np.ndarray,
 ) -> None:
-    """Resize an image; the rows interpolated along x are used again by the next output row.
+    """Resize an image. Rows interpolated along x are reused for the next output row.
 
     Args:
-        image: (H - 1, 3 W), all rows but the last: at each byte, the four bytes from there on as one word.
+        image: (H - 1, 3 W), all rows except the last, as overlapping words: the four bytes from each byte on.
         last_row: (3 W - 2,), the last row in the same form.
-        x_offsets: (2, width), byte of the first channel of the two neighbours along x.
-        x_weights: (2, 3 width), their weights in 1/2048, three times each.
+        x_offsets: (2, width), byte offsets of the first channel of the two neighbours along x.
+        x_weights: (2, 3 width), weights of the neighbours in 1/2048, repeated for each channel.
         y_indices: (2, height), indices of the two source rows.
-        y_weights: (2, height), their weights in 1/2048.
-        words: (2, 3 width - 2), the words of `neighbours`, whose memory it shares.
+        y_weights: (2, height), weights of the source rows in 1/2048.
+        words: (2, 3 width - 2), a view of `neighbours` as overlapping words.
         neighbours: (2, 3 width + 1), a buffer for the two neighbours along x.
         interpolated: (2, 3 width), a buffer for the two rows interpolated along x.
-        products: (2, 3 width), a buffer for their products with the weights along y.
+        products: (2, 3 width), a buffer for the products of these rows with the weights along y.
         out: (height, 3 width), the result.
     """
     upper, lower = interpolated[0], interpolated[1]
@@ -97,18 +99,18 @@ def _interpolate_along_x(
     neighbours: np.ndarray,
     out: np.ndarray,
 ) -> None:
-    """Write r >> 4 of one source row to `out`, (3 width,) int16; the arguments are those of `resize_rows`."""
+    """Write r >> 4 of one source row to `out`, (3 width,) int16; for the arguments, see `resize_rows`."""
     for side in range(2):
         for x in range(offsets.shape[1]):
             words[side, 3 * x] = row[offsets[side, x]]  # the next pixel overwrites the fourth byte
     first, second = neighbours[0], neighbours[1]
     first_weight, second_weight = weights[0], weights[1]
-    # Why 16 bits suffice: both weights are 0..2048. They add up to at most 2049, as each is rounded by at
-    # most one half, and the float32 `1 - fraction` is off by 2 ** -14 of a unit at most. Therefore
+    # 16 bits suffice. Both weights are in 0..2048. Their sum is at most 2049, since rounding changes each by
+    # at most one half, and the float32 `1 - fraction` has an error of at most 2 ** -14 units. Therefore
     #   low <= (15 + 15) * 255 = 7650,
     #   high <= (2049 // 16) * 255 = 128 * 255 = 32640,
     #   r >> 4 = (16 * high + low) >> 4 = high + (low >> 4) <= 2049 * 255 // 16 = 32655 < 2 ** 15.
-    # No term is negative, so none of the parts exceeds these bounds either.
+    # All terms are non-negative, so no partial sum exceeds these bounds.
     for i in range(len(out)):
         a, b = int32(first[i]), int32(second[i])
         low = int32(int32(first_weight[i] & int16(15)) * a + int32(second_weight[i] & int16(15)) * b)
@@ -125,9 +127,9 @@ def _interpolate_along_y(
     products: np.ndarray,
     out: np.ndarray,
 ) -> None:
-    """Write one output row, (3 width,) uint8, of two rows of r >> 4; it needs no clipping to 0..255."""
-    # Both products, before their lower 16 bits are dropped, add up to at most 2049 * 32655 < 1021 * 2 ** 16.
-    # Afterwards they add up to at most 1020, and (1020 + 2) >> 2 is 255.
+    """Write one output row, (3 width,) uint8, from two rows of r >> 4."""
+    # No clipping to 0..255 is needed. Before their lower 16 bits are dropped, the two products add up to at
+    # most 2049 * 32655 < 1021 * 2 ** 16; afterwards to at most 1020, and (1020 + 2) >> 2 is 255.
     first, second = products[0], products[1]
     for i in range(len(out)):
         first[i] = int32(int32(upper_weight) * int32(upper[i])) >> 16
