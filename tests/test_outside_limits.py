@@ -92,6 +92,16 @@ def test_too_little_memory_for_the_imports_is_one_line(script):
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
+def test_an_evaluation_needs_fewer_than_64_open_files(dataset):
+    words = [sys.executable, *evaluation(dataset, "--workers", "2")]
+    done = subprocess.run(
+        ["sh", "-c", 'ulimit -n 64; exec "$@"', "sh", *words], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Mean" in done.stdout
+
+
 class Failing(Dataset):
     def __getitem__(self, number):
         raise UserError(f"number {number}\nfails")
