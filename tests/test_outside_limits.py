@@ -102,6 +102,25 @@ def test_an_evaluation_needs_fewer_than_64_open_files(dataset):
     assert "Mean" in done.stdout
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        SystemError("error return without exception set"),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+        MemoryError(),
+        OSError("Could not find/load shared object file 'libllvmlite.so' from resource location: ..."),
+    ],
+)
+def test_an_import_that_fails_without_memory_names_the_limit_and_no_option(error):
+    code = f"import utils.program.start; raise {error!r}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: the memory does not suffice to load torch and other libraries: close other programs, "
+        "or raise the limit (ulimit -v)\n"
+    )
+
+
 class Failing(Dataset):
     def __getitem__(self, number):
         raise UserError(f"number {number}\nfails")

@@ -17,7 +17,10 @@ NO_SHARED_MEMORY = (
     "(docker run --shm-size 1g)"
 )
 TOO_MANY_FILES = "too many open files: try --workers 0, or raise the limit (ulimit -n 1024)"
-TOO_MANY_PROCESSES = "the system starts no more processes or threads: try --workers 0, or raise ulimit -u"
+TOO_MANY_PROCESSES = (
+    "the system starts no more processes or threads: try --workers 0, or raise the limits of processes and "
+    "memory (ulimit -u, ulimit -v)"
+)
 FULL_DISK = "the disk is full: free some space and run the command again"
 
 SHM = "/dev/shm"
@@ -41,6 +44,7 @@ TEXTS = {
     "bad_alloc": NO_MEMORY,
     "not enough memory": NO_MEMORY,
     "failed to map segment": NO_MEMORY,
+    "libllvmlite.so": NO_MEMORY_TO_IMPORT,  # its loader omits the reason; it names the file in any case
     "ALLOC_FAILED": NO_MEMORY,
     "unable to mmap": NO_MEMORY,
     "could not create a primitive": NO_MEMORY,

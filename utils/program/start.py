@@ -24,7 +24,8 @@ def show_import_error(
     from utils.program.outside_errors import NO_MEMORY, NO_MEMORY_TO_IMPORT, outside_error
     from utils.program.run_command import show_failure
 
-    if outside_error(error) == NO_MEMORY:  # no option changes what the imports need
+    # No option changes what the imports need. Libraries that ignore a failed allocation end in a SystemError.
+    if outside_error(error) == NO_MEMORY or isinstance(error, SystemError):
         error = UserError(NO_MEMORY_TO_IMPORT)
     status = show_failure(error)
     with suppress(OSError, ValueError, AttributeError):  # standard output is closed
