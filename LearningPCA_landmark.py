@@ -22,14 +22,13 @@ from typing import NoReturn
 import numpy as np
 from tqdm import tqdm
 
-from models.backbones import BACKBONES
 from models.poolings.regions import rmac_regions
 from models.poolings.rmac import RMAC
 from models.retrieval_network import RetrievalNetwork
 from utils.data.landmark import FOLDER, SizedImages, find_images, select_large_images
 from utils.descriptors.extraction import Output, network_outputs
 from utils.descriptors.settings import METHOD_VERSION
-from utils.device import PRECISIONS, choose_device
+from utils.device import choose_device
 from utils.errors import UserError
 from utils.file_names import (
     PCA_COMPONENTS,
@@ -98,7 +97,7 @@ class PCAOptions(BackboneOptions, ImageOptions, RunOptions):
     @property
     def longer_side(self) -> int:
         """S, or the backbone's default."""
-        return BACKBONES[self.backbone].pca_longer_side if self.S is None else self.S
+        return self.spec.pca_longer_side if self.S is None else self.S
 
     @property
     def folder(self) -> Path:
@@ -107,7 +106,7 @@ class PCAOptions(BackboneOptions, ImageOptions, RunOptions):
 
     def check(self) -> None:
         """Refuse more components than the vectors have dimensions."""
-        channels = BACKBONES[self.backbone].channels
+        channels = self.spec.channels
         if self.components is not None and self.components > channels:
             raise UserError(
                 f"{self.components} components: vectors of {self.backbone} have {channels} dimensions"
@@ -134,12 +133,12 @@ def learn(options: PCAOptions) -> dict[str, object]:
         images = select_large_images(paths, options.longer_side, options.min_side)
         processes.check_same_names([path.name for path in images.paths], "images")
         check_unreadable(images.unreadable, len(paths), MOST_UNREADABLE)
-        spec = BACKBONES[options.backbone]
+        spec = options.spec
         components = spec.channels if options.components is None else options.components
         check_vectors(images, options.L, components)
 
         # The network, whose region vectors the whitening is for.
-        backbone = load_folded_backbone(spec, options.weights_dir, PRECISIONS[options.precision])
+        backbone = load_folded_backbone(options)
         network = RetrievalNetwork(backbone, [RMAC(options.L, spec.stride)]).eval().to(device)
         if options.compile:
             backbone.compile_features()

@@ -26,10 +26,9 @@ from torch.optim import Optimizer
 from tqdm import tqdm
 
 from models.attention_classifier import AttentionClassifier
-from models.backbones import BACKBONES
 from models.poolings.attention import ContextAwareRegionalAttention
 from utils.data.imagenet import FOLDER, read_training_images, read_validation_images
-from utils.device import PRECISIONS, choose_device, suitable_workers
+from utils.device import choose_device, suitable_workers
 from utils.errors import UserError
 from utils.file_names import TRAINING_STATE, WEIGHTS_DIR
 from utils.files.records import Setting
@@ -126,10 +125,9 @@ def train(options: TrainingOptions) -> list[dict[str, float]]:
     device = choose_device(process_device(options.device))
     with join_processes(device) as processes, stop_wish() as wish:
         # The frozen backbone and classifier, and the head, the only part that learns.
-        spec = BACKBONES[options.backbone]
-        fc_weight, fc_bias = load_classifier(spec, options.weights_dir)
-        precision = PRECISIONS[options.precision]
-        backbone = load_folded_backbone(spec, options.weights_dir, precision).to(device)
+        spec = options.spec
+        fc_weight, fc_bias = load_classifier(options)
+        backbone = load_folded_backbone(options).to(device)
         if options.compile:
             backbone.compile_features()
         torch.manual_seed(options.seed)
@@ -219,7 +217,7 @@ def open_source(
     names = ("backbone", "L", "crop", "interpolation", "precision")
     settings = options.saved_settings
     made_with = {name: settings[name] for name in names}
-    channels = BACKBONES[options.backbone].channels
+    channels = options.spec.channels
     store = StoredFeatures(options.precompute, made_with, channels)
     return stored_source(store, training, validation, crops, extract, processes, draws)
 

@@ -18,7 +18,7 @@ from torch import nn
 from benchmarks import original_way
 from benchmarks.random_networks import folded_backbone, head, network_of, plain_backbone
 from benchmarks.timing import each_alone, machine, peak_memory, time_in_turn
-from models.backbones import BACKBONES
+from models.backbones import backbone_spec
 from utils.data.mini import MiniSettings, draw_benchmark
 from utils.descriptors.describe import describe
 from utils.device import CPU_BATCH_SIZE
@@ -69,7 +69,7 @@ def stage(name: str, setting: Setting) -> Callable[[], object]:
     A stage gets noise of the right sizes for what earlier stages would give it, and makes nothing that it
     does not use: its peak memory is its own.
     """
-    entry, longer_side = BACKBONES[setting.backbone], setting.loading.longer_side
+    entry, longer_side = backbone_spec(setting.backbone), setting.loading.longer_side
     sizes = [resized_size(*image_size(image.path), longer_side) for image in setting.images]
 
     def inputs(channels: int, stride: int) -> list[torch.Tensor]:

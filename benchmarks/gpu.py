@@ -23,7 +23,7 @@ from benchmarks import original_way
 from benchmarks.random_networks import folded, head, network_of, plain_backbone, settle
 from benchmarks.timing import machine, time_in_turn, timed
 from models.attention_classifier import AttentionClassifier, RegionFeatures
-from models.backbones import BACKBONES
+from models.backbones import backbone_spec
 from models.retrieval_network import RetrievalNetwork
 from utils.data.mini import MiniSettings, draw_benchmark
 from utils.descriptors.extraction import network_outputs
@@ -104,7 +104,7 @@ class Check(NamedTuple):
 def descriptor_checks(images: list[InputImage], longer_side: int, device: torch.device) -> Iterator[Check]:
     """Descriptors of a few images by each backbone, in each precision."""
     for name in CHECKED:
-        entry = BACKBONES[name]
+        entry = backbone_spec(name)
         pixels = [load_pixels(image, longer_side) for image in images]
         settled = settle(plain_backbone(name), entry.preprocessing()(pixels[0].unsqueeze(0)))
         expected = describe_pixels(network_on(settled, name), pixels)
@@ -242,7 +242,7 @@ def measure(case: Case, images: list[InputImage], sizes: Sizes, device: torch.de
 
 def original(images: list[InputImage], longer_side: int, device: torch.device) -> None:
     """The original's way: one image, one region at a time."""
-    preprocessing, backbone = BACKBONES[MEASURED].preprocessing(), plain_backbone(MEASURED).to(device)
+    preprocessing, backbone = backbone_spec(MEASURED).preprocessing(), plain_backbone(MEASURED).to(device)
     parts = head(MEASURED)
     attention, whitening = (
         copy.deepcopy(parts.attention).to(device),

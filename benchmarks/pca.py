@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.random_networks import folded_backbone, network_of
 from benchmarks.timing import alone, machine, peak_memory, time_in_turn, timed
-from models.backbones import BACKBONES
+from models.backbones import backbone_spec
 from models.poolings.rmac import RMAC
 from models.retrieval_network import RetrievalNetwork
 from utils.data.mini import MiniSettings, draw_benchmark
@@ -87,7 +87,7 @@ def learning(sizes: list[int], skip_scikit_learn: bool) -> None:
 
 def extraction(backbone: str, count: int, rounds: int) -> None:
     """Print images per second of the PCA's extraction and of the evaluation's, both at the same S."""
-    spec = BACKBONES[backbone]
+    spec = backbone_spec(backbone)
     evaluation = network_of(backbone, folded_backbone(backbone))
     learning = RetrievalNetwork(evaluation.backbone, [RMAC(LEVELS, spec.stride)]).eval()
     loading = Loading(LONGER_SIDE, CPU_BATCH_SIZE, workers=0)

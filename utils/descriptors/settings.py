@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from models.backbones import BACKBONES
 from utils.file_names import ATTENTION_WEIGHTS, PCA_COMPONENTS, PCA_MEAN, weights_folder
 from utils.options.fields import declared_options, to_json
 from utils.options.shared import DescriptorOptions, PoolingName
 from utils.saved_settings import METHOD
-from utils.weights.networks import read_backbone_weights
+from utils.weights.backbone_weights import read_backbone_weights
 from utils.weights.state_dicts import read_state_dict, read_weights_array
 
 METHOD_VERSION = 2
@@ -44,7 +43,7 @@ def descriptor_settings(options: DescriptorOptions, poolings: Sequence[PoolingNa
     settings["S"] = options.longer_side
     settings["pooling"] = ",".join(poolings)
     folder = weights_folder(options.weights_dir, options.backbone)
-    state, _ = read_backbone_weights(BACKBONES[options.backbone], options.weights_dir)
+    state, _ = read_backbone_weights(options.spec, options.weights_dir, options.backbone_weights)
     settings["backbone weights"] = digest(state)
     if set(poolings) == {"mac"}:
         del settings["L"]  # its one region is the whole map

