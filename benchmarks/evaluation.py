@@ -56,7 +56,7 @@ class EvaluationOptions:
 
 
 class Setting(NamedTuple):
-    """What the stages run on."""
+    """Backbone and images of the stages."""
 
     backbone: str
     images: tuple[InputImage, ...]

@@ -40,13 +40,13 @@ from utils.program.run_command import run_command
 from utils.search.exact import exact_search
 
 LEAST_COSINE = {"float32": 0.99999, "bfloat16": 0.999, "float16": 0.999}
-"""Of a descriptor and the CPU's in float32."""
+"""Smallest cosine similarity of a descriptor and the CPU's in float32."""
 
 LEAST_SIDE = 192
 """The original's way fails on images so small that a region has no cell."""
 
 LEAST_SHARE = 0.9
-"""Of the rate of the backbone alone that the evaluation is to reach."""
+"""Share of the backbone's rate that the evaluation should reach."""
 
 CHECKED = ("resnet101_caffe", "efficientnet_lite0")
 CHECKED_IMAGES, CHECKED_SIDE = 4, 512
@@ -61,7 +61,7 @@ WIDTH, QUERIES, FOUND = 2048, 70, 100
 
 
 class Sizes(NamedTuple):
-    """How much is measured."""
+    """Numbers and sizes of the measurements."""
 
     images: int
     longer_side: int
@@ -94,10 +94,10 @@ class Rates(NamedTuple):
 
 
 class Check(NamedTuple):
-    """What was compared with the CPU, what came out and whether that will do."""
+    """A comparison with the CPU, its result, and whether the result is good enough."""
 
     name: str
-    told: str
+    result: str
     passed: bool
 
 
@@ -111,8 +111,8 @@ def descriptor_checks(images: list[InputImage], longer_side: int, device: torch.
         for precision, dtype in PRECISIONS.items():
             descriptors = describe_pixels(network_on(settled, name, device, dtype), pixels)
             cosine = float(F.cosine_similarity(descriptors, expected).min())
-            told = f"least cosine {cosine:.6f}"
-            yield Check(f"descriptors, {name}, {precision}", told, cosine >= LEAST_COSINE[precision])
+            result = f"least cosine {cosine:.6f}"
+            yield Check(f"descriptors, {name}, {precision}", result, cosine >= LEAST_COSINE[precision])
 
 
 def describe_pixels(network: RetrievalNetwork, pixels: list[torch.Tensor]) -> torch.Tensor:
@@ -181,21 +181,21 @@ def report_evaluation(images: list[InputImage], sizes: Sizes, device: torch.devi
     )
     print("|---|---|---|---|---|---|---|---|")
     for case in CASES:
-        told = f"{case.precision} | {case.batch_size} | {'yes' if case.compiled else 'no'}"
+        result = f"{case.precision} | {case.batch_size} | {'yes' if case.compiled else 'no'}"
         if time.perf_counter() - start > LIMIT:
-            print(f"| {told} | left out for want of time | | | | |", flush=True)
+            print(f"| {result} | left out for want of time | | | | |", flush=True)
             continue
         if case.compiled and device.type == "cpu":
-            print(f"| {told} | left out without a GPU | | | | |", flush=True)
+            print(f"| {result} | left out without a GPU | | | | |", flush=True)
             continue
         try:
             rates = measure(case, images, sizes, device)
         except (RuntimeError, UserError) as error:  # too little memory, or no compiler: the others go on
-            print(f"| {told} | failed: {str(error).splitlines()[0]} | | | | |", flush=True)
+            print(f"| {result} | failed: {str(error).splitlines()[0]} | | | | |", flush=True)
             continue
         share = rates.evaluation / rates.backbone
         print(
-            f"| {told} | {rates.backbone:.1f} | {rates.evaluation:.1f} | {share:.3f} | "
+            f"| {result} | {rates.backbone:.1f} | {rates.evaluation:.1f} | {share:.3f} | "
             f"{'reached' if share >= LEAST_SHARE else 'missed'} | {rates.memory:.0f} |",
             flush=True,
         )
@@ -287,7 +287,7 @@ def report_search(rows: int, device: torch.device) -> None:
 
 
 def wait(device: torch.device) -> None:
-    """Waits for what a GPU was told to do."""
+    """Wait for the work that a GPU has been given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -315,7 +315,7 @@ def main(device_name: str, sizes: Sizes) -> None:
             side = min(CHECKED_SIDE, sizes.longer_side)
             checks += [*descriptor_checks(images[:CHECKED_IMAGES], side, device), search_check(device)]
             for check in checks:
-                print(f"| {check.name} | {check.told} | {'pass' if check.passed else 'FAIL'} |", flush=True)
+                print(f"| {check.name} | {check.result} | {'pass' if check.passed else 'FAIL'} |", flush=True)
             print("\n## Evaluation\n", flush=True)
             report_evaluation(images, sizes, device, start)
     print("\n## Search\n", flush=True)

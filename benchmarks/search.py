@@ -68,7 +68,7 @@ class Memory(NamedTuple):
 
 
 class Found(NamedTuple):
-    """Of an index of FAISS's: seconds to build and to search, and the part of the exact result found."""
+    """Seconds to build and to search an index of FAISS, and its recall against exact search."""
 
     build_seconds: float
     search_seconds: float

@@ -43,12 +43,12 @@ def timed(way: Callable[[], Result]) -> tuple[float, Result]:
 
 
 def alone(function: Callable[..., Result], *arguments: object) -> Result:
-    """What a function returns in a fresh process of its own, so that the memory it measures is its own."""
+    """Return the result of a function in a fresh process, which measures the memory of this call alone."""
     return next(each_alone(function, [arguments]))
 
 
 def each_alone(function: Callable[..., Result], calls: Sequence[tuple], at_once: int = 1) -> Iterator[Result]:
-    """What a function returns for each tuple of arguments, in as many fresh processes, some at once."""
+    """Yield the result of a function for each tuple of arguments, each in a fresh process, some at once."""
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(at_once, mp_context=spawn, max_tasks_per_child=1) as pool:
         yield from pool.map(function, *zip(*calls, strict=True))

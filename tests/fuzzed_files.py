@@ -439,8 +439,8 @@ class Server:
 
 def make_download(folder):
     (folder / "x.tar.part").write_bytes(CONTENT[:50])
-    told = {"url": URL, "length": len(CONTENT), "ETag": ETAG, "Last-Modified": None}
-    (folder / "x.tar.part.json").write_text(json.dumps(told))
+    record = {"url": URL, "length": len(CONTENT), "ETag": ETAG, "Last-Modified": None}
+    (folder / "x.tar.part.json").write_text(json.dumps(record))
 
 
 def load_download(folder):

@@ -156,9 +156,9 @@ def test_each_pooling_has_the_scores_of_a_run_of_its_own(evaluate, tmp_path):
             ]
             assert change["mean"] == pytest.approx(math.fsum(known) / len(known))
             assert change["low"] <= change["mean"] <= change["high"]
-            told = [f"{100 * change[name]:+.1f}" for name in ("mean", "low", "high")]
+            numbers = [f"{100 * change[name]:+.1f}" for name in ("mean", "low", "high")]
             mean = f"{100 * own[pooling][f'mAP{key}']:.1f}"
-            assert next(lines).split() == [pooling, mean, told[0], f"[{told[1]},", f"{told[2]}]"]
+            assert next(lines).split() == [pooling, mean, numbers[0], f"[{numbers[1]},", f"{numbers[2]}]"]
     assert list(lines) == []
 
 

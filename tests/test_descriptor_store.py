@@ -97,17 +97,17 @@ def test_two_that_write_at_once_do_not_replace_each_others_shards(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("made_with", "told"),
+    ("made_with", "message"),
     [
         ({"S": 800}, "S 64 (now 800)"),
         ({"S": 64, "backbone weights": "abc"}, "backbone weights None (now abc)"),
     ],
 )
-def test_a_store_made_with_other_settings_is_refused_by_name(tmp_path, made_with, told):
+def test_a_store_made_with_other_settings_is_refused_by_name(tmp_path, made_with, message):
     filled(tmp_path / "store", vectors(1), {"S": 64})
     with pytest.raises(UserError, match=rf"^{tmp_path / 'store'} was saved with other settings") as caught:
         open_store(tmp_path / "store", made_with)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     with pytest.raises(UserError, match=r"store precision float32 \(now float16\)"):
         open_store(tmp_path / "store", {"S": 64}, precision="float16")
 

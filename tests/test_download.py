@@ -317,7 +317,7 @@ def test_a_mirror_that_is_down_leaves_the_first_bytes_of_the_next_one(start_host
 
 
 @pytest.mark.parametrize(
-    "told",
+    "record",
     [
         *(None, "", "{", "[]", "{}", '{"url": 1}', "\xff", "[" * 100_000),
         '{"url": "URL", "length": 3, "ETag": 1, "Last-Modified": null}',
@@ -325,13 +325,13 @@ def test_a_mirror_that_is_down_leaves_the_first_bytes_of_the_next_one(start_host
         '{"url": "URL", "length": 3, "ETag": null, "Last-Modified": ["x"]}',
     ],
 )
-def test_first_bytes_of_which_nothing_is_known_are_not_gone_on_with(host, path, told):
+def test_first_bytes_of_which_nothing_is_known_are_not_gone_on_with(host, path, record):
     url = break_off(host, path, 40_000)
-    told = told and told.replace("URL", url)
+    record = record and record.replace("URL", url)
     part_of(path).write_bytes(OTHER[:40_000])
     state = path.with_name("file.tar.part.json")
     assert state.exists()
-    state.unlink() if told is None else state.write_bytes(told.encode("latin-1"))
+    state.unlink() if record is None else state.write_bytes(record.encode("latin-1"))
     host.serve(File())
     download([url], path)
     assert host.ranges == [None]
@@ -432,7 +432,7 @@ def test_a_content_length_that_is_too_long_never_makes_a_file(host, path):
 
 
 def send_unannounced(content):
-    """An answer that ends with the connection, of a length that is not told."""
+    """An answer that ends with the connection and states no length."""
 
     def answer(handler):
         handler.send_response(200)
@@ -507,10 +507,10 @@ def bad_certificate(tmp_path_factory):
 def test_a_bad_certificate_is_a_failure_that_names_the_option(start_host, path, bad_certificate):
     bad, good = start_host(bad_certificate), start_host()
     url = bad.serve(File(OTHER))
-    told = (
+    message = (
         r"the certificate of 127\.0\.0\.1 is not valid: self.signed certificate; --insecure-host 127\.0\.0\.1"
     )
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         download([url], path, insecure_hosts=["localhost"])
     assert bad.ranges == []
     download([url, good.serve(File())], path)

@@ -42,7 +42,7 @@ def test_a_bug_keeps_its_traceback_and_asks_for_a_report(capsys):
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
         (MemoryError(), "memory"),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nstack"), "--batch-size"),
@@ -61,7 +61,7 @@ def test_a_bug_keeps_its_traceback_and_asks_for_a_report(capsys):
         (ModuleNotFoundError("No module named 'faiss'", name="faiss"), "pip install"),
     ],
 )
-def test_an_error_from_outside_is_one_line(capsys, error, told):
+def test_an_error_from_outside_is_one_line(capsys, error, message):
     def fail():
         raise error
 
@@ -69,7 +69,7 @@ def test_an_error_from_outside_is_one_line(capsys, error, told):
     err = capsys.readouterr().err
     assert err.startswith("error: ")
     assert err.count("\n") == 1
-    assert told in err
+    assert message in err
 
 
 @pytest.mark.parametrize("text", ["shapes do not match", "CUDA error: device-side assert triggered"])

@@ -10,7 +10,7 @@ NAN, INFINITE = float("nan"), float("inf")
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         ("--alpha x", "--alpha: 'x' is not a number from 0 to 100"),
         ("--alpha -1", "--alpha: '-1' is not a number from 0 to 100"),
@@ -31,12 +31,12 @@ NAN, INFINITE = float("nan"), float("inf")
         ("--store-precision float16", "store_precision float16 has no effect without a store"),
     ],
 )
-def test_of_the_command_line_a_wrong_option_is_one_line(measure, words, told):
+def test_of_the_command_line_a_wrong_option_is_one_line(measure, words, message):
     status, out, err = measure(*words.split())
     assert (status, out) == (2, "")
     assert err.startswith("error: ")
     assert err.count("\n") == 1
-    assert told in err
+    assert message in err
 
 
 @pytest.mark.parametrize(
@@ -61,10 +61,10 @@ def test_the_help_names_defaults_as_they_are_typed_and_none_that_say_nothing(cap
     with pytest.raises(SystemExit) as caught:
         Measure_OxfordParis.command_line(["--help"])
     assert caught.value.code == 0
-    told = " ".join(capsys.readouterr().out.split())
+    message = " ".join(capsys.readouterr().out.split())
     defaults = {
         option.split()[0]: option.split("(default: ")[1].split(")")[0]
-        for option in told.split(" --")
+        for option in message.split(" --")
         if "(default: " in option
     }
     assert {name: defaults[name] for name in ("scales", "qe", "dba", "alpha", "pooling", "seed")} == {

@@ -152,8 +152,8 @@ def test_a_protocol_without_any_positive_is_nan_and_null(evaluate, revisited, tm
     assert results["protocols"]["hard"] == hard
     assert results["protocols"]["easy"]["mAP"] == results["protocols"]["medium"]["mAP"]
     assert out.splitlines()[-1] == "H     nan    nan    nan    nan"
-    for told in ("eiffel (hard)", "tower (easy)", "tower (medium)"):
-        assert told in caplog.text
+    for message in ("eiffel (hard)", "tower (easy)", "tower (medium)"):
+        assert message in caplog.text
 
 
 def test_vggs_program_is_refused_before_any_work(measure, revisited, tmp_path, monkeypatch):

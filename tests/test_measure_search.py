@@ -167,12 +167,12 @@ def test_each_compared_pooling_has_an_index_of_its_own(evaluate):
 def test_a_search_that_cannot_be_is_told_before_any_image_is_decoded(measure, monkeypatch):
     monkeypatch.setattr("utils.images.batches.load_pixels", lambda *_: pytest.fail("an image is decoded"))
     status, out, err = measure("--search", "faiss-ivfpq")
-    told = "faiss-ivfpq needs 256 images, and there are 4"
+    message = "faiss-ivfpq needs 256 images, and there are 4"
     try:
         import faiss  # noqa: F401
     except ImportError:
-        told = "FAISS is not installed"
+        message = "FAISS is not installed"
     assert (status, out, err.count("\n")) == (2, "", 1)
-    assert err.startswith(f"error: {told}")
+    assert err.startswith(f"error: {message}")
     monkeypatch.setitem(sys.modules, "faiss", None)
     assert measure("--search", "faiss-flat")[2].startswith("error: FAISS is not installed: pip install")

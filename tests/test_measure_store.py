@@ -137,7 +137,7 @@ def test_a_removed_image_is_in_no_ranking_and_an_added_one_is(measure, dataset, 
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (["--S", "32"], "S 64 (now 32)"),
         (["--L", "2"], "L 5 (now 2)"),
@@ -148,12 +148,12 @@ def test_a_removed_image_is_in_no_ranking_and_an_added_one_is(measure, dataset, 
         (["--store-precision", "float16"], "store precision float32 (now float16)"),
     ],
 )
-def test_a_store_of_other_settings_is_refused_before_any_work(measure, store, decoded, options, told):
+def test_a_store_of_other_settings_is_refused_before_any_work(measure, store, decoded, options, message):
     measure("--descriptors", store)
     decoded.clear()
     line = error_line(measure("--descriptors", store, *options))
     assert f"{store} was saved with other settings" in line
-    assert told in line
+    assert message in line
     assert not decoded
 
 
@@ -197,19 +197,19 @@ def change_array(name):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (change_attention, "attention weights "),
         (change_array("pca_components.npy"), "whitening "),
         (change_array("pca_mean.npy"), "whitening "),
     ],
 )
-def test_a_store_of_other_weights_is_refused_by_the_name_of_the_part(measure, store, heads, change, told):
+def test_a_store_of_other_weights_is_refused_by_the_name_of_the_part(measure, store, heads, change, message):
     network = ["--backbone", "efficientnet_lite0", "--device", "cpu"]
     assert measure("--descriptors", store, network=network)[0] == 0
     change(heads)
     line = error_line(measure("--descriptors", store, network=network))
-    assert f"{store} was saved with other settings: {told}" in line
+    assert f"{store} was saved with other settings: {message}" in line
     assert line.count("(now ") == 1
 
 

@@ -87,9 +87,9 @@ def test_every_number_of_the_command_line_has_a_range_that_its_error_names(capsy
 def test_the_help_names_the_range(capsys):
     with pytest.raises(SystemExit):
         Training_ImageNet.command_line(["--help"])
-    told = " ".join(capsys.readouterr().out.split())
-    assert "number of R-MAC levels (1 to 30) (default: 5)" in told
-    assert "learning rate (greater than 0, 1000 at most) (default: 0.001)" in told
+    message = " ".join(capsys.readouterr().out.split())
+    assert "number of R-MAC levels (1 to 30) (default: 5)" in message
+    assert "learning rate (greater than 0, 1000 at most) (default: 0.001)" in message
 
 
 def option_of(script, name):
@@ -139,7 +139,7 @@ def test_numbers_out_of_the_range_or_of_another_form_are_not(text):
         *[("measure", "scales", value) for value in ([0], [17], [1, 10**500], [True])],
         *[("query", "box", value) for value in ([1, 2, 3], [0, 0, float("inf"), 1], [1, 2, 3, "4"])],
         *[("measure", "L", value) for value in (0, 31, 1000, 2.0)],
-        ("measure", "S", None),
+        ("measure", "L", None),
     ],
 )
 def test_python_callers_get_the_same_ranges(script, name, value):

@@ -19,9 +19,9 @@ def test_a_tilde_stands_for_the_home_of_a_user_that_exists(monkeypatch):
     assert user_path("a/~/x") == Path("a/~/x")
 
 
-@pytest.mark.parametrize(("text", "told"), [("", "is empty"), ("a\0b", "null character")])
-def test_what_is_no_path_is_refused_by_the_options_name(text, told):
-    with pytest.raises(UserError, match=f"^output .*{told}"):
+@pytest.mark.parametrize(("text", "message"), [("", "is empty"), ("a\0b", "null character")])
+def test_what_is_no_path_is_refused_by_the_options_name(text, message):
+    with pytest.raises(UserError, match=f"^output .*{message}"):
         user_path(text, "output")
 
 

@@ -116,12 +116,12 @@ def test_rank_score_and_name_of_every_result_are_shown(tmp_path):
     page = written(
         tmp_path, Hit(0, "the query"), [Hit(1, "a", 0.98765), Hit(2, "b", -0.5), Hit(3, "c", None)]
     )
-    told = [text.strip() for text in page.texts if text.strip()]
-    after = told[told.index("Results") + 1 :]
+    lines = [text.strip() for text in page.texts if text.strip()]
+    after = lines[lines.index("Results") + 1 :]
     absent = "no image"
     assert after == [absent, "1", "0.9877", "a", absent, "2", "-0.5000", "b", absent, "3", "c"]
-    assert told[told.index("Query") + 1 : told.index("Results")] == [absent, "the query"]
-    assert not any(CAPTION in text for text in told)
+    assert lines[lines.index("Query") + 1 : lines.index("Results")] == [absent, "the query"]
+    assert not any(CAPTION in text for text in lines)
 
 
 def test_the_scale_of_the_heat_maps_is_told(tmp_path):

@@ -331,7 +331,7 @@ def test_it_runs_from_any_folder_with_the_weights_that_come_with_it(images, tmp_
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["query", "a.png"], "no index at search_index"),
         (["index", "nowhere"], "no folder of images at nowhere"),
@@ -342,12 +342,12 @@ def test_it_runs_from_any_folder_with_the_weights_that_come_with_it(images, tmp_
         (["find", "a.png"], "find"),
     ],
 )
-def test_what_cannot_be_done_is_one_line(command, words, told):
+def test_what_cannot_be_done_is_one_line(command, words, message):
     status, out, err = command(*words)
     assert (status, out) == (2, "")
     assert err.startswith("error: ")
     assert err.count("\n") == 1
-    assert told in err
+    assert message in err
 
 
 def test_a_query_that_is_no_image_is_one_line(command, indexed, tmp_path):
@@ -362,9 +362,9 @@ def test_a_query_that_is_no_image_is_one_line(command, indexed, tmp_path):
 @pytest.mark.slow
 def test_a_damaged_index_is_one_line_and_made_again(command, indexed):
     catalogue = Path("search_index", "catalogue.json")
-    told = {"folder": str(indexed), "keys": [1], "settings": {}, "precision": "float32"}
+    record = {"folder": str(indexed), "keys": [1], "settings": {}, "precision": "float32"}
     whole = json.loads(catalogue.read_text())
-    texts = ["{", "[]", "{}", json.dumps(told), json.dumps(told | {"folder": 3}), "[" * 100_000]
+    texts = ["{", "[]", "{}", json.dumps(record), json.dumps(record | {"folder": 3}), "[" * 100_000]
     texts += [
         json.dumps(whole | change) for change in ({"settings": {}}, {"folder": "a\0"}, {"precision": []})
     ]

@@ -310,10 +310,10 @@ def test_precomputed_features_are_made_once_and_resumed(data, tmp_path, train, m
 
 
 def test_an_epoch_has_each_image_once(tmp_path):
-    from utils.training.batches import _epoch_place
+    from utils.training.batches import _draw_index
 
     places = np.array([3, 5, 8, 9, 11])
-    drawn = [_epoch_place(places, number, 0) for number in range(15)]
+    drawn = [_draw_index(places, number, 0) for number in range(15)]
     for epoch in range(3):
         assert sorted(drawn[5 * epoch : 5 * epoch + 5]) == places.tolist()
     assert drawn[:5] != drawn[5:10] or drawn[5:10] != drawn[10:]

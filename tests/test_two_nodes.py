@@ -64,7 +64,7 @@ def run_on(nodes, folder, program):
     """Runs one program on all nodes by torchrun: status, standard output and standard error of each."""
     environment = os.environ | {
         "OMP_NUM_THREADS": "1",
-        # Unless told the interface, gloo gives others the address of this machine's host name. Namespaces
+        # Without this variable, gloo gives others the address of this machine's host name. Namespaces
         # share the host name of the real machine, and its address, 127.0.0.1 as a rule, is not theirs.
         "GLOO_SOCKET_IFNAME": CABLE,
     }
@@ -115,5 +115,5 @@ def test_a_node_that_fails_ends_both(nodes, dataset, tmp_path, broken, node):
     for status, out, err in ends:
         assert status == 1, err
         assert out == ""
-    told = f"error: {dataset / 'jpg' / broken}.png cannot be decoded"
-    assert [told in err for _, _, err in ends] == [node == 0, node == 1]
+    message = f"error: {dataset / 'jpg' / broken}.png cannot be decoded"
+    assert [message in err for _, _, err in ends] == [node == 0, node == 1]

@@ -232,7 +232,7 @@ def test_a_truncated_pca_is_named(tmp_path):
     path = tmp_path / "pca_mean.npy"
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(
-        UserError, match=r"pca_mean\.npy is damaged: it has 144 bytes where its header tells of 152"
+        UserError, match=r"pca_mean\.npy is damaged: it has 144 bytes but its header says 152"
     ):
         load_whitening(tmp_path, 3)
 
@@ -260,7 +260,7 @@ def test_a_backbone_downloaded_by_torchvision_is_never_unpickled_unsafely(tmp_pa
 def test_a_damaged_file_is_told_with_what_to_do(tmp_path, load, file, said):
     (tmp_path / file).write_bytes(b"PK damaged")
     with pytest.raises(
-        UserError, match=rf"{file} (cannot be read .*is it whole|is damaged: it is no whole).*{said}"
+        UserError, match=rf"{file} (cannot be read .*is it whole|is damaged: it is no complete).*{said}"
     ):
         load(tmp_path)
 

@@ -1,1 +1,1 @@
-"""What the scripts share around the method: data, files, ranking, scoring, command lines."""
+"""Data sets, files, search, scoring and command lines around the method."""

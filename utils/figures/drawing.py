@@ -1,6 +1,6 @@
 """Figures for papers: rankings, precision over recall, attention; as PNG or PDF, the same bytes each time.
 
-What a colour tells is told by a line's style or a mark as well, so that it is left in grey print.
+A line style or a mark repeats what each color says, so that figures can be printed in grey.
 """
 
 from collections.abc import Mapping, Sequence
@@ -51,7 +51,7 @@ CURVES = (
     ("#009e73", ":"),
     ("#cc79a7", (0, (6, 1, 1, 1, 1, 1))),
 )
-"""Colours, told apart with colour-blindness too (Okabe and Ito), and line styles of curves."""
+"""Colors and line styles of curves. Color-blind readers can tell the colors apart (Okabe and Ito)."""
 
 
 class Result(NamedTuple):
@@ -117,8 +117,8 @@ def draw_strips(path: Path, strips: Sequence[Strip]) -> None:
                 )
                 row[0].add_patch(box)
         for rank, (axes, (pixels, kind, score)) in enumerate(zip(row[1:], strip.results, strict=False), 1):
-            told = "" if score is None else f" {score:.3f}"
-            _draw_tile(axes, pixels, kind, f"{rank} {MARKS[kind]}{told}")
+            score_text = "" if score is None else f" {score:.3f}"
+            _draw_tile(axes, pixels, kind, f"{rank} {MARKS[kind]}{score_text}")
     save(figure, path)
 
 

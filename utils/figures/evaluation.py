@@ -1,4 +1,4 @@
-"""Figures of an evaluation, a few for each query: what was found, how precise it was, where attention lay."""
+"""Figures of an evaluation, per query: first results, precision over recall, attention."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,7 +36,7 @@ def query_curves(data: RetrievalDataset, names: Sequence[str], similar: np.ndarr
         names: the database's images, in the order of the columns.
         similar: (Q, N) similarities.
     """
-    index_of = {name: place for place, name in enumerate(names)}
+    index_of = {name: index for index, name in enumerate(names)}
     curves = {}
     for query, row in zip(data.queries, similar, strict=True):
         if positives := query.good | query.ok:
@@ -71,13 +71,13 @@ def draw_figures(
     has_attention = network.attention_pooling is not None
     for name in (RESULT_FIGURES, CURVE_FIGURES, *([ATTENTION_FIGURES] if has_attention else [])):
         make_folder(folder / name)
-    places = first_indices(similar, RESULTS_SHOWN)
+    indices = first_indices(similar, RESULTS_SHOWN)
     bar = tqdm(data.queries, "figures", unit="query", disable=None)
-    for query, image, row, first in zip(bar, data.query_inputs(), similar, places, strict=True):
+    for query, image, row, first in zip(bar, data.query_inputs(), similar, indices, strict=True):
         file_name = query.name + FIGURE_SUFFIX
         results = [
-            Result(read_image(data.images[names[place]]), kind_of(names[place], query), float(row[place]))
-            for place in first
+            Result(read_image(data.images[names[index]]), kind_of(names[index], query), float(row[index]))
+            for index in first
         ]
         draw_strip(folder / RESULT_FIGURES / file_name, read_image(image.path), query.box, results)
         of_query = {
@@ -92,5 +92,5 @@ def draw_figures(
 
 
 def kind_of(name: str, query: Query) -> Kind:
-    """What an image is to a query: junk, if it is in both lists."""
+    """Return the label of an image for a query; junk wins over positive."""
     return "junk" if name in query.junk else "positive" if name in query.good | query.ok else "wrong"

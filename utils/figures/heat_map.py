@@ -18,15 +18,15 @@ CAPTION = "from the least (dark) to the greatest weight (bright) of each image"
 
 
 def image_attention(network: RetrievalNetwork, image: InputImage, longer_side: int) -> np.ndarray:
-    """Where a network's attention lies in an image, or in the part of it inside its box.
+    """Return a network's attention over an image, or over the part inside its box.
 
     Args:
         network: in evaluation mode, on its device.
         image: what to look at.
-        longer_side: S, the longer side of the resized whole image, in pixels.
+        longer_side: S, the longer side of the full image after resizing, in pixels.
 
     Returns:
-        (h, w) float32 weights, one a cell of the backbone's map, as `RetrievalNetwork.attention_map` says.
+        (h, w) float32 weights, one per cell of the backbone's map, as `RetrievalNetwork.attention_map` says.
 
     Raises:
         UnreadableImageError: the image cannot be decoded.

@@ -146,26 +146,26 @@ def _header(head: bytes, size: int, types: Sequence[NumberType], shape: Shape | 
     try:
         version = np.lib.format.read_magic(beginning)
         reader = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        found, fortran_order, dtype = reader[version](beginning)
+        actual, fortran_order, dtype = reader[version](beginning)
     except Exception as error:  # unreadable headers make NumPy's parser raise anything
-        raise ValueError("it is no whole .npy file") from error
+        raise ValueError("it is no complete .npy file") from error
     if not any(np.issubdtype(dtype, kind) for kind in types):
         wanted = " or ".join(kind.__name__ for kind in types)
         raise ValueError(f"its values are of type {dtype}, expected {wanted}")
-    if not all(type(side) is int and side >= 0 for side in found):
-        raise ValueError(f"its shape is {found}")
-    if shape is not None and not _fits(found, shape):
+    if not all(type(side) is int and side >= 0 for side in actual):
+        raise ValueError(f"its shape is {actual}")
+    if shape is not None and not _fits(actual, shape):
         wanted = " x ".join("n" if side is None else str(side) for side in shape)
-        raise ValueError(f"its shape is {' x '.join(map(str, found))}, expected {wanted}")
-    told = beginning.tell() + prod(found) * dtype.itemsize
-    if told != size:
-        raise ValueError(f"it has {size} bytes where its header tells of {told}")
-    return _Header(beginning.tell(), found, fortran_order, dtype)
+        raise ValueError(f"its shape is {' x '.join(map(str, actual))}, expected {wanted}")
+    expected_size = beginning.tell() + prod(actual) * dtype.itemsize
+    if expected_size != size:
+        raise ValueError(f"it has {size} bytes but its header says {expected_size}")
+    return _Header(beginning.tell(), actual, fortran_order, dtype)
 
 
-def _fits(found: tuple[int, ...], shape: Shape) -> bool:
-    return len(found) == len(shape) and all(
-        wanted in (None, side) for side, wanted in zip(found, shape, strict=True)
+def _fits(actual: tuple[int, ...], shape: Shape) -> bool:
+    return len(actual) == len(shape) and all(
+        wanted in (None, side) for side, wanted in zip(actual, shape, strict=True)
     )
 
 

@@ -76,7 +76,7 @@ def _remove_leftovers(path: Path, trash: Path) -> None:
 
 
 def _is_of_another(process: int) -> bool:
-    """Whether the process runs and is not this one, whose number an earlier one may have had."""
+    """Return whether the process runs and is not this one, which may have got the number of an ended one."""
     if os.name == "nt":
         return True  # os.kill would send it a Ctrl-C there
     try:

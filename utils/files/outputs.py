@@ -35,10 +35,10 @@ def check_replaceable(path: Path, begin: bytes) -> None:
     """
     try:
         with open_regular(path) as file:
-            found = file.read(len(begin))
+            beginning = file.read(len(begin))
     except FileNotFoundError:
         return
     except OSError as error:
         raise UserError(f"cannot replace {path}: {error.strerror or error}: name another file") from error
-    if found not in (b"", begin):
+    if beginning not in (b"", begin):
         raise UserError(f"cannot replace {path}: it was not written by this program: name another file")

@@ -128,8 +128,8 @@ def _fits(value: object, schema: object) -> bool:
 
 def _misfit(value: object, schema: object, name: str) -> ValueError:
     expected = schema.__name__ if isinstance(schema, type) and not get_args(schema) else str(schema)
-    found = f"{type(value).__name__}" if isinstance(value, dict | list) else shorten(value)
-    return ValueError(f"{name} is {found} where {expected.removeprefix('typing.')} is expected")
+    actual = f"{type(value).__name__}" if isinstance(value, dict | list) else shorten(value)
+    return ValueError(f"{name} is {actual} where {expected.removeprefix('typing.')} is expected")
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

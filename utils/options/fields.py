@@ -96,7 +96,7 @@ class ValueType:
     item: type
     """bool, int, float, str or Path."""
     optional: bool = False
-    """Whether None, "not given", is a value."""
+    """True if None, "not given", is a value."""
     count: int | None = None
     """Number of items of a tuple; 0 for any number, None for a single value."""
     choices: Choices | None = None
@@ -117,9 +117,9 @@ class Option:
     """The flag on the command line; None for a positional argument."""
     metavar: str | tuple[str, ...] | None
     separate: bool
-    """Whether the items of a tuple are separate words of the command line, not one word with commas."""
+    """True if the items of a tuple are separate words of the command line, not one word with commas."""
     binding: bool
-    """Whether saved work can only be continued with the same value."""
+    """True if saved work can only be continued with the same value."""
     owner: type
     """The class of options that declares it."""
 

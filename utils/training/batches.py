@@ -36,7 +36,7 @@ class FeatureBatch(NamedTuple):
 
 
 class Draws(NamedTuple):
-    """How images are drawn."""
+    """Batch size, cropping processes and seed of the draws."""
 
     batch_size: int
     """Images of a batch, over all processes."""
@@ -56,7 +56,7 @@ class StoredFeatures(NamedTuple):
 
 
 class BatchSource(NamedTuple):
-    """Where batches come from.
+    """Source of batches.
 
     `training(first, end)` has one batch for each step from `first` up to `end`, the same wherever it began;
     `validation()` has all validation images once.
@@ -129,28 +129,29 @@ def stored_source(
     classes = np.concatenate([training.classes, validation.classes])
 
     def extract_from(first: int) -> Iterator[RegionFeatures | None]:
-        numbers = ([place] for place in range(first, len(paths)))
+        numbers = ([index] for index in range(first, len(paths)))
         dataset = CentreCrops(LabelledImages(paths, classes), crops)
         return (batch.features for batch in _featured(crop_batches(dataset, numbers, workers), extract))
 
     with _locked(stored.path):
         store = precompute(stored.path, paths, extract_from, stored.made_with, channels=stored.channels)
-    whole = np.setdiff1d(np.arange(len(paths)), store.corrupt)
-    to_learn, to_validate = whole[whole < len(training.paths)], whole[whole >= len(training.paths)]
+    readable = np.setdiff1d(np.arange(len(paths)), store.corrupt)
+    is_training = readable < len(training.paths)
+    to_learn, to_validate = readable[is_training], readable[~is_training]
     if len(to_learn) == 0:
         raise UserError(f"none of the {len(training.paths)} training images can be decoded")
 
-    def batch_of(places: np.ndarray, corrupt: Sequence[int]) -> FeatureBatch:
-        features = RegionFeatures(*(tensor.to(processes.device) for tensor in store.read(places)))
-        return FeatureBatch(features, torch.from_numpy(classes[places]), [paths[place] for place in corrupt])
+    def batch_of(indices: np.ndarray, corrupt: Sequence[int]) -> FeatureBatch:
+        features = RegionFeatures(*(tensor.to(processes.device) for tensor in store.read(indices)))
+        return FeatureBatch(features, torch.from_numpy(classes[indices]), [paths[index] for index in corrupt])
 
     def train(first: int, end: int) -> Iterator[FeatureBatch]:
-        corrupt = [place for place in store.corrupt if place < len(training.paths)]
+        corrupt = [index for index in store.corrupt if index < len(training.paths)]
         for step in _steps(first, end, batch_size):
-            yield batch_of(np.array([_epoch_place(to_learn, number, seed) for number in step]), corrupt)
+            yield batch_of(np.array([_draw_index(to_learn, number, seed) for number in step]), corrupt)
 
     def validate() -> Iterator[FeatureBatch]:
-        corrupt = [place for place in store.corrupt if place >= len(training.paths)]
+        corrupt = [index for index in store.corrupt if index >= len(training.paths)]
         for part in _parts(len(to_validate), batch_size):
             yield batch_of(to_validate[part.start : part.stop], [] if part.start else corrupt)
 
@@ -199,10 +200,10 @@ def _parts(count: int, size: int) -> Iterator[range]:
     return (range(start, min(start + size, count)) for start in range(0, count, size))
 
 
-def _epoch_place(places: np.ndarray, number: int, seed: int) -> int:
-    """The number-th of the places, gone through again and again, each time in another order."""
-    epoch, position = divmod(number, len(places))
-    return int(places[_order(len(places), epoch, seed)[position]])
+def _draw_index(indices: np.ndarray, number: int, seed: int) -> int:
+    """Return draw `number` of the indices: each epoch draws every index once, in an order of its own."""
+    epoch, position = divmod(number, len(indices))
+    return int(indices[_order(len(indices), epoch, seed)[position]])
 
 
 @lru_cache(maxsize=2)  # a batch may span two epochs

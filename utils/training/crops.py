@@ -16,15 +16,15 @@ from utils.images.workers import worker_items
 
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 
-DRAWS = 100
-"""So many corrupt images in a row mean that there is no other."""
+MAX_UNREADABLE_DRAWS = 100
+"""Number of unreadable images drawn in a row after which the search for a readable image ends."""
 
 PREFETCH = 2
 """Batches that each worker cuts in advance."""
 
 
 class CropSettings(NamedTuple):
-    """How a crop is cut: its side, the range of the shorter side before, in pixels, and the resizing."""
+    """Side of a crop, range of the image's shorter side before cropping, in pixels, and interpolation."""
 
     crop: int
     shortest: int
@@ -45,14 +45,14 @@ MOST_PIXELS = 2**27
 
 
 def resize_shorter(image: Image.Image, side: int, interpolation: Interpolation) -> Image.Image:
-    """Resizes an image so that its shorter side is `side`; the other is truncated to whole pixels."""
+    """Resize an image to a shorter side of `side` pixels; the longer side is rounded down."""
     shorter = min(image.size)
     width, height = (side if length == shorter else int(side * length / shorter) for length in image.size)
     return image.resize((width, height), Image.Resampling[interpolation.upper()])
 
 
 def random_crop(path: Path, settings: CropSettings, rng: np.random.Generator) -> np.ndarray:
-    """A crop at a random place of an image resized at random, (S, S, 3) uint8.
+    """Return a random crop of an image resized to a random size, (S, S, 3) uint8.
 
     Raises:
         UnreadableImageError: the image cannot be decoded or is too thin.
@@ -65,7 +65,7 @@ def random_crop(path: Path, settings: CropSettings, rng: np.random.Generator) ->
 
 
 def centre_crop(path: Path, settings: CropSettings) -> np.ndarray:
-    """The middle of an image whose shorter side is resized to the crop's, (S, S, 3) uint8.
+    """Return the centre of an image whose shorter side is resized to the crop's, (S, S, 3) uint8.
 
     Raises:
         UnreadableImageError: the image cannot be decoded or is too thin.
@@ -76,7 +76,7 @@ def centre_crop(path: Path, settings: CropSettings) -> np.ndarray:
 
 
 class RandomCrops(Dataset):
-    """Endless training crops: number k draws its image and its place by a generator of (seed, k)."""
+    """Endless training crops: a generator seeded by (seed, k) draws the image and position of crop k."""
 
     def __init__(self, images: LabelledImages, settings: CropSettings, seed: int) -> None:
         self.images = images
@@ -86,12 +86,12 @@ class RandomCrops(Dataset):
     def __getitem__(self, number: int) -> tuple[np.ndarray, int, list[Path]]:
         rng = np.random.default_rng([self.seed, number])
         corrupt: list[Path] = []
-        for _ in range(DRAWS):
-            place = int(rng.integers(len(self.images.paths)))
+        for _ in range(MAX_UNREADABLE_DRAWS):
+            index = int(rng.integers(len(self.images.paths)))
             try:
                 return (
-                    random_crop(self.images.paths[place], self.settings, rng),
-                    int(self.images.classes[place]),
+                    random_crop(self.images.paths[index], self.settings, rng),
+                    int(self.images.classes[index]),
                     corrupt,
                 )
             except UnreadableImageError as error:
@@ -100,16 +100,16 @@ class RandomCrops(Dataset):
 
 
 class CentreCrops(Dataset):
-    """The middles of images, in their order."""
+    """Centre crops of images, in the order of the images."""
 
     def __init__(self, images: LabelledImages, settings: CropSettings) -> None:
         self.images = images
         self.settings = settings
 
-    def __getitem__(self, place: int) -> tuple[np.ndarray, int, list[Path]]:
-        path = self.images.paths[place]
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int, list[Path]]:
+        path = self.images.paths[index]
         try:
-            return centre_crop(path, self.settings), int(self.images.classes[place]), []
+            return centre_crop(path, self.settings), int(self.images.classes[index]), []
         except UnreadableImageError:
             return np.zeros((0, 0, 3), np.uint8), 0, [path]
 
@@ -149,9 +149,9 @@ def _collate(
     items: list[tuple[np.ndarray, int, list[Path]]],
 ) -> tuple[np.ndarray, np.ndarray, list[Path]]:
     """Return arrays, as tensors would need shared memory."""
-    whole = [(pixels, label) for pixels, label, _ in items if pixels.size]
+    readable = [(pixels, label) for pixels, label, _ in items if pixels.size]
     return (
-        np.stack([pixels for pixels, _ in whole]) if whole else np.zeros((0, 0, 0, 3), np.uint8),
-        np.array([label for _, label in whole], np.int64),
+        np.stack([pixels for pixels, _ in readable]) if readable else np.zeros((0, 0, 0, 3), np.uint8),
+        np.array([label for _, label in readable], np.int64),
         [path for _, _, corrupt in items for path in corrupt],
     )

@@ -26,7 +26,7 @@ REMOVE = "remove it and what lies beside it under its name, or name another file
 
 
 class FeaturesRecord(TypedDict):
-    """How far the features are and what they were made with."""
+    """Settings of the features and the progress of their computation."""
 
     settings: dict[str, Setting]
     done: int
@@ -42,16 +42,16 @@ class FeatureStore(NamedTuple):
     rows: np.ndarray
     corrupt: list[int]
 
-    def read(self, places: np.ndarray) -> RegionFeatures:
+    def read(self, indices: np.ndarray) -> RegionFeatures:
         """Return the features of some images, in float32.
 
         Raises:
             UserError: those of an image are all zeros or not finite.
         """
-        values = self.rows[places].astype(np.float32)
+        values = self.rows[indices].astype(np.float32)
         good = np.isfinite(values).all(axis=(1, 2)) & values.any(axis=(1, 2))
         if not good.all():
-            index = int(places[good.argmin()])
+            index = int(indices[good.argmin()])
             raise BadFileError(f"{self.path} is damaged: row {index} is all zeros or not finite; {REMOVE}")
         rows = torch.from_numpy(values)
         regions = (rows.shape[1] - 1) // 2
@@ -74,7 +74,7 @@ def precompute(
     Args:
         path: the file, in numpy's format.
         images: whose features; the file is for these alone, in this order.
-        extract_from: the features, each of one image, from some place on; None for a corrupt one.
+        extract_from: the features of each image from an index on; None for an unreadable image.
         made_with: what else the features depend on.
         channels: C.
 
@@ -97,20 +97,20 @@ def precompute(
         bar = tqdm(
             extract_from(state["done"]), "features", count, unit="image", initial=state["done"], disable=None
         )
-        for place, features in enumerate(bar, start=state["done"]):
+        for index, features in enumerate(bar, start=state["done"]):
             if features is None:
-                state["corrupt"].append(place)
+                state["corrupt"].append(index)
             else:
-                row = _half_precision(images[place], features)
+                row = _half_precision(images[index], features)
                 if rows is None:
                     _write_record(record, state)  # before the features, by which they are known as ours
                     rows = new_mapped_array(part, (count, *row.shape), np.float16)
                 if row.shape != rows.shape[1:]:
                     raise BadFileError(f"{part} is damaged: it has features of other regions; {REMOVE}")
-                rows[place] = row
-            if rows is not None and (place + 1 == count or (place + 1) % SAVED_EVERY == 0):
+                rows[index] = row
+            if rows is not None and (index + 1 == count or (index + 1) % SAVED_EVERY == 0):
                 rows.flush()
-                state["done"] = place + 1
+                state["done"] = index + 1
                 _write_record(record, state)
         if part.is_file() and not path.is_file() and state["done"] == count:
             part.replace(path)

@@ -1,4 +1,4 @@
-"""What a training tells: a JSON line a report, TensorBoard where it is installed, an image of the curves."""
+"""Reports of a training: one JSON line per report, TensorBoard if it is installed, a figure of the curves."""
 
 import json
 from collections.abc import Mapping, Sequence

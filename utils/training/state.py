@@ -37,7 +37,7 @@ REPORTED = frozenset(
 
 @dataclass
 class Progress:
-    """Where a training stands. No random state is part of it: every draw is a function of seed and step."""
+    """Progress of a training. It holds no random state: every draw is a function of seed and step."""
 
     step: int = 0
     """Steps done."""

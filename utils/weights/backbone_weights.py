@@ -112,7 +112,7 @@ def _download_timm(name: str) -> dict[str, Tensor]:
 
 
 def instructions(spec: BackboneSpec) -> str:
-    """What to do when a backbone's weights are missing or damaged."""
+    """Return what to do if a backbone's weights are missing or unreadable."""
     match spec.weights:
         case WeightsFile(_, text):
             return text

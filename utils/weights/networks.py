@@ -1,4 +1,4 @@
-"""Networks with their weights: the files are found, put together, and every error says what to do."""
+"""Networks built from their weight files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -180,8 +180,8 @@ def load_whitening(folder: Path, channels: int, is_nonnegative: bool = True) -> 
         ):
             if array.ndim != len(expected) or array.shape[-1] != channels or array.size == 0:
                 wanted = " x ".join(str(side) for side in expected)
-                found = " x ".join(str(side) for side in array.shape)
-                raise UserError(f"{folder / name} has shape {found}; this backbone needs {wanted}")
+                actual = " x ".join(str(side) for side in array.shape)
+                raise UserError(f"{folder / name} has shape {actual}; this backbone needs {wanted}")
         if not components.any(axis=1).all():
             raise UserError(f"{folder / PCA_COMPONENTS} is damaged: a component is all zeros")
         if is_nonnegative and mean.sum(dtype=np.float64) > 0:

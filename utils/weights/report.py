@@ -1,4 +1,4 @@
-"""What lies in a weights folder: each of the authors' files with its shapes and checksum, checked to fit."""
+"""Report on a weights folder: shapes and checksum of each of the authors' files, which are checked to fit."""
 
 import hashlib
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Where the learning of a whitening stands, on disk: the statistics so far and what they are of."""
+"""Saved progress of a PCA: the statistics so far and the settings they were computed with."""
 
 import json
 from collections.abc import Mapping
@@ -20,26 +20,26 @@ from utils.whitening.pca import STATE, StreamingPCA
 
 @dataclass
 class PCAProgress:
-    """How many images are done, and those among them that could not be decoded."""
+    """Number of finished images, and the unreadable images among them."""
 
     done: int = 0
     unreadable: list[str] = field(default_factory=list)
 
 
 class PCARecord(TypedDict):
-    """What is saved beside the arrays."""
+    """Record saved beside the arrays."""
 
     progress: PCAProgress
     settings: dict[str, Setting]
 
 
 def image_digest(images: SizedImages) -> str:
-    """What tells one list of images from another: their names, sizes and the lengths of the files."""
-    told = (
+    """Return a digest of the names, sizes and file lengths of images."""
+    descriptions = (
         f"{path.name}/{height}x{width}/{path.stat().st_size}"
         for path, (height, width) in zip(images.paths, images.sizes, strict=True)
     )
-    return digest_of_names(told)
+    return digest_of_names(descriptions)
 
 
 def save_state(path: Path, pca: StreamingPCA, progress: PCAProgress, settings: Mapping[str, object]) -> None:
