@@ -393,7 +393,7 @@ def load_validation(folder):
 
 
 def draw_nothing(folder, settings, workers=None):
-    (folder / "mini.json").write_bytes(benchmark._record(settings))
+    (folder / "mini.json").write_bytes(benchmark._encode(settings))
 
 
 def make_mini(folder):

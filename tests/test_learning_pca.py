@@ -319,7 +319,7 @@ def test_a_state_of_other_images_under_the_same_names_is_told(learn, tmp_path):
     assert learn(tmp_path / "out", "--components", "5", datasets=tmp_path)[0] == 0
     draw_image(folder / "3.png", 99, (72, 48))
     line = error_line(learn(tmp_path / "out", "--components", "5", "--resume", datasets=tmp_path))
-    assert "saved with other settings: images " in line
+    assert "saved with other settings: image_digest " in line
 
 
 @pytest.mark.slow
