@@ -61,15 +61,19 @@ class TimmFeatures(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the feature maps (N, C, h, w) of prepared images (N, 3, H, W)."""
-        layout = self.layout
-        rows, columns = (-(-side // layout.stride) for side in x.shape[-2:])
-        if layout.pads:
-            right, bottom = columns * layout.stride - x.shape[-1], rows * layout.stride - x.shape[-2]
-            x = F.pad(x, (0, right, 0, bottom))
-        features: Tensor = self.network.forward_features(x)
-        if layout.is_tokens:
-            return features[:, layout.prefix_tokens :].transpose(1, 2).unflatten(2, (rows, columns))
-        return features.permute(0, 3, 1, 2) if layout.channels_last else features
+        return feature_maps(self.network, self.layout, x)
+
+
+def feature_maps(network: Any, layout: MapLayout, x: Tensor) -> Tensor:  # noqa: ANN401  as in create_network
+    """Return the feature maps (N, C, h, w) of prepared images (N, 3, H, W) by a network of timm."""
+    rows, columns = (-(-side // layout.stride) for side in x.shape[-2:])
+    if layout.pads:
+        right, bottom = columns * layout.stride - x.shape[-1], rows * layout.stride - x.shape[-2]
+        x = F.pad(x, (0, right, 0, bottom))
+    features: Tensor = network.forward_features(x)
+    if layout.is_tokens:
+        return features[:, layout.prefix_tokens :].transpose(1, 2).unflatten(2, (rows, columns))
+    return features.permute(0, 3, 1, 2) if layout.channels_last else features
 
 
 def timm_backbone(name: str) -> BackboneSpec:
@@ -128,22 +132,26 @@ def _probe(name: str) -> tuple[MapLayout, dict[str, Any]]:
                 network.forward_features(torch.empty(1, 3, side, side)) for side in (SMALL_SIDE, LARGE_SIDE)
             )
         except Exception as error:  # each network has checks of its own
-            raise ValueError(
-                f"backbone timm/{name} does not describe images of any size ({_first_line(error)})"
-            ) from error
+            raise _not_of_any_size(name, error) from error
         layout = _layout(network, small, large)
         if layout is None:
             shape = getattr(small, "shape", None)
             shown = "no tensor" if shape is None else f"the shape {tuple(shape)}"
             raise ValueError(f"backbone timm/{name} has no feature map: its features have {shown}")
-        for attempt in (layout, layout._replace(pads=True)):
+        images = torch.empty(1, 3, *ODD_SIDES)
+        try:
+            feature_maps(network, layout, images)
+        except Exception:
+            layout = layout._replace(pads=True)
             try:
-                TimmFeatures(name, attempt).eval()(torch.empty(1, 3, *ODD_SIDES))
+                feature_maps(network, layout, images)
             except Exception as error:
-                reason = _first_line(error)
-            else:
-                return attempt, dict(network.pretrained_cfg)
-    raise ValueError(f"backbone timm/{name} does not describe images of any size ({reason})")
+                raise _not_of_any_size(name, error) from error
+    return layout, dict(network.pretrained_cfg)
+
+
+def _not_of_any_size(name: str, error: Exception) -> ValueError:
+    return ValueError(f"backbone timm/{name} does not describe images of any size ({first_line(error)})")
 
 
 def _layout(network: Any, small: Tensor, large: Tensor) -> MapLayout | None:  # noqa: ANN401  as above
@@ -190,5 +198,6 @@ def _check_name(name: str) -> None:
         raise ValueError(f"timm has no weights {tag} of {network}: it has {', '.join(tags) or 'none'}")
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or the name of its type if it has no message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -29,6 +29,11 @@ def read_wnids() -> list[str]:
     return WNIDS_FILE.read_text().split()
 
 
+def read_class_indices() -> dict[str, int]:
+    """Return the class index of each of the 1000 WordNet ids."""
+    return {wnid: index for index, wnid in enumerate(read_wnids())}
+
+
 def read_training_images(folder: Path, classes: int) -> LabelledImages:
     """Find the training images, `<folder>/train/data/<wnid>/*.JPEG`.
 
@@ -48,7 +53,7 @@ def read_training_images(folder: Path, classes: int) -> LabelledImages:
     if not data.is_dir():
         raise UserError(f"no training images: {data} is missing (see datasets/README.md)")
     folders = [path for path in images_in(data).folders if not is_thumbnail(path.name)]
-    class_indices = {wnid: index for index, wnid in enumerate(read_wnids())}
+    class_indices = read_class_indices()
     unknown = [path.name for path in folders if path.name not in class_indices]
     if unknown and len(folders) != classes:
         raise UserError(

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 from PIL import Image, ImageDraw
 
 from utils.figures.heat_map import CAPTION, COLORS
@@ -69,6 +68,8 @@ def write_page(path: Path, query: Hit, hits: Sequence[Hit], title: str, note: st
 
 def page(query: Hit, hits: Sequence[Hit], title: str, note: str) -> str:
     """Return the page that `write_page` writes, pure UTF-8."""
+    from jinja2 import Environment, StrictUndefined  # not before a page is written, as Matplotlib below
+
     # Autoescaping turns every value into text; `escape_misleading` makes text of any file name.
     environment = Environment(
         autoescape=True,

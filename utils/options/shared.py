@@ -10,7 +10,7 @@ from models.poolings.regions import MAX_LEVELS
 from utils.errors import UserError
 from utils.file_names import DATASETS_DIR, WEIGHTS_DIR
 from utils.options.fields import Range, option, options_class
-from utils.text import escape_misleading, shorten
+from utils.text import shorten
 
 PoolingName = Literal["ra", "rmac", "mac"]
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -56,7 +56,7 @@ class BackboneOptions:
         try:
             backbone_spec(self.backbone)
         except ValueError as error:
-            raise UserError(escape_misleading(str(error))) from error
+            raise UserError(str(error)) from error
 
 
 @options_class

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from utils.data.imagenet import VALIDATION_IMAGES, VALIDATION_LIST, read_wnids
+from utils.data.imagenet import VALIDATION_IMAGES, VALIDATION_LIST, read_class_indices
 from utils.errors import BadFileError, UserError
 from utils.files.folders import replace_folder
 from utils.files.reading import parse_index, read_bytes, read_text
@@ -109,7 +109,7 @@ def list_from_devkit(labels: Path, classes: Path) -> str:
             raise UserError(f"{path.name} is missing: this is not the archive of the labels")
     try:
         wnids = read_classes(classes)
-        class_indices = {wnid: index for index, wnid in enumerate(read_wnids())}
+        class_indices = read_class_indices()
         indices = [class_indices[wnids[parse_index(line, 10_000)]] for line in read_text(labels).split()]
     except (ValueError, KeyError, UserError) as error:
         raise UserError(f"{classes} and {labels} are not valid files of ILSVRC 2012") from error
@@ -126,7 +126,7 @@ def list_from_kaggle(table: Path) -> str:
     Raises:
         UserError: a row is not valid, or an image has two rows.
     """
-    class_indices = {wnid: index for index, wnid in enumerate(read_wnids())}
+    class_indices = read_class_indices()
     labels: dict[str, int] = {}
     rows = csv.reader(read_text(table).splitlines())
     try:

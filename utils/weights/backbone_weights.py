@@ -10,7 +10,9 @@ from torch import Tensor
 from torchvision.models import WeightsEnum
 
 from models.backbone_spec import BackboneSpec, PackagedWeights, TimmWeights, WeightsFile
+from models.timm_backbones import first_line
 from utils.errors import BadFileError, UserError, advising
+from utils.files.reading import open_checked
 from utils.weights.state_dicts import read_state_dict
 
 
@@ -82,11 +84,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         from safetensors.torch import load_file
     except ModuleNotFoundError as error:
         raise UserError(f"{path} needs safetensors: pip install safetensors") from error
-    if not path.is_file():
-        raise UserError(f"no weights at {path}")
     try:
-        return load_file(path)
-    except Exception as error:  # the reader has an exception of its own, beside OSError and MemoryError
+        with open_checked(path):
+            return load_file(path)
+    except FileNotFoundError as error:
+        raise UserError(f"no weights at {path}") from error
+    except (MemoryError, UserError):
+        raise
+    except Exception as error:  # an invalid header can make the reader raise anything
         raise BadFileError(f"{path} is no .safetensors file ({error})") from error
 
 
@@ -101,11 +106,10 @@ def _download_timm(name: str) -> dict[str, Tensor]:
     try:
         network = timm.create_model(name, pretrained=True)
     except Exception as error:  # whatever the network, the hub's client or the reader raises
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"the weights of timm/{name} cannot be downloaded ({reason}): download model.safetensors or "
-            f"pytorch_model.bin of https://huggingface.co/timm/{name} elsewhere, and name it by "
-            "--backbone-weights"
+            f"the weights of timm/{name} cannot be downloaded ({first_line(error)}): "
+            f"download model.safetensors or pytorch_model.bin of https://huggingface.co/timm/{name} "
+            "elsewhere, and name it by --backbone-weights"
         ) from error
     state: dict[str, Tensor] = network.state_dict()
     return state
