@@ -43,8 +43,10 @@ from utils.files.writing import check_writable, make_folder
 from utils.images.batches import Loading, UnreadableImage
 from utils.images.loading import InputImage
 from utils.images.unreadable import check_unreadable
-from utils.options.fields import Range, binding_settings, option, options_class, redefault
+from utils.options.option import Range
+from utils.options.options_class import option, options_class, redefault
 from utils.options.parser import called_with, parse_options
+from utils.options.saved_options import binding_settings
 from utils.options.shared import COUNTS, SIDES, BackboneOptions, ImageOptions, RunOptions
 from utils.processes import Processes, join_processes, log_level, process_device
 from utils.program.run_command import run_command

@@ -31,18 +31,19 @@ from utils.errors import UserError
 from utils.figures.evaluation import Curve, draw_figures, query_curves
 from utils.files.writing import check_writable
 from utils.images.batches import Loading
-from utils.options.fields import option, options_class, to_json
+from utils.options.options_class import option, options_class
 from utils.options.parser import called_with, parse_options
+from utils.options.saved_options import to_json
 from utils.options.shared import DescriptorOptions, PoolingName, RunOptions, SearchOptions, StoreOptions
 from utils.processes import join_processes, log_level, process_device
 from utils.program.run_command import run_command
 from utils.scoring import report
 from utils.scoring.comparison import Comparison
 from utils.scoring.compute_ap import check_program
-from utils.scoring.score import named_rankings, score
+from utils.scoring.score_rankings import named_rankings, score
 from utils.scoring.scores import Scores
 from utils.search.approximate import check_search
-from utils.search.searches import PLAIN, search
+from utils.search.run_searches import PLAIN, search
 from utils.text import log_to_stderr
 from utils.timing import add_seconds, timed
 from utils.weights.networks import load_network

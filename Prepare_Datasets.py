@@ -28,7 +28,8 @@ from utils.data.revisited_labels import as_json, read_pickled_labels
 from utils.errors import BadFileError, UserError
 from utils.file_names import DATASETS_DIR, MINI, WEIGHTS_DIR
 from utils.files.writing import check_writable, replace_file
-from utils.options.fields import Range, option, options_class, redefault
+from utils.options.option import Range
+from utils.options.options_class import option, options_class, redefault
 from utils.options.parser import called_with_first, parse_options
 from utils.options.shared import BackboneOptions, RunOptions
 from utils.prepare.archives import Limits

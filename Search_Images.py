@@ -35,7 +35,8 @@ from utils.files.writing import check_writable, make_folder, replace_file
 from utils.images.batches import Loading
 from utils.images.listing import images_below, report_thumbnails
 from utils.images.loading import Box, InputImage, check_box
-from utils.options.fields import Range, declared_options, from_json, make, option, options_class, redefault
+from utils.options.option import Range
+from utils.options.options_class import declared_options, make, option, options_class, redefault
 from utils.options.parser import (
     ArgumentParser,
     add_options,
@@ -43,6 +44,7 @@ from utils.options.parser import (
     called_with_first,
     make_options,
 )
+from utils.options.saved_options import from_json
 from utils.options.shared import (
     COUNTS,
     DescriptorOptions,

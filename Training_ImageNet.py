@@ -26,7 +26,7 @@ from torch.optim import Optimizer
 from tqdm import tqdm
 
 from models.attention_classifier import AttentionClassifier
-from models.poolings.attention import ContextAwareRegionalAttention
+from models.poolings.attention_head import ContextAwareRegionalAttention
 from utils.data.imagenet import FOLDER, read_training_images, read_validation_images
 from utils.device import choose_device, suitable_workers
 from utils.errors import UserError
@@ -34,8 +34,10 @@ from utils.file_names import TRAINING_STATE, WEIGHTS_DIR
 from utils.files.records import Setting
 from utils.files.writing import check_writable, make_folder
 from utils.images.unreadable import check_unreadable
-from utils.options.fields import Range, binding_settings, option, options_class, to_json
+from utils.options.option import Range
+from utils.options.options_class import option, options_class
 from utils.options.parser import called_with, parse_options
+from utils.options.saved_options import binding_settings, to_json
 from utils.options.shared import COUNTS, SIDES, BackboneOptions, HeadOptions, RunOptions
 from utils.processes import Processes, join_processes, log_level, process_device
 from utils.program.run_command import run_command

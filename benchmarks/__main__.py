@@ -10,7 +10,7 @@ from benchmarks import evaluation, scoring, search
 from benchmarks.evaluation import EvaluationOptions
 from benchmarks.search import SIZES, SearchOptions
 from benchmarks.timing import machine
-from utils.options.fields import options_class, redefault
+from utils.options.options_class import options_class, redefault
 from utils.options.parser import parse_options
 from utils.program.run_command import run_command
 

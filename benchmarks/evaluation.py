@@ -18,14 +18,14 @@ from torch import nn
 from benchmarks import original_way
 from benchmarks.random_networks import folded_backbone, head, network_of, plain_backbone
 from benchmarks.timing import each_alone, machine, peak_memory, time_in_turn
-from models.backbones import backbone_spec
+from models.backbones.registry import backbone_spec
 from utils.data.mini import MiniSettings, draw_benchmark
 from utils.descriptors.describe import describe
 from utils.device import CPU_BATCH_SIZE
 from utils.file_names import IMAGES_FOLDER
 from utils.images.batches import Loading
 from utils.images.loading import InputImage, image_size, load_pixels, read_image, resize, resized_size
-from utils.options.fields import option, options_class, redefault
+from utils.options.options_class import option, options_class, redefault
 from utils.options.parser import parse_options
 from utils.options.shared import COUNTS, SIDES, BackboneOptions, DeviceOptions
 from utils.processes import Processes

@@ -23,7 +23,7 @@ from benchmarks import original_way
 from benchmarks.random_networks import folded, head, network_of, plain_backbone, settle
 from benchmarks.timing import machine, time_in_turn, timed
 from models.attention_classifier import AttentionClassifier, RegionFeatures
-from models.backbones import backbone_spec
+from models.backbones.registry import backbone_spec
 from models.retrieval_network import RetrievalNetwork
 from utils.data.mini import MiniSettings, draw_benchmark
 from utils.descriptors.extraction import network_outputs
@@ -33,7 +33,8 @@ from utils.errors import UserError
 from utils.file_names import IMAGES_FOLDER
 from utils.images.batches import Batch, Loading, size_batches
 from utils.images.loading import InputImage, load_pixels
-from utils.options.fields import Range, option, options_class
+from utils.options.option import Range
+from utils.options.options_class import option, options_class
 from utils.options.parser import parse_options
 from utils.options.shared import COUNTS
 from utils.program.run_command import run_command

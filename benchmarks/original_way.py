@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.poolings.attention import ContextAwareRegionalAttention
+from models.poolings.attention_head import ContextAwareRegionalAttention
 from models.poolings.regions import rmac_regions
 from models.whitening import Whitening
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.random_networks import folded_backbone, network_of
 from benchmarks.timing import alone, machine, peak_memory, time_in_turn, timed
-from models.backbones import backbone_spec
+from models.backbones.registry import backbone_spec
 from models.poolings.rmac import RMAC
 from models.retrieval_network import RetrievalNetwork
 from utils.data.mini import MiniSettings, draw_benchmark
@@ -25,7 +25,8 @@ from utils.device import CPU_BATCH_SIZE
 from utils.file_names import IMAGES_FOLDER
 from utils.images.batches import Loading
 from utils.images.loading import InputImage
-from utils.options.fields import Range, option, options_class, redefault
+from utils.options.option import Range
+from utils.options.options_class import option, options_class, redefault
 from utils.options.parser import parse_options
 from utils.options.shared import COUNTS, BackboneOptions
 from utils.program.run_command import run_command

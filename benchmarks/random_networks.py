@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck
 
-from models.backbone import Backbone
-from models.backbones import backbone_spec
-from models.batch_norm_folding import fold_batch_norms
-from models.efficientnet_lite import InvertedResidual
-from models.poolings.attention import ContextAwareRegionalAttention
+from models.backbones.backbone import Backbone
+from models.backbones.batch_norm_folding import fold_batch_norms
+from models.backbones.efficientnet_lite import InvertedResidual
+from models.backbones.registry import backbone_spec
+from models.poolings.attention_head import ContextAwareRegionalAttention
 from models.poolings.regional_attention import RegionalAttention
 from models.retrieval_network import RetrievalNetwork
 from models.whitening import Whitening

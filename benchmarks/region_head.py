@@ -9,7 +9,7 @@ from torch import nn
 from benchmarks import original_way
 from benchmarks.random_networks import Head, network_of
 from benchmarks.timing import machine, time_in_turn
-from models.poolings.attention import ContextAwareRegionalAttention
+from models.poolings.attention_head import ContextAwareRegionalAttention
 from models.whitening import Whitening
 
 IMAGE_SIZE = (768, 1024)

@@ -20,7 +20,8 @@ import torch
 from benchmarks.timing import alone, anonymous_peak, machine, time_in_turn, timed
 from utils.descriptors.rows import StoredRows
 from utils.descriptors.store import SHARD_ROWS, open_store
-from utils.options.fields import Range, option, options_class
+from utils.options.option import Range
+from utils.options.options_class import option, options_class
 from utils.options.parser import parse_options
 from utils.options.shared import COUNTS, SearchKind
 from utils.program.run_command import run_command

@@ -16,11 +16,11 @@ from torch import nn
 from benchmarks.original_way import pooled_regions
 from benchmarks.timing import machine, time_in_turn
 from models.attention_classifier import AttentionClassifier, RegionFeatures
-from models.backbone import Backbone
-from models.backbones import backbone_spec
-from models.batch_norm_folding import fold_batch_norms
-from models.poolings.attention import ContextAwareRegionalAttention
-from utils.options.fields import option, options_class, redefault
+from models.backbones.backbone import Backbone
+from models.backbones.batch_norm_folding import fold_batch_norms
+from models.backbones.registry import backbone_spec
+from models.poolings.attention_head import ContextAwareRegionalAttention
+from utils.options.options_class import option, options_class, redefault
 from utils.options.parser import parse_options
 from utils.options.shared import COUNTS, BackboneOptions
 from utils.program.run_command import run_command

@@ -16,7 +16,8 @@ from utils.figures.evaluation import kind_of
 from utils.file_names import RANKINGS_FOLDER
 from utils.files.reading import read_text
 from utils.images.loading import read_image
-from utils.options.fields import Range, option, options_class
+from utils.options.option import Range
+from utils.options.options_class import option, options_class
 from utils.options.parser import parse_options
 from utils.program.run_command import run_command
 from utils.scoring import report

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.backbone import Backbone
-from models.poolings.attention import ContextAwareRegionalAttention
+from models.backbones.backbone import Backbone
+from models.poolings.attention_head import ContextAwareRegionalAttention
 from models.poolings.region_pooling import region_max, region_mean
 from models.poolings.rmac import RMAC
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.backbone import Backbone
+from models.backbones.backbone import Backbone
 from models.poolings.pooling import Pooling
 from models.whitening import Whitening
 

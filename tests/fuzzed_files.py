@@ -20,7 +20,7 @@ from PIL import Image
 
 from Measure_OxfordParis import MeasureOptions
 from models.attention_classifier import RegionFeatures
-from models.poolings.attention import ContextAwareRegionalAttention
+from models.poolings.attention_head import ContextAwareRegionalAttention
 from utils.data import imagenet
 from utils.data.mini import benchmark
 from utils.data.oxford_paris import read_dataset
@@ -29,8 +29,8 @@ from utils.data.revisited_labels import as_json, read_labels, read_pickled_label
 from utils.descriptors.store import open_store
 from utils.files.reading import read_text
 from utils.images.loading import InputImage, UnreadableImageError, image_size, read_image
-from utils.options.fields import from_json, to_json
 from utils.options.parser import read_settings
+from utils.options.saved_options import from_json, to_json
 from utils.prepare import download
 from utils.processes import Processes
 from utils.search.image_index import read_index, write_index

@@ -3,11 +3,11 @@
 import numpy as np
 from torch import nn
 
-from models.backbone import Backbone
+from models.backbones.backbone import Backbone
+from models.backbones.preprocessing import Preprocessing
 from models.poolings.mac import MAC
 from models.poolings.regional_attention import RegionalAttention
 from models.poolings.rmac import RMAC
-from models.preprocessing import Preprocessing
 from models.retrieval_network import RetrievalNetwork
 
 NO_PREPROCESSING = Preprocessing("RGB", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))

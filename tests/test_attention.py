@@ -4,7 +4,7 @@ import torch
 from conftest import authors_head_file, golden_arrays, golden_inputs, needs_authors_head
 from torch import nn
 
-from models.poolings.attention import ContextAwareRegionalAttention
+from models.poolings.attention_head import ContextAwareRegionalAttention
 from models.poolings.region_pooling import cell_grid, has_cells, region_mean
 from utils.weights.networks import load_attention
 

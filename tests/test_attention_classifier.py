@@ -7,7 +7,7 @@ from helpers import backbone_of
 from torch import nn
 
 from models.attention_classifier import AttentionClassifier, RegionFeatures, region_features
-from models.poolings.attention import ContextAwareRegionalAttention
+from models.poolings.attention_head import ContextAwareRegionalAttention
 from utils.weights.networks import load_attention
 
 

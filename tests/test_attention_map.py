@@ -6,7 +6,7 @@ from helpers import network_of, pooling_of
 from reference import region_cells
 from torch import nn
 
-from models.poolings.attention import ContextAwareRegionalAttention
+from models.poolings.attention_head import ContextAwareRegionalAttention
 from models.poolings.regions import rmac_regions
 
 

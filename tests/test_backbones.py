@@ -8,8 +8,8 @@ import torchvision
 from conftest import SHARED, golden_arrays, golden_inputs, needs_photographs, recipe_state_dict
 from PIL import Image
 
-from models.backbones import BACKBONES
-from models.batch_norm_folding import fold_batch_norms
+from models.backbones.batch_norm_folding import fold_batch_norms
+from models.backbones.registry import BACKBONES
 from utils.weights.backbone_weights import read_backbone_weights
 from utils.weights.networks import load_backbone
 

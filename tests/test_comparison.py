@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, draw_image, write_query
 
-from models.efficientnet_lite import EfficientNetLiteFeatures
+from models.backbones.efficientnet_lite import EfficientNetLiteFeatures
 from utils.scoring.bootstrap import paired_bootstrap
 from utils.scoring.comparison import Comparison
 from utils.scoring.report import write_results

@@ -18,7 +18,7 @@ import Prepare_Datasets
 import Search_Images
 import Training_ImageNet
 from utils.errors import UserError
-from utils.options.fields import from_json, to_json
+from utils.options.saved_options import from_json, to_json
 
 SCRIPTS = {
     "measure": (Measure_OxfordParis, ["evaluate"], []),

@@ -8,8 +8,8 @@ from matplotlib import colormaps
 from PIL import Image
 from torch import nn
 
-from models.backbones import BACKBONES
-from models.poolings.attention import ContextAwareRegionalAttention
+from models.backbones.registry import BACKBONES
+from models.poolings.attention_head import ContextAwareRegionalAttention
 from models.poolings.regional_attention import RegionalAttention
 from models.retrieval_network import RetrievalNetwork
 from utils.errors import UserError

@@ -12,7 +12,7 @@ from reference import pool_regions
 from sklearn.decomposition import PCA
 
 import LearningPCA_landmark
-from models.backbones import BACKBONES
+from models.backbones.registry import BACKBONES
 from models.poolings.regions import rmac_regions
 from utils.errors import UserError
 from utils.images.loading import InputImage, load_pixels

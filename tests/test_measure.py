@@ -32,7 +32,7 @@ from PIL import Image
 from recipe import pca_arrays
 
 import Measure_OxfordParis
-from models.backbones import BACKBONES
+from models.backbones.registry import BACKBONES
 from models.retrieval_network import RetrievalNetwork
 from utils.data.mini import MiniSettings, benchmark
 from utils.errors import UserError

@@ -10,8 +10,8 @@ from helpers import unit
 from PIL import Image
 
 import Measure_OxfordParis
-from models.backbones import BACKBONES
-from models.efficientnet_lite import EfficientNetLiteFeatures
+from models.backbones.efficientnet_lite import EfficientNetLiteFeatures
+from models.backbones.registry import BACKBONES
 from utils.program.run_command import run_command
 from utils.weights.networks import load_backbone
 

@@ -10,7 +10,8 @@ import Training_ImageNet
 from models.poolings.regions import rmac_levels, rmac_regions
 from models.poolings.rmac import RMAC
 from utils.errors import UserError
-from utils.options.fields import InvalidValueError, Range, declared_options
+from utils.options.option import InvalidValueError, Range
+from utils.options.options_class import declared_options
 from utils.program.run_command import run_command
 
 SCRIPTS = {

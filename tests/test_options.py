@@ -8,8 +8,10 @@ from typing import Literal
 import pytest
 
 from utils.errors import UserError
-from utils.options.fields import Range, binding_settings, option, options_class, redefault, to_json
+from utils.options.option import Range
+from utils.options.options_class import option, options_class, redefault
 from utils.options.parser import called_with, parse_options
+from utils.options.saved_options import binding_settings, to_json
 
 
 @options_class

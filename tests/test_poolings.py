@@ -4,7 +4,7 @@ import torch
 from helpers import network_of
 from torch import nn
 
-from models.poolings.attention import ContextAwareRegionalAttention
+from models.poolings.attention_head import ContextAwareRegionalAttention
 from models.whitening import Whitening
 
 CHANNELS, STRIDE = 6, 8

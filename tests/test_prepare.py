@@ -19,8 +19,8 @@ from PIL import Image
 from scipy.io import savemat
 
 import Prepare_Datasets
-from models.backbones import BACKBONES
-from models.poolings.attention import ContextAwareRegionalAttention
+from models.backbones.registry import BACKBONES
+from models.poolings.attention_head import ContextAwareRegionalAttention
 from utils.data.imagenet import read_training_images, read_validation_images, read_wnids
 from utils.data.oxford_paris import read_dataset
 from utils.prepare import recipes as dataset_recipes

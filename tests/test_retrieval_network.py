@@ -12,8 +12,8 @@ from helpers import network_of, unit
 from recipe import pca_arrays
 from torch import nn
 
-from models.backbones import BACKBONES
-from models.poolings.attention import ContextAwareRegionalAttention
+from models.backbones.registry import BACKBONES
+from models.poolings.attention_head import ContextAwareRegionalAttention
 from models.poolings.regional_attention import RegionalAttention
 from models.poolings.regions import rmac_regions
 from models.retrieval_network import RetrievalNetwork

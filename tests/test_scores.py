@@ -2,7 +2,7 @@ import pytest
 
 from utils.scoring.report import format_scores, scores_for_json
 from utils.scoring.scores import ProtocolScores, Scores, mean_over_queries
-from utils.search.searches import DIFFUSED, EXPANDED, PLAIN
+from utils.search.run_searches import DIFFUSED, EXPANDED, PLAIN
 
 NAN = float("nan")
 

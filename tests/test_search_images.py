@@ -16,7 +16,7 @@ from conftest import draw_image
 from PIL import Image
 
 import Search_Images
-from models.poolings.attention import ContextAwareRegionalAttention
+from models.poolings.attention_head import ContextAwareRegionalAttention
 from utils.descriptors import store as descriptor_store
 from utils.descriptors.prepared_network import prepared_network
 from utils.descriptors.rows import StoredRows

@@ -1,7 +1,7 @@
 import numpy as np
 
 from utils.options.shared import SearchOptions
-from utils.search.searches import DIFFUSED, EXPANDED, PLAIN, run_searches
+from utils.search.run_searches import DIFFUSED, EXPANDED, PLAIN, run_searches
 from utils.search.similarity import compute_similarities, rank
 
 

@@ -8,7 +8,7 @@ import torch
 import torchvision
 from conftest import draw_image
 
-from models.backbones import BACKBONES, backbone_spec
+from models.backbones.registry import BACKBONES, backbone_spec
 from models.poolings.rmac import RMAC
 from models.retrieval_network import RetrievalNetwork
 from utils.errors import UserError

@@ -17,8 +17,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 import Training_ImageNet
-from models.backbones import BACKBONES
-from models.poolings.attention import ContextAwareRegionalAttention
+from models.backbones.registry import BACKBONES
+from models.poolings.attention_head import ContextAwareRegionalAttention
 from models.poolings.region_pooling import cell_grid, region_max
 from utils.data.imagenet import read_wnids
 from utils.errors import UserError

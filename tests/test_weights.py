@@ -13,8 +13,8 @@ from sklearn.decomposition import PCA
 from torch import nn
 from torchvision.models import ResNet101_Weights
 
-from models.backbones import BACKBONES
-from models.poolings.attention import ContextAwareRegionalAttention
+from models.backbones.registry import BACKBONES
+from models.poolings.attention_head import ContextAwareRegionalAttention
 from utils.errors import UserError
 from utils.options.shared import BackboneOptions
 from utils.weights.backbone_weights import read_backbone_weights

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from models.backbones import DEFAULT_BACKBONE
+from models.backbones.registry import DEFAULT_BACKBONE
 
 DATASETS_DIR = Path("datasets")
 WEIGHTS_DIR = Path("weights")

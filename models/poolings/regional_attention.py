@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from models.poolings.attention import ContextAwareRegionalAttention
+from models.poolings.attention_head import ContextAwareRegionalAttention
 from models.poolings.region_pooling import CellGrid, has_cells, region_mean
 from models.poolings.rmac import RMAC
 

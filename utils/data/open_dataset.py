@@ -6,7 +6,7 @@ from typing import Literal
 
 from utils.data.mini import prepare_mini
 from utils.data.oxford_paris import RetrievalDataset, find_dataset, read_dataset
-from utils.data.published import EXPECTED, REVISITED_FILES
+from utils.data.published_sets import EXPECTED, REVISITED_FILES
 from utils.data.revisited import has_revisited_labels, read_revisited_dataset
 from utils.file_names import LABELS_FOLDER, MINI
 

@@ -15,7 +15,7 @@ from utils.data.oxford_paris import (
     RetrievalDataset,
     read_images,
 )
-from utils.data.published import REVISITED_FILES
+from utils.data.published_sets import REVISITED_FILES
 from utils.data.revisited_labels import Labels, read_labels, read_pickled_labels
 from utils.errors import UserError
 from utils.file_names import DISTRACTORS_LIST, IMAGES_FOLDER

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from utils.file_names import ATTENTION_WEIGHTS, PCA_COMPONENTS, PCA_MEAN, weights_folder
-from utils.options.fields import declared_options, to_json
+from utils.options.options_class import declared_options
+from utils.options.saved_options import to_json
 from utils.options.shared import DescriptorOptions, PoolingName
 from utils.saved_settings import METHOD
 from utils.weights.backbone_weights import read_backbone_weights

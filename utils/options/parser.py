@@ -11,7 +11,9 @@ from typing import Concatenate, NoReturn, ParamSpec, TypeVar
 from utils.errors import UserError
 from utils.files.paths import user_path
 from utils.files.records import check_record, read_json
-from utils.options.fields import Choices, InvalidValueError, Option, Range, declared_options, from_json, make
+from utils.options.option import Choices, InvalidValueError, Option, Range
+from utils.options.options_class import declared_options, make
+from utils.options.saved_options import from_json
 
 Options = TypeVar("Options")
 LONGEST_MESSAGE = 600

@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Literal
 
-from models.backbone_spec import BackboneSpec
-from models.backbones import BACKBONES, DEFAULT_BACKBONE, TIMM_PREFIX, backbone_spec
-from models.poolings.attention import Activation
+from models.backbones.registry import BACKBONES, DEFAULT_BACKBONE, TIMM_PREFIX, backbone_spec
+from models.backbones.spec import BackboneSpec
+from models.poolings.attention_head import Activation
 from models.poolings.regions import MAX_LEVELS
 from utils.errors import UserError
 from utils.file_names import DATASETS_DIR, WEIGHTS_DIR
-from utils.options.fields import Range, option, options_class
+from utils.options.option import Range
+from utils.options.options_class import option, options_class
 from utils.text import shorten
 
 PoolingName = Literal["ra", "rmac", "mac"]

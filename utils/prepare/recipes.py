@@ -5,9 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from models.backbones import AUTHORS_BACKBONE
+from models.backbones.registry import AUTHORS_BACKBONE
 from utils.data.oxford_paris import CORRUPT_PARIS_IMAGES
-from utils.data.published import REVISITED_FILES
+from utils.data.published_sets import REVISITED_FILES
 from utils.file_names import ATTENTION_WEIGHTS, IMAGES_FOLDER, LABELS_FOLDER, PCA_COMPONENTS, PCA_MEAN
 from utils.images.listing import IMAGE_SUFFIXES, is_thumbnail
 

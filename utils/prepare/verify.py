@@ -12,7 +12,7 @@ from utils.data.imagenet import FOLDER as IMAGENET
 from utils.data.imagenet import read_training_images, read_validation_images, read_wnids
 from utils.data.open_dataset import labels_kind, read_folder
 from utils.data.oxford_paris import CORRUPT_PARIS_IMAGES, RetrievalDataset
-from utils.data.published import EXPECTED
+from utils.data.published_sets import EXPECTED
 from utils.errors import UserError
 from utils.file_names import IMAGES_FOLDER
 from utils.images.listing import images_below, report_thumbnails

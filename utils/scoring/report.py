@@ -21,7 +21,7 @@ from utils.files.entries import replace_entries
 from utils.files.outputs import check_replaceable
 from utils.files.writing import check_writable, make_folder, replace_file
 from utils.scoring.scores import Scores
-from utils.search.searches import EXPANDED, PLAIN
+from utils.search.run_searches import EXPANDED, PLAIN
 
 RESULTS_BEGIN = b'{\n  "settings": {'
 """First bytes of results.json, which identify files of this program."""

@@ -13,7 +13,7 @@ from typing import NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 
-from models.poolings.attention import Activation
+from models.poolings.attention_head import Activation
 from utils.descriptors.keys import image_key
 from utils.descriptors.rows import StoredRows
 from utils.descriptors.store import DescriptorStore, open_store

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from models.attention_classifier import RegionFeatures, region_features
-from models.backbone import Backbone
+from models.backbones.backbone import Backbone
 from utils.data.imagenet import LabelledImages
 from utils.device import suitable_batch_size
 from utils.errors import UserError

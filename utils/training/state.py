@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from models.poolings.attention import ContextAwareRegionalAttention
+from models.poolings.attention_head import ContextAwareRegionalAttention
 from utils.errors import BadFileError, UserError, advising
 from utils.file_names import TRAINING_STATE, trained_weights
 from utils.files.records import Setting, check_record

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torchvision.models import WeightsEnum
 
-from models.backbone_spec import BackboneSpec, PackagedWeights, TimmWeights, WeightsFile
-from models.timm_backbones import first_line
+from models.backbones.spec import BackboneSpec, PackagedWeights, TimmWeights, WeightsFile
+from models.backbones.timm_networks import first_line
 from utils.errors import BadFileError, UserError, advising
 from utils.files.reading import open_checked
 from utils.weights.state_dicts import read_state_dict

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.backbone import Backbone
-from models.backbone_spec import BackboneSpec, TimmWeights, WeightsFile
-from models.batch_norm_folding import fold_batch_norms
-from models.efficientnet_lite import EfficientNetLiteFeatures
-from models.poolings.attention import Activation, ContextAwareRegionalAttention
+from models.backbones.backbone import Backbone
+from models.backbones.batch_norm_folding import fold_batch_norms
+from models.backbones.efficientnet_lite import EfficientNetLiteFeatures
+from models.backbones.spec import BackboneSpec, TimmWeights, WeightsFile
+from models.poolings.attention_head import Activation, ContextAwareRegionalAttention
 from models.poolings.mac import MAC
 from models.poolings.pooling import Pooling
 from models.poolings.regional_attention import RegionalAttention

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from models.backbones import AUTHORS_BACKBONE, DEFAULT_BACKBONE, backbone_spec
+from models.backbones.registry import AUTHORS_BACKBONE, DEFAULT_BACKBONE, backbone_spec
 from utils.file_names import ATTENTION_WEIGHTS, PCA_COMPONENTS, PCA_MEAN
 from utils.weights.networks import load_attention, load_backbone, load_whitening
 

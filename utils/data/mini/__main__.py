@@ -10,7 +10,8 @@ from pathlib import Path
 from utils.data.mini import MiniSettings, draw_benchmark
 from utils.errors import UserError
 from utils.file_names import MINI_SETTINGS
-from utils.options.fields import Range, option, options_class, redefault
+from utils.options.option import Range
+from utils.options.options_class import option, options_class, redefault
 from utils.options.parser import parse_options
 from utils.options.shared import COUNTS, RunOptions
 from utils.program.run_command import run_command

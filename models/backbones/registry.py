@@ -4,10 +4,10 @@ from functools import partial
 
 from torchvision.models import ResNet101_Weights
 
-from models.backbone_spec import BackboneSpec, PackagedWeights, WeightsFile
-from models.efficientnet_lite import EfficientNetLiteFeatures, module_name
-from models.resnet import CaffeResNet101Features, ResNet101Features
-from models.timm_backbones import timm_backbone
+from models.backbones.efficientnet_lite import EfficientNetLiteFeatures, module_name
+from models.backbones.resnet import CaffeResNet101Features, ResNet101Features
+from models.backbones.spec import BackboneSpec, PackagedWeights, WeightsFile
+from models.backbones.timm_networks import timm_backbone
 
 TIMM_PREFIX = "timm/"
 """Prefix of the names of backbones from timm."""

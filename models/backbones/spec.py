@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from torch import nn
 from torchvision.models import WeightsEnum
 
-from models.backbone import Backbone
-from models.preprocessing import ChannelOrder, Preprocessing
+from models.backbones.backbone import Backbone
+from models.backbones.preprocessing import ChannelOrder, Preprocessing
 
 
 @dataclass(frozen=True)

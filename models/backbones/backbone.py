@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from models.preprocessing import Preprocessing
+from models.backbones.preprocessing import Preprocessing
 
 
 class Backbone(nn.Module):

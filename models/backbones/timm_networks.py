@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.backbone_spec import BackboneSpec, TimmWeights
+from models.backbones.spec import BackboneSpec, TimmWeights
 
 SMALL_SIDE, LARGE_SIDE = 224, 448
 """Sides of the square images that a network is tried with: multiples of patches of 14, 16 and 32 pixels."""

@@ -1,0 +1,128 @@
+"""Options that are declared once, as fields of a dataclass.
+
+The command line, the check of values that come from Python, and the settings that are saved and loaded again
+all derive from the declaration::
+
+    @options_class
+    class SearchOptions:
+        title = "search"
+
+        qe: int = option(default=5, help="images averaged with the query", valid=Range(0, 1000))
+
+    SearchOptions(qe=-1)  # UserError: qe -1 is not an integer from 0 to 1000
+"""
+
+import dataclasses
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
+
+from utils.errors import UserError
+from utils.options.option import Choices, InvalidValueError, Option, ValidValues, ValueType
+
+Options = TypeVar("Options")
+
+
+def option(
+    *,
+    default: Any = dataclasses.MISSING,  # noqa: ANN401  the type checker takes the field's annotation
+    help: str,
+    valid: ValidValues | None = None,
+    flag: str | None = None,
+    metavar: str | tuple[str, ...] | None = None,
+    separate: bool = False,
+    positional: bool = False,
+    binding: bool = False,
+    kw_only: bool = True,
+) -> Any:  # noqa: ANN401  the type checker takes the field's annotation
+    """Declare an option as a field of a class of options.
+
+    Args:
+        default: the value if the option is not given; the option must be given if it has none.
+        help: what the option means, for --help.
+        valid: the values of its type that it can have; all if not given.
+        flag: its flag on the command line, `--` and its name with hyphens if not given.
+        metavar: the name of its value in --help.
+        separate: take the items of a tuple from separate words, not from one word with commas.
+        positional: take it from the command line without a flag.
+        binding: whether saved work can only be continued with the same value.
+        kw_only: whether Python callers must name it.
+    """
+    metadata: dict[str, object] = {"help": help, "valid": valid, "flag": flag, "metavar": metavar}
+    metadata |= {"separate": separate, "positional": positional, "binding": binding}
+    return dataclasses.field(default=default, metadata=metadata, kw_only=kw_only)
+
+
+def redefault(options: type, name: str, default: Any) -> Any:  # noqa: ANN401  as in `option`
+    """Declare an option of another class again, with another default."""
+    fields = {field.name: field for field in dataclasses.fields(options)}
+    return dataclasses.field(default=default, metadata=fields[name].metadata, kw_only=True)
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(option, redefault))
+def options_class(cls: type[Options]) -> type[Options]:
+    """Make a frozen dataclass of a class whose fields are options.
+
+    The constructor checks each value, and then calls the method `check` of the class and of each class it
+    derives from, where options that exclude each other raise a UserError. `title` names the group in --help.
+    """
+
+    def check_values(self: object) -> None:
+        for one in declared_options(type(self)):
+            try:
+                value = one.check(getattr(self, one.name))
+            except InvalidValueError as error:
+                raise UserError(f"{one.name} {error}") from error
+            object.__setattr__(self, one.name, value)
+        for ancestor in reversed(type(self).__mro__):
+            if "check" in vars(ancestor):
+                vars(ancestor)["check"](self)
+
+    cls.__post_init__ = check_values  # type: ignore[attr-defined]  # dataclass calls it
+    return dataclass(frozen=True, kw_only=True)(cls)
+
+
+def declared_options(options: type) -> Iterator[Option]:
+    """Yield the options of a class, those of the classes it derives from first."""
+    hints = get_type_hints(options)
+    for field in dataclasses.fields(options):
+        metadata = field.metadata
+        flag = metadata["flag"] or f"--{field.name.replace('_', '-')}"
+        yield Option(
+            field.name,
+            _value_type(hints[field.name]),
+            field.default,
+            metadata["help"],
+            metadata["valid"],
+            None if metadata["positional"] else flag,
+            metadata["metavar"],
+            metadata["separate"],
+            metadata["binding"],
+            next(
+                owner
+                for owner in reversed(options.__mro__)
+                if field.name in vars(owner).get("__annotations__", {})
+            ),
+        )
+
+
+def make(options: type[Options], values: Mapping[str, Any]) -> Options:
+    """Return the options of a class with values by name, which the constructor checks."""
+    return options(**values)
+
+
+def _value_type(annotation: object) -> ValueType:
+    """Return the type of the values that an annotation allows."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        inner = [part for part in get_args(annotation) if part is not types.NoneType]
+        return dataclasses.replace(_value_type(inner[0]), optional=True)
+    if get_origin(annotation) is tuple:
+        items = get_args(annotation)
+        count = 0 if items[-1] is Ellipsis else len(items)
+        return dataclasses.replace(_value_type(items[0]), count=count)
+    if get_origin(annotation) is Literal:
+        return ValueType(str, choices=Choices(get_args(annotation)))
+    if not isinstance(annotation, type):
+        raise TypeError(f"options cannot have the type {annotation}")
+    return ValueType(annotation)

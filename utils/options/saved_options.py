@@ -1,0 +1,49 @@
+"""Options saved as JSON, and read again by --config."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from utils.errors import UserError
+from utils.options.option import InvalidValueError
+from utils.options.options_class import Options, declared_options
+
+
+def to_json(options: object) -> dict[str, object]:
+    """Return the options as JSON can hold them: paths as text, tuples as lists."""
+    return {one.name: _plain(getattr(options, one.name)) for one in declared_options(type(options))}
+
+
+def binding_settings(options: object) -> dict[str, object]:
+    """Return the options that saved work depends on, as JSON can hold them."""
+    binding = {one.name for one in declared_options(type(options)) if one.binding}
+    return {name: value for name, value in to_json(options).items() if name in binding}
+
+
+def from_json(options: type[Options], saved: Mapping[str, object], source: str) -> dict[str, object]:
+    """Return the saved options that a class has, checked, as arguments of its constructor.
+
+    Args:
+        options: the class.
+        saved: values by name, as `to_json` gives them.
+        source: the file that they come from, for errors.
+
+    Raises:
+        UserError: a name is no option, or an option cannot have its value.
+    """
+    known = {one.name: one for one in declared_options(options)}
+    ignored: frozenset[str] = getattr(options, "recorded", frozenset())
+    if unknown := sorted(saved.keys() - known.keys() - ignored):
+        raise UserError(f"{source}: {unknown[0]!r} is no option of this script")
+    values: dict[str, object] = {}
+    for name in saved.keys() & known.keys():
+        try:
+            values[name] = known[name].check(saved[name])
+        except InvalidValueError as error:
+            raise UserError(f"{source}: {name} {error}") from error
+    return values
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
