@@ -7,7 +7,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from utils.data.mini.camera import Camera, faces_camera, warp
-from utils.data.mini.facades import HEIGHT, WIDTH, Facade, draw_circle
+from utils.data.mini.facade_parts import draw_circle
+from utils.data.mini.facades import HEIGHT, WIDTH, Facade
 from utils.data.mini.noise import smooth_noise
 from utils.images.loading import Box
 
