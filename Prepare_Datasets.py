@@ -33,9 +33,9 @@ from utils.options.options_class import option, options_class, redefault
 from utils.options.parser import called_with_first, parse_options
 from utils.options.shared import BackboneOptions, RunOptions
 from utils.prepare.archives import Limits
+from utils.prepare.distractors import add_distractors
 from utils.prepare.imagenet_labels import copy_labels_beside, write_validation_list
 from utils.prepare.layout import (
-    add_distractors,
     discard_if_invalid,
     fetch_file,
     fill_part,

@@ -12,7 +12,7 @@ from utils.data.oxford_paris import check_queries, read_dataset
 from utils.data.revisited import has_revisited_labels, read_distractors, read_revisited_dataset
 from utils.errors import UserError
 from utils.images.loading import InputImage
-from utils.prepare.layout import add_distractors
+from utils.prepare.distractors import add_distractors
 from utils.prepare.verify import verify
 
 LABELS = {

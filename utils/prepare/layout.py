@@ -7,16 +7,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from utils.data.revisited import read_distractors
 from utils.errors import BadFileError, UserError
-from utils.file_names import DISTRACTORS_LIST, IMAGES_FOLDER
+from utils.file_names import IMAGES_FOLDER
 from utils.files.folders import replace_folder
-from utils.files.writing import make_folder, replace_file
-from utils.images.listing import images_below, report_thumbnails
+from utils.files.writing import make_folder
 from utils.prepare.archives import Limits, members, unpack
 from utils.prepare.download import download
 from utils.prepare.recipes import AUTHORS_WEIGHTS, SAME_IMAGES, WEIGHTS, Part
-from utils.text import first_names
 
 log = logging.getLogger(__name__)
 
@@ -182,60 +179,6 @@ def fetch_file(
         for folder in created:
             remove_if_empty(folder)
         raise
-
-
-def add_distractors(folder: Path, images: Path, target: Path) -> Path:
-    """Create a data set from another one and a tree of distractors, by hard links if possible.
-
-    The new data set has a list of the names of the distractors, one per line. In revisited sets, the list
-    distinguishes them from images that are not part of the data set.
-
-    Args:
-        folder: the folder of the data set.
-        images: the folder of the distractors, searched with all folders below it.
-        target: the folder of the new data set, which appears when it is complete; unchanged if it exists.
-
-    Returns:
-        The folder of the new data set.
-
-    Raises:
-        UserError: there are no distractors, or one has the name of another image.
-    """
-    if target.exists():
-        log.warning("note: %s exists already and was not changed", target)
-        return target
-    contents = images_below(images)
-    report_thumbnails(contents, images)
-    distractors = [path for path in contents.images if path.is_file()]
-    if len(distractors) < len(contents.images):
-        unreadable = sorted({str(path) for path in contents.images} - {str(path) for path in distractors})
-        log.warning(
-            "note: left out %d pipes, devices or broken links (%s)",
-            len(unreadable),
-            first_names(unreadable),
-        )
-    if not distractors:
-        raise UserError(f"no images in {images} or the folders in it")
-    named = {path.stem: path for path in (folder / IMAGES_FOLDER).iterdir()}
-    files: dict[str, Path] = {}
-    for path in distractors:
-        # R1M has images of the same name in several folders.
-        name = "_".join(path.relative_to(images).parts)
-        if Path(name).stem in named:
-            raise UserError(f"{path} and {named[Path(name).stem]} would have the same name: rename one")
-        files[name] = named[Path(name).stem] = path
-    with replace_folder(target) as draft:
-        for path in folder.iterdir():
-            if path.is_dir():
-                (draft / path.name).mkdir()
-                link_files({inner.name: inner for inner in path.iterdir()}, draft / path.name)
-            else:
-                link_files({path.name: path}, draft)
-        link_files(files, draft / IMAGES_FOLDER)
-        listed = [*read_distractors(folder), *(Path(name).stem for name in files)]
-        with replace_file(draft / DISTRACTORS_LIST) as file:
-            file.write("".join(f"{name}\n" for name in listed).encode(errors="surrogateescape"))
-    return target
 
 
 def link_files(files: Mapping[str, Path], folder: Path) -> None:
