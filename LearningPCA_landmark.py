@@ -1,14 +1,14 @@
-"""Learn the PCA that whitens region vectors, from images without labels, however many.
+"""Learn the PCA that whitens region vectors, from any number of images without labels.
 
 A frozen backbone turns each image into the maxima of its R-MAC regions. Only the count, the mean and the
 scatter of these vectors are kept, which is all that a PCA needs. Files go to --output, a summary to standard
-output as one JSON line, and everything else to standard error.
+output as one JSON line, and all messages to standard error.
 
     python LearningPCA_landmark.py
     torchrun --nproc-per-node 4 LearningPCA_landmark.py --resume
 """
 
-if __name__ == "__main__":  # before the imports that take seconds
+if __name__ == "__main__":  # before the imports below, which take seconds
     import utils.program.start  # noqa: F401
 
 import json
@@ -61,7 +61,7 @@ from utils.whitening.state import PCAProgress, image_digest, load_state, save_st
 log = logging.getLogger(__name__)
 
 BLOCK = 256
-"""Images whose statistics are added up, over all processes, before they count as done."""
+"""Number of images per block, over all processes. Progress is saved only after complete blocks."""
 
 MOST_UNREADABLE = 0.05
 """Share of the images that may be unreadable."""
@@ -77,14 +77,13 @@ class PCAOptions(BackboneOptions, ImageOptions, RunOptions):
     L: int = redefault(BackboneOptions, "L", 3)
     images: tuple[Path, ...] = option(
         default=(),
-        help="folders of images, searched with all folders in them; Landmark/train/data in --datasets-dir if "
-        "not given",
+        help="folders of images, searched recursively; Landmark/train/data in --datasets-dir if not given",
         metavar="DIR",
         separate=True,
     )
     min_side: int = option(
         default=200,
-        help="leave out images with a resized side of fewer pixels",
+        help="leave out images whose shorter side has fewer pixels after resizing",
         valid=SIDES,
         binding=True,
     )
@@ -98,12 +97,12 @@ class PCAOptions(BackboneOptions, ImageOptions, RunOptions):
 
     @property
     def longer_side(self) -> int:
-        """S, or the backbone's default."""
+        """S, or the default of the backbone if S is not given."""
         return self.spec.pca_longer_side if self.S is None else self.S
 
     @property
     def folder(self) -> Path:
-        """The folder of the files that are written."""
+        """Folder to write the files to."""
         return weights_folder(self.output, self.backbone)
 
     def check(self) -> None:
@@ -119,17 +118,18 @@ def learn(options: PCAOptions) -> dict[str, object]:
     """Learn a whitening.
 
     Returns:
-        The contents of pca.json: the settings, the numbers of images and vectors, images left out, the
-        spectrum.
+        The contents of pca.json: settings, numbers of images and vectors, images left out, and spectrum.
 
     Raises:
-        UserError: a cause that the user can fix; most are found before any image is decoded.
+        UserError: an option, an image or a file is invalid, or a file cannot be written. Most errors are
+            raised before any image is decoded.
+        SystemExit: SIGTERM or Ctrl-C stopped the learning, after its state was saved.
     """
     check_output(options)
     device = choose_device(process_device(options.device))
     loading = Loading.on(device, options.longer_side, options.batch_size, options.workers)
     with join_processes(device) as processes:
-        # The images. Their headers tell how many vectors there will be, before hours of work.
+        # The images. The number of vectors follows from the sizes in their headers.
         folders = options.images or [options.datasets_dir / FOLDER]
         paths = find_images(folders, options.samples, options.seed)
         images = select_large_images(paths, options.longer_side, options.min_side)
@@ -139,13 +139,13 @@ def learn(options: PCAOptions) -> dict[str, object]:
         components = spec.channels if options.components is None else options.components
         check_vectors(images, options.L, components)
 
-        # The network, whose region vectors the whitening is for.
+        # The network that computes the region vectors.
         backbone = load_folded_backbone(options)
         network = RetrievalNetwork(backbone, [RMAC(options.L, spec.stride)]).eval().to(device)
         if options.compile:
             backbone.compile_features()
 
-        # The statistics, and the components; an error names how many components the data carry.
+        # The statistics, and the components that follow from them.
         pca, progress = add_up(options, network, images, loading, processes, len(paths))
         whitened = pca.whitened_components(components)
         record = {
@@ -177,15 +177,19 @@ def add_up(
 ) -> tuple[StreamingPCA, PCAProgress]:
     """Add up the statistics of all images, block by block.
 
-    A killed run that is resumed adds up the same blocks, and so ends with the same bits.
+    A resumed run adds up the same blocks as an uninterrupted run, so both give the same bits.
 
     Args:
         options: options of the learning.
-        network: gives the region vectors.
+        network: network that computes the region vectors.
         images: images that are large enough.
-        loading: how images are loaded.
-        processes: the processes that share each block.
-        count: images before any was left out.
+        loading: settings with which images are loaded.
+        processes: processes that share each block.
+        count: number of images before any was left out.
+
+    Raises:
+        UserError: too many images are unreadable, or the state is unreadable or cannot be written.
+        SystemExit: SIGTERM or Ctrl-C stopped the learning, after its state was saved.
     """
     state_file, settings = options.folder / PCA_STATE, settings_of(options, images)
     channels = network.backbone.channels
@@ -209,7 +213,7 @@ def add_up(
     with bar, stop_wish() as wish:
         for block, share in zip(blocks, shares, strict=True):
             part, unreadable, seen = StreamingPCA(channels), [], 0
-            part.add(np.empty((0, channels), np.float32))  # their type, even if no image is readable
+            part.add(np.empty((0, channels), np.float32))  # sets the type, even if no image is readable
             while seen < len(share):
                 output = next(outputs)
                 if wish.signal_number:
@@ -235,7 +239,7 @@ def add_up(
 
 
 def settings_of(options: PCAOptions, images: SizedImages) -> dict[str, object]:
-    """Return all that the statistics depend on; a run can only be resumed with the same."""
+    """Return all settings that the statistics depend on. They must be the same when a run is resumed."""
     method = {METHOD: METHOD_VERSION}
     resolved = {"S": options.longer_side, "image_digest": image_digest(images)}
     return method | binding_settings(options) | resolved
@@ -249,7 +253,11 @@ def stop(
     wish: StopWish,
     processes: Processes,
 ) -> NoReturn:
-    """Save the statistics of the finished blocks and end the process."""
+    """Save the statistics of the finished blocks and end the process.
+
+    Raises:
+        SystemExit: always.
+    """
     if progress.done and processes.leads:
         save_state(state_file, pca, progress, settings)
         log.warning("stopped after %d images; --resume continues from there", progress.done)
@@ -257,10 +265,10 @@ def stop(
 
 
 def check_output(options: PCAOptions) -> None:
-    """Check that the output folder can be written, and holds nothing that would be replaced.
+    """Check that the output folder can be written to, and holds no file that would be replaced.
 
     Raises:
-        UserError: the folder cannot be written, or holds a whitening or a state.
+        UserError: the folder cannot be written to, or holds a whitening or a state that is not resumed.
     """
     folder = options.folder
     check_writable(folder)
@@ -275,10 +283,10 @@ def check_output(options: PCAOptions) -> None:
 
 
 def check_vectors(images: SizedImages, levels: int, components: int) -> None:
-    """Check that there will be enough vectors: n vectors carry at most n - 1 components.
+    """Check that there are enough vectors for the components: n vectors have at most n - 1 components.
 
     Raises:
-        UserError: there are too few.
+        UserError: there are too few vectors.
     """
     vectors = sum(len(rmac_regions(*size, levels)) for size in images.sizes)
     log.info("%d images have %d regions", len(images.paths), vectors)
@@ -290,11 +298,11 @@ def check_vectors(images: SizedImages, levels: int, components: int) -> None:
 
 
 main = called_with(PCAOptions)(learn)
-"""`learn`, whose options Python callers give by their names."""
+"""`learn` for Python callers, with the options as keyword arguments."""
 
 
 def command_line(words: Sequence[str] | None = None) -> None:
-    """Read the options, of this process if no words are given, and learn."""
+    """Parse the words, or the command line of this process if there are none, and learn."""
     learn(parse_options(PCAOptions, __doc__.splitlines()[0], words))
 
 

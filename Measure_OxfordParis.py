@@ -1,14 +1,14 @@
 """Evaluate image retrieval on Oxford5k, Paris6k, their revisited forms, Mini or any folder of their layout.
 
-Each image of the data set and each query box becomes one descriptor. Each query ranks all images by the dot
-product with its descriptor. The ranking is scored by average precision, once as it is and once after query
-expansion. Scores go to standard output, everything else to standard error.
+One descriptor is computed per image of the data set and per query box. For each query, the images are ranked
+by the dot product of their descriptors with the query's. The rankings before and after query expansion are
+scored by average precision. Scores go to standard output, all messages to standard error.
 
     python Measure_OxfordParis.py --dataset Oxford
     torchrun --nproc-per-node 4 Measure_OxfordParis.py --dataset Oxford105k --descriptors descriptors
 """
 
-if __name__ == "__main__":  # before the imports that take seconds
+if __name__ == "__main__":  # before the imports below, which take seconds
     import utils.program.start  # noqa: F401
 
 import logging
@@ -59,16 +59,16 @@ class MeasureOptions(DescriptorOptions, RunOptions, StoreOptions, SearchOptions)
 
     dataset: str = option(
         default="Oxford",
-        help="a folder in --datasets-dir or anywhere: Oxford, Paris, ROxford, ...; Mini draws itself",
+        help="folder in --datasets-dir, such as Oxford, Paris or ROxford, or any folder; Mini is generated",
         kw_only=False,
     )
     compare: tuple[PoolingName, ...] = option(
         default=(),
-        help="instead of --pooling several, such as ra,rmac,mac, whose scores are printed side by side",
+        help="poolings to use instead of --pooling, such as ra,rmac,mac; the scores are printed side by side",
         metavar="POOLING,...",
     )
     skip_bad_images: bool = option(default=False, help="leave out unreadable images")
-    eval_binary: Path | None = option(default=None, help="score with this compiled compute_ap of VGG")
+    eval_binary: Path | None = option(default=None, help="VGG's compiled compute_ap, to score with")
     output: Path | None = option(
         default=None,
         help="folder for results.json, rankings/ and, unless --descriptors keeps them, descriptors.npz",
@@ -77,7 +77,7 @@ class MeasureOptions(DescriptorOptions, RunOptions, StoreOptions, SearchOptions)
 
     @property
     def poolings(self) -> tuple[PoolingName, ...]:
-        """The poolings to describe images by; one if none are compared."""
+        """Poolings of the descriptors: those of --compare, or else --pooling."""
         return self.compare or (self.pooling,)
 
     def check(self) -> None:
@@ -89,12 +89,15 @@ class MeasureOptions(DescriptorOptions, RunOptions, StoreOptions, SearchOptions)
 def evaluate(options: MeasureOptions) -> dict[str, object]:
     """Evaluate one network on one data set.
 
+    Only the first process searches, scores and writes.
+
     Returns:
-        The contents of results.json: the settings, average precisions as fractions, versions, seconds per
-        stage. Of several processes the first searches, scores and writes; the others return nothing.
+        The contents of results.json: settings, average precisions as fractions, versions, and seconds per
+        stage. All processes but the first return an empty dict.
 
     Raises:
-        UserError: a cause that the user can fix; most are found before any image is decoded.
+        UserError: an option, an image or a file is invalid, or a file cannot be written. Most errors are
+            raised before any image is decoded.
     """
     check_paths(options)
     device = choose_device(process_device(options.device))
@@ -110,10 +113,10 @@ def evaluate(options: MeasureOptions) -> dict[str, object]:
                 made_with = descriptor_settings(options, options.poolings)
                 store = open_shared_store(options.descriptors, made_with, options.store_precision, processes)
 
-        # One descriptor per query box and per image of the database.
+        # One descriptor per query box and per database image.
         with timed(seconds, "queries"):
             queries = describe(network, data.query_inputs(), loading, processes, title="queries", store=store)
-        if options.compile:  # after the queries: each box has a size of its own, and each size is compiled
+        if options.compile:  # after the queries, since each size is compiled and most boxes differ in size
             network.backbone.compile_features()
         with timed(seconds, "images"):
             images, skip = data.database_inputs(), options.skip_bad_images
@@ -122,7 +125,7 @@ def evaluate(options: MeasureOptions) -> dict[str, object]:
         return {}
     names = readable_names(data, database)
 
-    # For each pooling: search, search again with what was retrieved, and score each ranking.
+    # For each pooling: search, run the further searches, and score each ranking.
     results = search_and_score(options, data, names, queries, database, seconds)
 
     # Write, print and draw.
@@ -142,7 +145,7 @@ def evaluate(options: MeasureOptions) -> dict[str, object]:
         **({} if comparison is None else comparison.for_json()),
     }
     print(report.format_scores(first) if comparison is None else comparison.format())
-    if options.output is not None:  # after the scores are printed: the disk may be full
+    if options.output is not None:  # after the scores are printed, since the disk may be full
         table = None
         if store is None:
             query_names = [query.name for query in data.queries]
@@ -159,11 +162,11 @@ class Evaluation(NamedTuple):
     """Rankings and scores of all poolings."""
 
     scores: dict[str, dict[str, Scores]]
-    """Per pooling, then per search."""
+    """Scores by pooling and search."""
     recalls: dict[str, dict[str, float]]
-    """Recall of the approximate index per pooling; empty for exact search."""
+    """Recall of the approximate index by pooling; empty for exact search."""
     curves: dict[str, dict[str, Curve]]
-    """Precision over recall per title and query, for the figures."""
+    """Precision over recall by title and query, for the figures."""
     plain: np.ndarray
     """(Q, N) similarities of the plain search with the first pooling."""
 
@@ -180,11 +183,14 @@ def search_and_score(
 
     Args:
         options: options of the evaluation.
-        data: with its queries and labels.
-        names: the images that have descriptors.
-        queries: descriptors of the queries, those of all poolings beside each other.
+        data: the data set.
+        names: names of the images that have descriptors.
+        queries: descriptors of the queries, the columns of all poolings beside each other.
         database: descriptors of the images, likewise.
-        seconds: gets the time of each step.
+        seconds: seconds by step, to which the time of each step is added.
+
+    Raises:
+        UserError: the scoring program fails, or the index cannot be built.
     """
     scores: dict[str, dict[str, Scores]] = {}
     recalls: dict[str, dict[str, float]] = {}
@@ -213,7 +219,11 @@ def search_and_score(
 
 
 def check_paths(options: MeasureOptions) -> None:
-    """Check, before any work, that the outputs can be written and the scoring program can be run."""
+    """Check, before any work, that the outputs can be written and the scoring program can be run.
+
+    Raises:
+        UserError: a folder cannot be written to, or the program cannot be run.
+    """
     if options.eval_binary is not None:
         check_program(options.eval_binary)
     if options.output is not None:
@@ -224,7 +234,11 @@ def check_paths(options: MeasureOptions) -> None:
 
 
 def check_job(options: MeasureOptions, data: RetrievalDataset) -> None:
-    """Check that the options suit the data set, and that each query's box lies in its image."""
+    """Check that the options suit the data set, and that each query's box lies in its image.
+
+    Raises:
+        UserError: an option does not suit the data set, or a query or its box is invalid.
+    """
     if data.protocols and options.eval_binary is not None:
         raise UserError("--eval-binary does not know the revisited protocols: leave it out")
     check_search(options.search, len(data.images))
@@ -232,14 +246,14 @@ def check_job(options: MeasureOptions, data: RetrievalDataset) -> None:
 
 
 def readable_names(data: RetrievalDataset, database: Descriptors) -> list[str]:
-    """Return the names of the images that have descriptors, and note the unreadable images."""
+    """Return the names of the images that have descriptors, and log the unreadable images."""
     for error in database.unreadable.values():
         log.warning("note: left out %s", error)
     return [name for index, name in enumerate(data.images) if index not in database.unreadable]
 
 
 def used_settings(options: MeasureOptions, loading: Loading, device: torch.device) -> dict[str, object]:
-    """Return the options with the values that were chosen for the device."""
+    """Return the options, with the values that were chosen for the device in place of missing ones."""
     chosen = {
         "S": options.longer_side,
         "device": str(device),
@@ -250,11 +264,11 @@ def used_settings(options: MeasureOptions, loading: Loading, device: torch.devic
 
 
 main = called_with(MeasureOptions)(evaluate)
-"""`evaluate`, whose options Python callers give by their names."""
+"""`evaluate` for Python callers, with the options as keyword arguments."""
 
 
 def command_line(words: Sequence[str] | None = None) -> None:
-    """Read the options, of this process if no words are given, and evaluate."""
+    """Parse the words, or the command line of this process if there are none, and evaluate."""
     evaluate(parse_options(MeasureOptions, __doc__.splitlines()[0], words))
 
 

@@ -1,8 +1,7 @@
 """Prepare data sets and weight files: download, unpack, lay out and verify them.
 
-Data sets without a public server (ImageNet, a landmark set) are taken from archives that the user has, in any
-order: they are recognised by their contents. Finished steps are skipped, and a killed run is completed by the
-next one.
+Data sets without a public server (ImageNet, a landmark set) are read from archives that the user has. The
+archives are recognised by their contents. Finished steps are skipped, so the next run completes a killed run.
 
     python Prepare_Datasets.py get Oxford
     python Prepare_Datasets.py get ImageNet --archive ILSVRC2012_img_train.tar ILSVRC2012_img_val.tar ...
@@ -10,7 +9,7 @@ next one.
     python Prepare_Datasets.py verify Oxford
 """
 
-if __name__ == "__main__":  # before the imports that take seconds
+if __name__ == "__main__":  # before the imports below, which take seconds
     import utils.program.start  # noqa: F401
 
 import dataclasses
@@ -60,7 +59,7 @@ WEIGHTS, PROGRAM = "weights", "compute_ap"
 NAMES = (*RECIPES, WEIGHTS, PROGRAM, MINI)
 
 GET, VERIFY = "get", "verify"
-"""The commands."""
+"""Names of the commands."""
 
 
 @options_class
@@ -74,7 +73,9 @@ class PrepareOptions:
     archives: tuple[Path, ...] = option(
         default=(), help="archives that you have already", flag="--archive", separate=True
     )
-    distractors: Path | None = option(default=None, help="folder of images to add, as for Oxford105k")
+    distractors: Path | None = option(
+        default=None, help="folder of images to add to the database, as for Oxford105k"
+    )
     insecure_hosts: tuple[str, ...] = option(
         default=(),
         help="hosts whose invalid certificates are accepted",
@@ -82,10 +83,10 @@ class PrepareOptions:
         separate=True,
     )
     max_files: int = option(
-        default=Limits().files, help="files that an archive may hold", valid=Range(1, 10**12)
+        default=Limits().files, help="largest number of files in an archive", valid=Range(1, 10**12)
     )
     max_bytes: int = option(
-        default=Limits().bytes, help="bytes that an archive may unpack to", valid=Range(1, 10**18)
+        default=Limits().bytes, help="largest size of an unpacked archive, in bytes", valid=Range(1, 10**18)
     )
     seed: int = redefault(RunOptions, "seed", 0)
 
@@ -101,28 +102,29 @@ class GetOptions(PrepareOptions):
 
 @options_class
 class VerifyOptions(PrepareOptions):
-    """Options of the command `verify`; those of `get` are taken and have no effect."""
+    """Options of the command `verify`. Options of `get` are accepted and have no effect."""
 
     names: tuple[str, ...] = option(
         default=(),
-        help="data sets, by name or by folder; all that are there if not given",
+        help="names or folders of data sets; all in --datasets-dir if not given",
         positional=True,
         separate=True,
     )
 
 
 def prepare(name: str, options: PrepareOptions) -> Path:
-    """Prepare one data set, or the weights.
+    """Prepare one data set, the weights or the program compute_ap.
 
     Args:
         name: one of NAMES.
-        options: the options of the command line.
+        options: options of the command line.
 
     Returns:
-        The folder that holds it.
+        The folder of the data set or the weights, or the program.
 
     Raises:
-        UserError: a cause that the user can fix; finished steps stay finished.
+        UserError: an option is invalid, a download fails, an archive is unreadable, or a file cannot be
+            written. The next run skips the steps that are finished.
     """
     check_names([name])
     check_distractors(name, options)
@@ -140,7 +142,7 @@ def prepare(name: str, options: PrepareOptions) -> Path:
             print(line)
         return folder
 
-    # Each folder of the data set comes from its own archives and appears when it is complete.
+    # Each part of the data set is a folder, unpacked from its archives and moved into place when complete.
     given = sort_archives(options.archives, RECIPES[name])
     if name == IMAGENET and not given[VALIDATION_LABELS]:
         copy_labels_beside(folder, options.archives)
@@ -162,12 +164,12 @@ def check_distractors(name: str, options: PrepareOptions) -> None:
     """Check that distractors can be added to a data set, and that their folder exists.
 
     Raises:
-        UserError: they cannot, or it does not.
+        UserError: the data set has no form with distractors, or the folder does not exist.
     """
     if options.distractors is None:
         return
     if name not in WITH_DISTRACTORS:
-        raise UserError(f"--distractors come to {', '.join(WITH_DISTRACTORS)}, not to {name}")
+        raise UserError(f"--distractors can be added to {', '.join(WITH_DISTRACTORS)}, not to {name}")
     if not options.distractors.is_dir():
         raise UserError(f"no folder of distractors at {options.distractors}")
 
@@ -175,36 +177,51 @@ def check_distractors(name: str, options: PrepareOptions) -> None:
 def fetch_revisited_labels(
     folder: Path, file_name: str, mirrors: Sequence[str], insecure_hosts: Collection[str]
 ) -> None:
-    """Gets the revisited protocol's labels, a pickle, and keeps them as JSON beside it as well.
+    """Download the labels of the revisited protocol, a pickle, and write them as JSON beside it.
+
+    Args:
+        folder: folder of the data set.
+        file_name: name of the pickle.
+        mirrors: addresses of the pickle.
+        insecure_hosts: hosts whose invalid certificates are accepted.
 
     Raises:
-        UserError: they cannot be downloaded, or hold more than labels.
+        UserError: the labels cannot be downloaded or written, or the file is no pickle of labels.
     """
     pickled = folder / file_name
     instructions = f"put it there yourself, as {pickled}"
-    own = [] if pickled.exists() else [pickled]
+    downloaded = [] if pickled.exists() else [pickled]
     fetch_file(pickled, mirrors, insecure_hosts, instructions)
-    with discard_if_invalid(own):
+    with discard_if_invalid(downloaded):
         labels = as_json(read_pickled_labels(pickled))
     with replace_file(pickled.with_suffix(".json")) as file:
         file.write(labels)
 
 
 def compile_program(folder: Path, insecure_hosts: Collection[str]) -> Path:
-    """Downloads VGG's compute_ap.cpp and compiles it.
+    """Download VGG's compute_ap.cpp and compile it.
+
+    Args:
+        folder: folder of the source and the program.
+        insecure_hosts: hosts whose invalid certificates are accepted.
+
+    Returns:
+        The compiled program.
 
     Raises:
-        UserError: it cannot be downloaded or compiled.
+        UserError: the source cannot be downloaded or compiled.
     """
     source, program = folder / "compute_ap.cpp", folder / "compute_ap"
-    own = [] if source.exists() else [source]
+    downloaded = [] if source.exists() else [source]
     fetch_file(source, COMPUTE_AP, insecure_hosts, f"put it there yourself, as {source}")
     compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
-        raise UserError("no C++ compiler was found to compile compute_ap.cpp; scores need none without it")
-    # Today's headers no longer bring in what it uses of this one.
+        raise UserError(
+            "no C++ compiler was found for compute_ap.cpp: install one, or score without --eval-binary"
+        )
+    # It uses functions of <cstdlib> without including it, which current compilers refuse.
     text = "#include <cstdlib>\n" + source.read_text(encoding="utf-8", errors="replace")
-    with discard_if_invalid(own), replace_file(program) as file:
+    with discard_if_invalid(downloaded), replace_file(program) as file:
         done = subprocess.run(
             [compiler, "-O2", "-x", "c++", "-", "-o", file.name], input=text, capture_output=True, text=True
         )
@@ -216,11 +233,11 @@ def compile_program(folder: Path, insecure_hosts: Collection[str]) -> Path:
 
 
 main = called_with_first(PrepareOptions)(prepare)
-"""`prepare`, whose options Python callers give by their names."""
+"""`prepare` for Python callers, with the options as keyword arguments."""
 
 
 def command_line(words: Sequence[str] | None = None) -> None:
-    """Read the options, of this process if no words are given, and prepare or verify."""
+    """Parse the words, or the command line of this process if there are none, and prepare or verify."""
     command, words = split_command(sys.argv[1:] if words is None else words)
     description = __doc__.splitlines()[0]
     if command == VERIFY:
@@ -230,16 +247,16 @@ def command_line(words: Sequence[str] | None = None) -> None:
     options = parse_options(GetOptions, f"{description} The command {VERIFY} has its own --help.", words)
     names, options = split_names(options)
     if not names:
-        raise UserError(f"name what to get: {', '.join(NAMES)}")
+        raise UserError(f"no name is given: give one or more of {', '.join(NAMES)}")
     check_names(names)
     if options.archives and len(names) > 1:
-        raise UserError("--archive goes with one data set at a time")
+        raise UserError("--archive needs one data set at a time")
     for name in names:
         prepare(name, options)
 
 
 def split_command(words: Sequence[str]) -> tuple[str, list[str]]:
-    """Return the command and the other words; without a command the words are of `get`."""
+    """Return the command and the remaining words. The command is `get` if the words contain none."""
     for command in (GET, VERIFY):
         if command in words:
             index = words.index(command)
@@ -248,7 +265,7 @@ def split_command(words: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def split_names(options: GetOptions) -> tuple[list[str], GetOptions]:
-    """Return all names, and the options without the names that --archive and --insecure-host took."""
+    """Return all names, and the options without the names that were parsed as archives or hosts."""
     archives = tuple(path for path in options.archives if not _is_name(path))
     hosts = tuple(host for host in options.insecure_hosts if not _is_name(host))
     words = (*options.names, *map(str, options.archives), *options.insecure_hosts)
@@ -258,26 +275,26 @@ def split_names(options: GetOptions) -> tuple[list[str], GetOptions]:
 
 
 def _is_name(word: str | Path) -> bool:
-    """Return whether a word names something to prepare, and no file."""
+    """Return whether a word is one of NAMES and not the path of a file."""
     return str(word) in NAMES and not Path(word).is_file()
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Checks that there is a recipe for each of the names.
+    """Check that all names are among NAMES.
 
     Raises:
-        UserError: there is none for one.
+        UserError: a name is unknown.
     """
     for name in names:
         if name not in NAMES:
-            raise UserError(f"nothing is known of {name!r}: {', '.join(NAMES)} can be prepared")
+            raise UserError(f"{name!r} is unknown: give one or more of {', '.join(NAMES)}")
 
 
 def verify_all(names: Sequence[str], datasets_dir: Path) -> None:
-    """Verifies the data sets of these names or, without names, all that are there.
+    """Verify data sets: the named ones, or all in the folder of data sets if there are no names.
 
     Raises:
-        UserError: one of them has problems, or there is none.
+        UserError: a data set has problems, or there is no data set.
     """
     names = names or [name for name in RECIPES if (datasets_dir / name).is_dir()]
     if not names:

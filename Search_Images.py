@@ -1,13 +1,13 @@
-"""Search photos: describe a folder of images once, then find the images that show the same thing as a query.
+"""Search images: describe a folder of images once, then find the images that show the same object as a query.
 
-Results go to standard output, a line per image: rank, similarity and path, with tabs between. Everything else
-goes to standard error.
+Results go to standard output, one line per image: rank, similarity and path, separated by tabs. All messages
+go to standard error.
 
     python Search_Images.py index ~/Images
     python Search_Images.py query holiday.jpg --box 120 80 640 560 --html results.html
 """
 
-if __name__ == "__main__":  # before the imports that take seconds
+if __name__ == "__main__":  # before the imports below, which take seconds
     import utils.program.start  # noqa: F401
 
 import json
@@ -68,7 +68,7 @@ from utils.text import escape_misleading, first_names, log_to_stderr
 log = logging.getLogger(__name__)
 
 JSON_BEGIN = b'{\n  "query": "'
-"""First bytes of a file of --json."""
+"""First bytes of a file written by --json, by which such a file is recognised."""
 
 
 @options_class
@@ -76,7 +76,7 @@ class DescribeOptions(DescriptorOptions, DeviceOptions):
     """Options of the description of images."""
 
     weights_dir: Path = redefault(DescriptorOptions, "weights_dir", PROJECT_WEIGHTS_DIR)
-    # The default here is the backbone that needs no download.
+    # This backbone needs no download.
     backbone: str = redefault(DescriptorOptions, "backbone", "efficientnet_lite0")
 
 
@@ -86,8 +86,8 @@ class IndexOptions(DescribeOptions):
 
     title = "index"
 
-    folder: Path = option(help="images, in folders or not", positional=True, kw_only=False)
-    index: Path = option(default=SEARCH_INDEX, help="the index's own folder")
+    folder: Path = option(help="folder of images, searched recursively", positional=True, kw_only=False)
+    index: Path = option(default=SEARCH_INDEX, help="folder of the index")
     store_precision: StorePrecision = redefault(StoreOptions, "store_precision", "float32")
 
 
@@ -97,31 +97,31 @@ class QueryOptions:
 
     title = "query"
 
-    image: Path = option(help="an image file, of the index or not", positional=True)
+    image: Path = option(help="an image file, indexed or not", positional=True)
     box: tuple[float, float, float, float] | None = option(
         default=None,
-        help="part of it, in its pixels",
+        help="part of the image to search for, in its pixels",
         valid=Range(-1_000_000, 1_000_000),
         metavar=("x1", "y1", "x2", "y2"),
     )
-    index: Path = option(default=SEARCH_INDEX, help="the index's own folder")
-    top: int = option(default=20, help="how many to find", valid=COUNTS)
+    index: Path = option(default=SEARCH_INDEX, help="folder of the index")
+    top: int = option(default=20, help="largest number of matches", valid=COUNTS)
     weights_dir: Path = option(default=PROJECT_WEIGHTS_DIR, help="folder of the weight files")
     device: str = redefault(DeviceOptions, "device", "auto")
     json: Path | None = option(default=None, help="file to write the matches to")
     html: Path | None = option(
-        default=None, help="page to write, with thumbnails and what attention weighed most"
+        default=None, help="page to write, with thumbnails and heat maps of the attention"
     )
 
 
 @called_with_first(DescribeOptions)
 def describe(images: Sequence[str | Path | InputImage], options: DescribeOptions) -> np.ndarray:
-    """Describe image files, or the parts of them inside a box, InputImage(path, box).
+    """Describe image files. An `InputImage(path, box)` stands for the part of an image inside a box.
 
-    The options are those of the command `index`.
+    The options are the options of the command `index`.
 
     Returns:
-        (N, D) float32, each of Euclidean length 1.
+        Descriptors (N, D) float32, each of Euclidean length 1.
 
     Raises:
         UserError: an image is unreadable, or an option is not valid.
@@ -139,11 +139,11 @@ def describe(images: Sequence[str | Path | InputImage], options: DescribeOptions
 
 
 def build(options: IndexOptions) -> ImageIndex:
-    """Index all images in a folder and the folders below it; the options are those of the command line.
+    """Index all images in a folder and the folders below it.
 
-    Images that the index holds and that have not changed are not described again; images that are gone are
-    removed from it. Unreadable images are left out and listed. A killed run leaves the index as it was; the
-    next run continues where the killed run stopped.
+    Images that are indexed and have not changed are not described again. Images that no longer exist are
+    removed from the index. Unreadable images are left out and logged. A killed run leaves the index
+    unchanged, and the next run continues from the last image that the killed run described.
 
     Raises:
         UserError: there are no images, the index is of another folder or made with other options, or the
@@ -160,7 +160,7 @@ def build(options: IndexOptions) -> ImageIndex:
         with advising("give the options that the index was made with, or name another --index"):
             precision = options.store_precision
             store = open_store(options.index / INDEX_STORE, settings, precision=precision, tidy=True)
-        if not paths:  # all have gone since
+        if not paths:  # all indexed images were deleted
             write_index(options.index, folder, [], settings, store)
             return read_index(options.index)
         descriptors = describe_images(
@@ -180,14 +180,15 @@ def build(options: IndexOptions) -> ImageIndex:
 
 
 index = called_with(IndexOptions)(build)
-"""`build`, whose options Python callers give by their names: index("~/Images", index="search_index")."""
+"""`build` for Python callers, with the options as arguments: index("~/Images", index="search_index")."""
 
 
 def find_images(options: IndexOptions) -> list[Path]:
-    """Return the images below the folder, and note other files.
+    """Return the images below the folder, and log other files.
 
     Raises:
-        UserError: there is no folder, no image in it and no index of it, or the index is of another folder.
+        UserError: the folder does not exist, it has neither images nor an index, or the index is of another
+            folder or cannot be written.
     """
     folder = options.folder
     if not folder.is_dir():
@@ -219,16 +220,16 @@ def search(
     """Find the images of an index that are most similar to an image, or to the part of it inside a box.
 
     Args:
-        image: an image file, of the index or not. An image of the index ranks before its equals.
-        box: x1, y1, x2, y2 in its pixels; the image without a box if None.
-        index: the index's own folder; or an index that was read before, which saves the time to read it.
-        top: how many to find, at most.
-        weights_dir: the weights folder that the index was made with.
-        device: where to compute.
-        html: a page to write with thumbnails and, for attention, heat maps.
+        image: an image file, indexed or not. An indexed image ranks before its duplicates.
+        box: x1, y1, x2, y2 in pixels of the image; None for the complete image.
+        index: folder of the index, or an index that has been read.
+        top: largest number of matches.
+        weights_dir: folder of the weights that the index was made with.
+        device: device to compute on.
+        html: page to write, with thumbnails and heat maps of the attention.
 
     Returns:
-        The matches by falling similarity.
+        The matches in order of decreasing similarity.
 
     Raises:
         UserError: there is no index, it was made with other weights, or the image is unreadable.
@@ -245,7 +246,12 @@ def search(
 
 
 def find(options: QueryOptions, index: ImageIndex) -> list[Match]:
-    """Find the most similar images of an index, and write the page if one is asked for."""
+    """Find the most similar images of an index, and write a page if --html is given.
+
+    Raises:
+        UserError: the index was made with other weights, the image or its box is invalid, or the page cannot
+            be written.
+    """
     if options.html is not None:
         check_output_file(options.html, BEGIN.encode())
     described = indexed_with(index, options)
@@ -266,25 +272,28 @@ def find(options: QueryOptions, index: ImageIndex) -> list[Match]:
         descriptor = index.rows[np.array([itself])][0]
     nearest = index.nearest(descriptor, options.top, itself)
     matches = [
-        Match(rank, similarity, index.path(place))
-        for rank, (place, similarity) in enumerate(nearest, start=1)
+        Match(rank, similarity, index.path(row)) for rank, (row, similarity) in enumerate(nearest, start=1)
     ]
-    if stale := index.count_changed([place for place, _ in nearest]):
-        log.warning("note: %d of these have gone or changed since they were indexed: index again", stale)
+    if changed := index.count_changed([row for row, _ in nearest]):
+        log.warning("note: %d matches were deleted or changed after indexing: index again", changed)
     if options.html is not None:
         write_search_page(options.html, query, matches, network, index)
     return matches
 
 
 def indexed_with(index: ImageIndex, options: QueryOptions) -> DescribeOptions:
-    """Return the options that an index was made with; an index stores only those that its pooling uses."""
+    """Return the options that an index was made with. An index stores only the options that matter to it.
+
+    Raises:
+        UserError: a setting of the index is invalid.
+    """
     names = {one.name for one in declared_options(DescribeOptions)} & index.settings.keys()
     saved = from_json(DescribeOptions, {name: index.settings[name] for name in names}, str(index.location))
     return make(DescribeOptions, saved | {"weights_dir": options.weights_dir, "device": options.device})
 
 
 def run_index(options: IndexOptions) -> None:
-    """Run the command `index`, and print what the index holds then."""
+    """Run the command `index`, and print the number of indexed images."""
     try:
         before = set(read_catalogue(options.index).keys)
     except UserError:
@@ -294,16 +303,16 @@ def run_index(options: IndexOptions) -> None:
     print(
         f"{len(made.names)} images of {escape_misleading(str(made.folder))} "
         f"are in {escape_misleading(str(options.index))}: "
-        f"{new} new or changed, {gone} forgotten"
+        f"{new} new or changed, {gone} removed"
     )
 
 
 def run_query(options: QueryOptions) -> None:
-    """Run the command `query`: print the matches, and write them as JSON if asked for."""
+    """Run the command `query`: print the matches, and write them as JSON if --json is given."""
     if options.json is not None:
         check_output_file(options.json, JSON_BEGIN)
         if options.html is not None and os.path.realpath(options.json) == os.path.realpath(options.html):
-            raise UserError(f"--json and --html name the same file, {options.json}: name two")
+            raise UserError(f"--json and --html name the same file, {options.json}: name two files")
     matches = find(options, read_index(options.index))
     if options.json is not None:
         contents = {
@@ -318,14 +327,14 @@ def run_query(options: QueryOptions) -> None:
 
 
 def command_line(words: Sequence[str] | None = None) -> None:
-    """Read the options, of this process if no words are given, and run one of the commands."""
+    """Parse the words, or the command line of this process if there are none, and run the command."""
     parser = ArgumentParser(__doc__.splitlines()[0])
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="index|query", help="each has its own --help"
     )
-    summary = "describe a folder of images, or what is new in it"
+    summary = "describe the images of a folder, or only its new images if it is indexed"
     add_options(commands.add_parser("index", help=summary, description=summary), IndexOptions)
-    summary = "find the images most similar to one"
+    summary = "find the images most similar to an image"
     add_options(commands.add_parser("query", help=summary, description=summary), QueryOptions)
     given = parser.parse_args(words)
     command = vars(given).pop("command")

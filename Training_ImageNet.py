@@ -1,14 +1,15 @@
-"""Train the attention head on ImageNet: regions that make an image recognisable also make it retrievable.
+"""Train the attention head on ImageNet.
 
 A frozen backbone turns crops into feature maps, the head weighs their R-MAC regions, and a frozen classifier
-classifies the weighted mean of the regions' maxima. Only the head's four tensors learn, by cross entropy.
-Files go to --output, reports to standard output, one JSON line each, and everything else to standard error.
+classifies the weighted mean of the regions' maxima. Only the four tensors of the head are trained, by cross
+entropy. Files go to --output, reports to standard output as one JSON line each, and all messages to standard
+error.
 
     python Training_ImageNet.py
     torchrun --nproc-per-node 4 Training_ImageNet.py --resume
 """
 
-if __name__ == "__main__":  # before the imports that take seconds
+if __name__ == "__main__":  # before the imports below, which take seconds
     import utils.program.start  # noqa: F401
 
 import json
@@ -91,19 +92,19 @@ class TrainingOptions(BackboneOptions, HeadOptions, RunOptions):
         valid=SIDES,
         binding=True,
     )
-    # Nearest was Pillow's default in 2018, and so it is what the published weights were trained with.
+    # The published weights were trained with nearest, which was Pillow's default in 2018.
     interpolation: Interpolation = option(
-        default="nearest", help="interpolation of that resizing", binding=True
+        default="nearest", help="interpolation for resizing before the crop", binding=True
     )
     precompute: Path | None = option(
         default=None, help="train on centre crops, whose region features are kept in this file"
     )
-    output: Path = option(default=WEIGHTS_DIR, help="folder of all files that are written")
+    output: Path = option(default=WEIGHTS_DIR, help="folder to write all files to")
     resume: bool = option(default=False, help="continue the training in --output")
 
     @property
     def saved_settings(self) -> dict[str, Setting]:
-        """All options that a training can only be resumed with."""
+        """Options that must be the same when the training is resumed."""
         return cast(dict[str, Setting], binding_settings(self)) | {"precompute": self.precompute is not None}
 
     def check(self) -> None:
@@ -114,19 +115,20 @@ class TrainingOptions(BackboneOptions, HeadOptions, RunOptions):
 
 
 def train(options: TrainingOptions) -> list[dict[str, float]]:
-    """Train a head.
+    """Train an attention head.
 
     Returns:
-        The reports: step, losses and accuracies, one every `checkpoint_every` steps and one at the end.
+        Reports of step, losses and accuracies: one every `checkpoint_every` steps and one at the end.
 
     Raises:
-        UserError: a cause that the user can fix; most are found before any image is decoded.
-        SystemExit: SIGTERM or Ctrl-C came; the state was saved.
+        UserError: an option, an image or a file is invalid, or a file cannot be written. Most errors are
+            raised before any image is decoded.
+        SystemExit: SIGTERM or Ctrl-C stopped the training, after its state was saved.
     """
     check_output(options)
     device = choose_device(process_device(options.device))
     with join_processes(device) as processes, stop_wish() as wish:
-        # The frozen backbone and classifier, and the head, the only part that learns.
+        # The frozen backbone and classifier, and the head, which alone is trained.
         spec = options.spec
         fc_weight, fc_bias = load_classifier(options)
         backbone = load_folded_backbone(options).to(device)
@@ -139,7 +141,7 @@ def train(options: TrainingOptions) -> list[dict[str, float]]:
             head.parameters(), options.lr, options.momentum, weight_decay=options.weight_decay
         )
 
-        # Batches of region features: of crops as they are drawn, or of centre crops described once.
+        # Batches of region features, of random crops or of centre crops.
         source = open_source(options, partial(extract_regions, backbone, options.L), len(fc_bias), processes)
 
         settings = options.saved_settings
@@ -178,7 +180,9 @@ def begin(
     optimizer: Optimizer,
     processes: Processes,
 ) -> Progress:
-    """Load the training to resume, if one is, and write all options into the output folder.
+    """Return the progress to continue from, and write all options into the output folder.
+
+    With --resume, the saved state is loaded into the head and the optimizer.
 
     Raises:
         UserError: the state to resume is missing or unreadable, or was saved with other settings.
@@ -187,7 +191,7 @@ def begin(
     progress = Progress()
     if options.resume:
         progress = load_state(options.output, head, optimizer, options.saved_settings, processes)
-    if processes.leads:  # with resume off: whoever repeats the training begins it anew
+    if processes.leads:  # without resume, so that --config starts a new training
         training_report.write_settings(options.output, to_json(options) | {"resume": False})
     return progress
 
@@ -200,7 +204,7 @@ def open_source(
     Args:
         options: options of the training.
         extract: the frozen part of the model.
-        classes: classes of the classifier.
+        classes: number of classes of the classifier.
         processes: the processes that share each batch.
 
     Raises:
@@ -227,7 +231,7 @@ def open_source(
 def train_step(
     model: AttentionClassifier, batch: FeatureBatch, progress: Progress, images_per_update: int
 ) -> None:
-    """Add the gradient of one mini-batch to the head's, and the batch's loss and hits to the progress.
+    """Add the gradient of one mini-batch to the head's gradient, and its loss and hits to the progress.
 
     Raises:
         UserError: the loss is not finite.
@@ -251,7 +255,7 @@ def train_step(
 def optimizer_step(
     head: ContextAwareRegionalAttention, optimizer: Optimizer, processes: Processes, wants_to_stop: bool
 ) -> bool:
-    """Update the head with the gradients of all processes; return whether any of them is to stop."""
+    """Update the head with the gradients of all processes, and return whether any process has to stop."""
     parameters = list(head.parameters())
     for parameter in parameters:
         if parameter.grad is None:  # this process had no readable image since the last update
@@ -263,10 +267,10 @@ def optimizer_step(
 
 
 def note_unreadable(progress: Progress, unreadable: Sequence[Path], images: int) -> None:
-    """Note unreadable images, each once.
+    """Log each unreadable image once, and add it to the progress.
 
     Raises:
-        UserError: too many of all images are unreadable.
+        UserError: too many of the training images are unreadable.
     """
     for path in map(str, unreadable):
         if path not in progress.corrupt:
@@ -279,7 +283,7 @@ def note_unreadable(progress: Progress, unreadable: Sequence[Path], images: int)
 def validate(
     model: AttentionClassifier, validation: Iterable[FeatureBatch], progress: Progress, processes: Processes
 ) -> None:
-    """Validate the head, and uniform weights beside it, and add a report to the progress."""
+    """Validate the head, compare it with uniform weights, and add a report to the progress."""
     sums = torch.zeros(5, dtype=torch.float64, device=model.bias.device)
     unreadable: list[str] = []
     for batch in validation:
@@ -315,7 +319,11 @@ def validate(
 
 
 def write_report(output: Path, head: ContextAwareRegionalAttention, progress: Progress) -> None:
-    """Print the newest report, and write the reports and the head's weights."""
+    """Print the newest report, and write the reports and the head's weights.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
     newest = progress.reports[-1]
     print(json.dumps(newest), flush=True)
     save_weights(output, head, int(newest["report"]), newest["val_accuracy"])
@@ -330,10 +338,10 @@ def loss_and_hits(scores: torch.Tensor, classes: torch.Tensor) -> tuple[float, i
 
 
 def check_output(options: TrainingOptions) -> None:
-    """Check that the output folder can be written, and holds no training that would be replaced.
+    """Check that the output folder can be written to, and holds no other training.
 
     Raises:
-        UserError: the folder cannot be written, or holds a training's state.
+        UserError: the folder cannot be written to, or holds the state of a training that is not resumed.
     """
     check_writable(options.output)
     state = options.output / TRAINING_STATE
@@ -342,18 +350,18 @@ def check_output(options: TrainingOptions) -> None:
 
 
 def progress_bar(options: TrainingOptions, progress: Progress, processes: Processes) -> "tqdm[NoReturn]":
-    """Return a progress bar over the images, shown by the process that leads."""
+    """Return a progress bar over the images. Only the first process shows it."""
     images = options.iterations * options.batch_size
     done = progress.step * options.batch_size
     return tqdm(total=images, initial=done, unit="image", disable=None if processes.leads else True)
 
 
 main = called_with(TrainingOptions)(train)
-"""`train`, whose options Python callers give by their names."""
+"""`train` for Python callers, with the options as keyword arguments."""
 
 
 def command_line(words: Sequence[str] | None = None) -> None:
-    """Read the options, of this process if no words are given, and train."""
+    """Parse the words, or the command line of this process if there are none, and train."""
     train(parse_options(TrainingOptions, __doc__.splitlines()[0], words))
 
 

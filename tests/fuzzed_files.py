@@ -284,8 +284,8 @@ def load_features(folder):
 
     store = precompute(folder / "f.npy", IMAGES, extract_from, {"L": 3}, channels=CHANNELS)
     assert len(store.rows) == 3 and store.rows.shape[2] == CHANNELS and store.rows.dtype == np.float16
-    assert all(type(place) is int and 0 <= place < 3 for place in _list(store.corrupt))
-    for part in store.read(np.array([place for place in range(3) if place not in store.corrupt])):
+    assert all(type(place) is int and 0 <= place < 3 for place in _list(store.unreadable))
+    for part in store.read(np.array([place for place in range(3) if place not in store.unreadable])):
         assert torch.isfinite(part).all()
 
 

@@ -66,7 +66,7 @@ def test_json_is_returned_as_it_is(tmp_path):
 def test_other_json_is_one_line(tmp_path, data, said):
     path = tmp_path / "f.json"
     path.write_bytes(data)
-    with pytest.raises(BadFileError, match=rf"^{path} is damaged: [^\n]*{said}[^\n]*$"):
+    with pytest.raises(BadFileError, match=rf"^{path} is unreadable: [^\n]*{said}[^\n]*$"):
         read_json(path, Schema)
 
 
@@ -166,7 +166,7 @@ def test_other_arrays_are_one_line_and_take_no_memory(tmp_path, data, said):
     path.write_bytes(data)
     tracemalloc.start()
     for read in (read_array, map_array):
-        with pytest.raises(BadFileError, match=rf"^{path} is damaged: [^\n]*{said}[^\n]*$"):
+        with pytest.raises(BadFileError, match=rf"^{path} is unreadable: [^\n]*{said}[^\n]*$"):
             read(path, (np.float32,), (None, 3))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -194,5 +194,5 @@ def test_a_damaged_archive_of_arrays_is_one_line(tmp_path):
         whole[:600] + b"!" + whole[601:],
     ):
         path.write_bytes(data)
-        with pytest.raises(BadFileError, match=rf"^{path} is damaged: [^\n]+$"):
+        with pytest.raises(BadFileError, match=rf"^{path} is unreadable: [^\n]+$"):
             read_arrays(path, wanted)

@@ -199,10 +199,10 @@ def test_a_damaged_shard_is_named_and_described_anew_once_deleted(tmp_path, suff
     filled(tmp_path / "store", vectors(2))
     (path,) = (tmp_path / "store").glob(f"shard-*{suffix}")
     damage(path)
-    with pytest.raises(UserError, match=r"is damaged: .*; delete it") as caught:
+    with pytest.raises(UserError, match=r"is unreadable: .*; delete it") as caught:
         open_store(tmp_path / "store", {"S": 64})
     assert path.stem in str(caught.value)
-    Path(str(caught.value).split(" is damaged")[0]).unlink()
+    Path(str(caught.value).split(" is unreadable")[0]).unlink()
     assert len(open_store(tmp_path / "store", {"S": 64})) == 0
 
 
@@ -210,11 +210,11 @@ def test_a_shard_of_another_width_or_of_nan_is_damaged(tmp_path):
     filled(tmp_path / "width", vectors(2))
     filled(tmp_path / "width", vectors(2, width=5))
     with pytest.raises(
-        UserError, match=r"shard-\S+npy is damaged: its shape is 2 x 5, expected 2 x 6; delete it"
+        UserError, match=r"shard-\S+npy is unreadable: its shape is 2 x 5, expected 2 x 6; delete it"
     ):
         open_store(tmp_path / "width", {"S": 64})
     filled(tmp_path / "nan", np.full((2, 6), np.nan, np.float32))
-    with pytest.raises(UserError, match=r"damaged: it holds values that are not finite; delete it"):
+    with pytest.raises(UserError, match=r"unreadable: it holds values that are not finite; delete it"):
         open_store(tmp_path / "nan", {"S": 64})
 
 
@@ -236,7 +236,7 @@ def test_a_pipe_as_a_shard_is_named_and_one_that_cannot_be_read_is_not_to_be_del
 def test_a_damaged_record_of_settings_is_one_line(tmp_path, text):
     filled(tmp_path, vectors(1))
     (tmp_path / "store.json").write_text(text)
-    with pytest.raises(UserError, match=r"store\.json is damaged: .*; name another folder"):
+    with pytest.raises(UserError, match=r"store\.json is unreadable: .*; name another folder"):
         open_store(tmp_path, {"S": 64})
 
 

@@ -210,5 +210,5 @@ def test_without_a_name_the_error_says_so(prepare, tmp_path):
     for words in ([], ["--archive", tmp_path / "x.zip"]):
         status, _, err = prepare(*words)
         assert status == 2
-        assert "error: name what to get: Oxford" in err
+        assert "error: no name is given: give one or more of Oxford" in err
     assert "one data set at a time" in prepare("Oxford", "--archive", tmp_path / "x.zip", "Paris")[2]

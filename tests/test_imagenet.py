@@ -79,7 +79,7 @@ def test_a_pipe_among_the_images_is_listed(folder):
     assert images.paths[1].name == "v1.JPEG"
     batch = next(crop_batches(CentreCrops(images, CropSettings(32, 32, 32, "nearest")), [range(5)], 0))
     assert batch.classes.tolist() == [0, 2, 3, 4]
-    assert batch.corrupt == [images.paths[1]]
+    assert batch.unreadable == [images.paths[1]]
 
 
 def test_missing_or_empty_training_images_are_errors(tmp_path):

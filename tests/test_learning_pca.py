@@ -247,7 +247,7 @@ def test_a_state_of_other_settings_or_damaged_is_told(undisturbed, learn, tmp_pa
     (folder / "pca_state.npz").write_bytes(state)
     assert "saved with other settings: L 2 (now 3)" in error_line(learn(tmp_path, "--resume", "--L", "3"))
     (folder / "pca_state.npz").write_bytes(state[: len(state) // 2])
-    assert "pca_state.npz is damaged" in error_line(learn(tmp_path, "--resume"))
+    assert "pca_state.npz is unreadable" in error_line(learn(tmp_path, "--resume"))
 
 
 @pytest.mark.parametrize(

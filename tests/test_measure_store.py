@@ -347,7 +347,7 @@ def test_a_folder_that_cannot_hold_a_store_is_told_before_any_work(measure, stor
     (store / "thesis.tex").touch()
     assert f"{store} is not empty and not a descriptor store" in error_line(measure("--descriptors", store))
     (store / "thesis.tex").rename(store / "store.json")
-    assert "store.json is damaged" in error_line(measure("--descriptors", store))
+    assert "store.json is unreadable" in error_line(measure("--descriptors", store))
     assert not decoded
 
 

@@ -81,8 +81,8 @@ def test_a_record_of_a_run_repeats_it_unless_an_option_is_given(tmp_path):
         ('{"settings": {"size": 5}}', "'size' is no option of this script"),
         ('{"settings": {"S": "64"}}', "S '64' is not a whole number from 1 to 4096"),
         ('{"settings": {"S": 0}}', "S 0 is not a whole number"),
-        ('{"settings": 5}', "is damaged"),
-        ("<html>", "is damaged"),
+        ('{"settings": 5}', "is unreadable"),
+        ("<html>", "is unreadable"),
     ],
 )
 def test_a_record_that_does_not_fit_is_named(tmp_path, text, said):

@@ -28,7 +28,7 @@ def test_features_are_kept_with_their_record(tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "f.npy")[:, :, 0], [[0] * 3, [1] * 3, [2] * 3])
     record = json.loads((tmp_path / "f.npy.json").read_text())
     assert (record["done"], record["corrupt"], record["settings"]["L"]) == (3, [], 5)
-    assert store.corrupt == []
+    assert store.unreadable == []
     precompute(tmp_path / "f.npy", paths(tmp_path), lambda first: features_from(first), {"L": 5}, channels=3)
 
 
@@ -150,7 +150,7 @@ def test_features_of_zeros_are_never_trained_on(tmp_path):
     precompute(tmp_path / "f.npy", paths(tmp_path), features_from, {}, channels=3)
     store = precompute(tmp_path / "f.npy", paths(tmp_path), features_from, {}, channels=3)
     assert store.read(np.array([2, 1])).maxima[:, 0, 0].tolist() == [2, 1]
-    with pytest.raises(UserError, match=r"f\.npy is damaged: row 0 is all zeros"):
+    with pytest.raises(UserError, match=r"f\.npy is unreadable: row 0 is all zeros"):
         store.read(np.array([1, 0]))
 
 
@@ -173,4 +173,4 @@ def test_an_unreadable_image_before_the_first_record_is_counted_once(tmp_path):
     store = precompute(
         tmp_path / "f.npy", paths(tmp_path), lambda first: features(first, killed=False), {}, channels=3
     )
-    assert store.corrupt == [0]
+    assert store.unreadable == [0]

@@ -246,7 +246,7 @@ def test_the_labels_of_one_set_are_not_taken_for_anothers(server, prepare):
 
 
 def test_several_names_are_checked_before_any_is_prepared(prepare, tmp_path):
-    assert "nothing is known of 'Pariss'" in error_line(prepare("Mini", "Pariss"))
+    assert "'Pariss' is unknown" in error_line(prepare("Mini", "Pariss"))
     assert not (tmp_path / "data").exists()
     assert "one data set at a time" in error_line(prepare("Oxford", "Paris", "--archive", "x.tgz"))
     assert "none of Oxford" in error_line(prepare("verify"))
@@ -376,7 +376,7 @@ def test_what_cannot_be_downloaded_says_where_to_ask(prepare):
     assert "ILSVRC2012_img_train.tar" in line
     assert "image-net.org" in line
     assert "--archive" in error_line(prepare("Landmark"))
-    assert "nothing is known of 'Berlin'" in error_line(prepare("Berlin"))
+    assert "'Berlin' is unknown" in error_line(prepare("Berlin"))
 
 
 def test_landmarks_come_from_any_archives(prepare, tmp_path):

@@ -89,7 +89,7 @@ def test_a_corrupt_image_is_replaced_by_another_and_named(images):
     batch = next(crop_batches(RandomCrops(images, SETTINGS, 0), [range(60)], 0))
     assert len(batch.classes) == 60
     assert 2 not in batch.classes
-    assert set(batch.corrupt) == {images.paths[2]}
+    assert set(batch.unreadable) == {images.paths[2]}
 
 
 def test_an_image_too_thin_for_the_memory_is_left_out_and_named(tmp_path, images):
@@ -103,7 +103,7 @@ def test_an_image_too_thin_for_the_memory_is_left_out_and_named(tmp_path, images
     for dataset in (CentreCrops(images, settings), RandomCrops(images, settings, 0)):
         batch = next(crop_batches(dataset, [range(6)], 0))
         assert 2 not in batch.classes
-        assert set(batch.corrupt) == {images.paths[2]}
+        assert set(batch.unreadable) == {images.paths[2]}
 
 
 def test_a_thin_image_is_cropped(tmp_path):
@@ -118,4 +118,4 @@ def test_a_corrupt_image_has_no_centre(images):
     batch = next(crop_batches(CentreCrops(images, SETTINGS), [range(6)], 0))
     assert batch.classes.tolist() == [0, 1, 3, 4, 5]
     assert batch.pixels.shape == (5, 32, 32, 3)
-    assert batch.corrupt == [images.paths[2]]
+    assert batch.unreadable == [images.paths[2]]

@@ -85,7 +85,7 @@ def test_unpickles_nothing_but_tensors(tmp_path, monkeypatch, save):
     with pytest.raises(UserError, match=r"bad\.pth cannot be read"):
         read_state_dict(tmp_path / "bad.pth")
     np.save(tmp_path / "pca_components.npy", np.array([Malicious()], object), allow_pickle=True)
-    with pytest.raises(UserError, match=r"pca_components\.npy is damaged: its values are of type object"):
+    with pytest.raises(UserError, match=r"pca_components\.npy is unreadable: its values are of type object"):
         load_whitening(tmp_path, 1)
     assert not (tmp_path / "unpickled").exists()
 
@@ -232,7 +232,7 @@ def test_a_truncated_pca_is_named(tmp_path):
     path = tmp_path / "pca_mean.npy"
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(
-        UserError, match=r"pca_mean\.npy is damaged: it has 144 bytes but its header says 152"
+        UserError, match=r"pca_mean\.npy is unreadable: it has 144 bytes but its header says 152"
     ):
         load_whitening(tmp_path, 3)
 
@@ -260,7 +260,7 @@ def test_a_backbone_downloaded_by_torchvision_is_never_unpickled_unsafely(tmp_pa
 def test_a_damaged_file_is_told_with_what_to_do(tmp_path, load, file, said):
     (tmp_path / file).write_bytes(b"PK damaged")
     with pytest.raises(
-        UserError, match=rf"{file} (cannot be read .*is it whole|is damaged: it is no complete).*{said}"
+        UserError, match=rf"{file} (cannot be read .*is it complete|is unreadable: it is no complete).*{said}"
     ):
         load(tmp_path)
 
@@ -279,7 +279,7 @@ def test_weights_are_dense_real_numbers(odd):
 
 def test_a_component_of_zeros_is_damage(tmp_path):
     save_pca(tmp_path, np.array([[1.0, 0, 0], [0, 0, 0]]), np.zeros(3))
-    with pytest.raises(UserError, match=r"pca_components\.npy is damaged: a component is all zeros"):
+    with pytest.raises(UserError, match=r"pca_components\.npy is unreadable: a component is all zeros"):
         load_whitening(tmp_path, 3)
 
 

@@ -101,11 +101,11 @@ def read_shard(record: Path, verify: bool, precision: str, width: int | None) ->
         saved = read_json(record, ShardRecord)
         rows = map_array(path, (np.dtype(precision).type,), (len(saved["keys"]), width), "c")
         if not rows.size:
-            raise BadFileError(f"{path} is damaged: it has no values")
+            raise BadFileError(f"{path} is unreadable: it has no values")
         if verify and zlib.crc32(rows.data) != saved["crc32"]:
-            raise BadFileError(f"{path} is damaged: its checksum does not match")
+            raise BadFileError(f"{path} is unreadable: its checksum does not match")
         if verify and not np.isfinite(rows).all():
-            raise BadFileError(f"{path} is damaged: it holds values that are not finite")
+            raise BadFileError(f"{path} is unreadable: it holds values that are not finite")
     return saved["keys"], rows.shape[1]
 
 

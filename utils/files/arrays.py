@@ -49,7 +49,7 @@ def read_array(path: Path, types: Sequence[NumberType], shape: Shape | None = No
         try:
             return _read(cast(io.BufferedIOBase, file), _size(file), types, shape)
         except ValueError as error:
-            raise BadFileError(f"{path} is damaged: {error}") from error
+            raise BadFileError(f"{path} is unreadable: {error}") from error
 
 
 def map_array(
@@ -74,7 +74,7 @@ def map_array(
             if header.fortran_order or not header.dtype.isnative:
                 raise ValueError("its values are in another order than this program writes them in")
         except ValueError as error:
-            raise BadFileError(f"{path} is damaged: {error}") from error
+            raise BadFileError(f"{path} is unreadable: {error}") from error
         try:
             source = path if mode == "r+" else file
             return np.memmap(source, header.dtype, mode, header.offset, header.shape)
@@ -105,11 +105,11 @@ def read_arrays(
                     with archive.open(member) as values:
                         arrays[name] = _read(cast(io.BufferedIOBase, values), member.file_size, types, shape)
         except KeyError as error:
-            raise BadFileError(f"{path} is damaged: it has no array {name!r}") from error
+            raise BadFileError(f"{path} is unreadable: it has no array {name!r}") from error
         except MemoryError:
             raise
         except Exception as error:  # a damaged archive makes the zip reader raise anything
-            raise BadFileError(f"{path} is damaged: {error or type(error).__name__}") from error
+            raise BadFileError(f"{path} is unreadable: {error or type(error).__name__}") from error
     return arrays
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from utils.files.lock import in_turn
-from utils.files.writing import TEMPORARY_SUFFIX, told_of
+from utils.files.writing import TEMPORARY_SUFFIX, user_error_if_unwritable
 
 LOCK = ".lock"
 DRAFT = ".draft-"
@@ -30,7 +30,7 @@ def replace_entries(folder: Path, names: Sequence[str]) -> Iterator[Path]:
     Raises:
         UserError: the folder cannot be written; its entries are then as they were.
     """
-    with told_of(folder):
+    with user_error_if_unwritable(folder):
         is_new = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
         try:

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from utils.errors import UserError
-from utils.files.writing import TEMPORARY_SUFFIX, short_name, told_of
+from utils.files.writing import TEMPORARY_SUFFIX, short_name, user_error_if_unwritable
 
 RACED = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT})
 """What renaming a folder fails with when another process has just renamed the same one."""
@@ -36,7 +36,7 @@ def replace_folder(path: Path, keep: Callable[[], bool] = lambda: False) -> Iter
     temporary, old = _temporary(path), _temporary(path, ".old")
     made = [folder for folder in path.parents if not folder.exists()]
     try:
-        with told_of(path):
+        with user_error_if_unwritable(path):
             _check_replaceable(path)
             _remove_leftovers(path, old)
             temporary.mkdir(parents=True)

@@ -46,13 +46,13 @@ def parse_json(path: Path, data: bytes | str, schema: type[Record]) -> Record:
             parse_int=_integer,
         )
     except UnicodeDecodeError as error:
-        raise BadFileError(f"{path} is damaged: it is not JSON in UTF-8") from error
+        raise BadFileError(f"{path} is unreadable: it is not JSON in UTF-8") from error
     except RecursionError as error:
-        raise BadFileError(f"{path} is damaged: it is nested too deeply") from error
+        raise BadFileError(f"{path} is unreadable: it is nested too deeply") from error
     except json.JSONDecodeError as error:
-        raise BadFileError(f"{path} is damaged: it is not JSON ({error})") from error
+        raise BadFileError(f"{path} is unreadable: it is not JSON ({error})") from error
     except ValueError as error:
-        raise BadFileError(f"{path} is damaged: {error}") from error
+        raise BadFileError(f"{path} is unreadable: {error}") from error
     return check_record(path, value, schema)
 
 
@@ -65,7 +65,7 @@ def check_record(path: Path, value: object, schema: type[Record]) -> Record:
     try:
         check_type(value, schema)
     except ValueError as error:
-        raise BadFileError(f"{path} is damaged: {error}") from error
+        raise BadFileError(f"{path} is unreadable: {error}") from error
     return cast(Record, value)
 
 

@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from utils.files.writing import told_of
+from utils.files.writing import user_error_if_unwritable
 
 CHUNK = 1 << 24
 """Bytes of zeros written at a time where space cannot be reserved by one call."""
@@ -25,7 +25,7 @@ def new_mapped_array(path: Path, shape: tuple[int, ...], dtype: np.dtype | type)
     Raises:
         UserError: the disk has no space for it; the file is then gone.
     """
-    with told_of(path):
+    with user_error_if_unwritable(path):
         try:
             with path.open("wb") as file:
                 header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False}

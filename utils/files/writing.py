@@ -39,7 +39,7 @@ def check_writable(folder: Path) -> None:
     Raises:
         UserError: it cannot.
     """
-    with told_of(folder):
+    with user_error_if_unwritable(folder):
         existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         probe = _unique(existing / "probe")
         probe.touch()
@@ -52,7 +52,7 @@ def make_folder(folder: Path) -> None:
     Raises:
         UserError: it cannot be made.
     """
-    with told_of(folder):
+    with user_error_if_unwritable(folder):
         folder.mkdir(parents=True, exist_ok=True)
 
 
@@ -77,7 +77,7 @@ def replace_file(path: Path) -> Iterator[IO[bytes]]:
         UserError: it cannot be written; `path` is then as it was.
     """
     if is_special(path):
-        with told_of(path), _opened_special(path) as file:
+        with user_error_if_unwritable(path), _opened_special(path) as file:
             yield file
         return
     target = Path(os.path.realpath(path)) if path.is_symlink() else path
@@ -106,7 +106,7 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def told_of(path: Path) -> Iterator[None]:
+def user_error_if_unwritable(path: Path) -> Iterator[None]:
     """Turn errors of the operating system in a block into user errors that name a file.
 
     Raises:
@@ -157,7 +157,7 @@ def _written(path: Path, put: Callable[[Path], object]) -> Iterator[IO[bytes]]:
     """Open a temporary file beside `path` for writing, and have it put into its place once complete."""
     temporary = _unique(path)
     try:
-        with told_of(path):
+        with user_error_if_unwritable(path):
             raw = _RawFile(temporary, "xb")
             try:
                 with _BufferedFile(raw) as file:

@@ -1,4 +1,4 @@
-"""One option: its name, type, default, help and valid values, and the check of a value."""
+"""An option: its name, type, default, help and valid values, and the check of a value."""
 
 import re
 from dataclasses import dataclass
@@ -10,21 +10,21 @@ from utils.files.reading import parse_number
 from utils.text import shorten
 
 NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", Path: "a path"}
-"""The types of values, as errors name them."""
+"""Names of the types of values in errors."""
 
 WHOLE_NUMBER = re.compile(r"([+-]?)0*([0-9]{1,30})")
-"""Words that stand for a whole number: no spaces, no underscores, no digits but 0 to 9."""
+"""Pattern of a whole number: a sign and the digits 0 to 9, without spaces and underscores."""
 
 
 class InvalidValueError(ValueError):
-    """A value that an option cannot have; the text says which it can have."""
+    """An invalid value of an option. The message describes the valid values."""
 
 
 class ValidValues(Protocol):
-    """The values that an option can have, with a description of them as its text."""
+    """The valid values of an option; `str` gives their description."""
 
     def __contains__(self, value: Any, /) -> bool:  # noqa: ANN401  a number or text, by the option's type
-        """Return whether an option can have the value."""
+        """Return whether a value is valid."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Choices:
-    """Names, one of which is chosen."""
+    """Names that an option can have as its value."""
 
     names: tuple[str, ...]
 
@@ -68,7 +68,7 @@ class ValueType:
     item: type
     """bool, int, float, str or Path."""
     optional: bool = False
-    """True if None, "not given", is a value."""
+    """True if None is valid; it means that the option is not given."""
     count: int | None = None
     """Number of items of a tuple; 0 for any number, None for a single value."""
     choices: Choices | None = None
@@ -77,12 +77,12 @@ class ValueType:
 
 @dataclass(frozen=True)
 class Option:
-    """One option of a script."""
+    """An option of a script."""
 
     name: str
     value_type: ValueType
     default: object
-    """Its default; `dataclasses.MISSING` if it must be given."""
+    """The default value; `dataclasses.MISSING` if the option must be given."""
     help: str
     valid: ValidValues | None
     flag: str | None
@@ -96,10 +96,10 @@ class Option:
     """The class of options that declares it."""
 
     def check(self, value: object) -> object:
-        """Return the value in the option's type.
+        """Return a value, converted to the option's type.
 
         Raises:
-            InvalidValueError: the option cannot have the value.
+            InvalidValueError: the value is invalid.
         """
         kind = self.value_type
         if value is None and kind.optional:
@@ -114,14 +114,14 @@ class Option:
         """Return the value that a word of the command line stands for.
 
         Raises:
-            InvalidValueError: the word stands for no value of the option.
+            InvalidValueError: the word is no valid value.
         """
         if self.value_type.count == 0 and not self.separate:
             return tuple(self._parse_item(part) for part in word.split(","))
         return self._parse_item(word)
 
     def describe_valid(self) -> str:
-        """Return a description of the values that one item of the option can have."""
+        """Return a description of the valid values, or of the valid items of a tuple."""
         kind = self.value_type
         valid = self.valid or kind.choices
         if isinstance(valid, Choices):
@@ -150,7 +150,7 @@ class Option:
         if item is Path and isinstance(value, str | Path):
             return user_path(value, self.flag or self.name)
         if item is float and isinstance(value, int) and not isinstance(value, bool):
-            if abs(value) >= 2**1000:  # float() of it would fail
+            if abs(value) >= 2**1000:  # float(value) would fail
                 raise self._invalid(value)
             value = float(value)
         if not isinstance(value, item) or (item is int and isinstance(value, bool)):
@@ -162,7 +162,11 @@ class Option:
 
 
 def _parse_whole_number(word: str) -> int:
-    """Return the whole number that a word stands for; int() alone refuses some thousand leading zeros."""
+    """Return the whole number that a word stands for, also if it has thousands of leading zeros.
+
+    Raises:
+        ValueError: the word is no whole number.
+    """
     match = WHOLE_NUMBER.fullmatch(word)
     if match is None:
         raise ValueError(word)

@@ -1,7 +1,7 @@
-"""Options that are declared once, as fields of a dataclass.
+"""Options, each declared once as a field of a dataclass.
 
-The command line, the check of values that come from Python, and the settings that are saved and loaded again
-all derive from the declaration::
+The command line, the checks of values given in Python, and the saved settings are derived from the
+declaration::
 
     @options_class
     class SearchOptions:
@@ -39,15 +39,15 @@ def option(
     """Declare an option as a field of a class of options.
 
     Args:
-        default: the value if the option is not given; the option must be given if it has none.
-        help: what the option means, for --help.
-        valid: the values of its type that it can have; all if not given.
-        flag: its flag on the command line, `--` and its name with hyphens if not given.
-        metavar: the name of its value in --help.
-        separate: take the items of a tuple from separate words, not from one word with commas.
-        positional: take it from the command line without a flag.
+        default: the value if the option is not given; an option without a default must be given.
+        help: text for --help.
+        valid: the valid values; all values of the type if not given.
+        flag: flag on the command line; `--` and the name with hyphens if not given.
+        metavar: name of the value in --help.
+        separate: whether the items of a tuple are separate words, instead of one word with commas.
+        positional: whether the command line takes the option without a flag.
         binding: whether saved work can only be continued with the same value.
-        kw_only: whether Python callers must name it.
+        kw_only: whether Python callers must give the option by name.
     """
     metadata: dict[str, object] = {"help": help, "valid": valid, "flag": flag, "metavar": metavar}
     metadata |= {"separate": separate, "positional": positional, "binding": binding}
@@ -55,17 +55,24 @@ def option(
 
 
 def redefault(options: type, name: str, default: Any) -> Any:  # noqa: ANN401  as in `option`
-    """Declare an option of another class again, with another default."""
+    """Declare an option of another class again, with another default.
+
+    Args:
+        options: the class that declares the option.
+        name: name of the option.
+        default: the new default.
+    """
     fields = {field.name: field for field in dataclasses.fields(options)}
     return dataclasses.field(default=default, metadata=fields[name].metadata, kw_only=True)
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(option, redefault))
 def options_class(cls: type[Options]) -> type[Options]:
-    """Make a frozen dataclass of a class whose fields are options.
+    """Turn a class whose fields are options into a frozen dataclass.
 
-    The constructor checks each value, and then calls the method `check` of the class and of each class it
-    derives from, where options that exclude each other raise a UserError. `title` names the group in --help.
+    The constructor checks each value and raises a UserError if it is invalid. It then calls the method
+    `check` of each base class and of the class, which checks that the options suit each other. The attribute
+    `title` is the title of the group in --help.
     """
 
     def check_values(self: object) -> None:
@@ -84,7 +91,7 @@ def options_class(cls: type[Options]) -> type[Options]:
 
 
 def declared_options(options: type) -> Iterator[Option]:
-    """Yield the options of a class, those of the classes it derives from first."""
+    """Yield the options of a class, beginning with the options of its base classes."""
     hints = get_type_hints(options)
     for field in dataclasses.fields(options):
         metadata = field.metadata
@@ -108,12 +115,16 @@ def declared_options(options: type) -> Iterator[Option]:
 
 
 def make(options: type[Options], values: Mapping[str, Any]) -> Options:
-    """Return the options of a class with values by name, which the constructor checks."""
+    """Construct options from values by name.
+
+    Raises:
+        UserError: a value is invalid.
+    """
     return options(**values)
 
 
 def _value_type(annotation: object) -> ValueType:
-    """Return the type of the values that an annotation allows."""
+    """Return the type of values that an annotation allows."""
     if get_origin(annotation) in (Union, types.UnionType):
         inner = [part for part in get_args(annotation) if part is not types.NoneType]
         return dataclasses.replace(_value_type(inner[0]), optional=True)

@@ -1,4 +1,4 @@
-"""A command line made of a class of options."""
+"""Command lines made from classes of options."""
 
 import argparse
 import dataclasses
@@ -17,7 +17,7 @@ from utils.options.saved_options import from_json
 
 Options = TypeVar("Options")
 LONGEST_MESSAGE = 600
-"""Characters of a parser's message, which repeats words of the command line."""
+"""Largest number of characters of a parser's message, which repeats words of the command line."""
 
 First = TypeVar("First")
 Result = TypeVar("Result")
@@ -25,13 +25,13 @@ Parameters = ParamSpec("Parameters")
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """A parser that raises a UserError instead of leaving the program, and takes no abbreviations."""
+    """Parser that raises a UserError instead of ending the program, and accepts no abbreviated options."""
 
     def __init__(self, description: str, prog: str | None = None) -> None:
         super().__init__(prog=prog, description=description, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
-        """Raise a UserError with the parser's message, the middle of a long one left out."""
+        """Raise a UserError with the parser's message, without the middle part if it is long."""
         if len(message) > LONGEST_MESSAGE:
             half = LONGEST_MESSAGE // 2
             message = f"{message[:half]}...{message[-half:]}"
@@ -44,16 +44,16 @@ def parse_options(
     words: Sequence[str] | None = None,
     program: str | None = None,
 ) -> Options:
-    """Return the options that a command line gives.
+    """Return the options given on a command line.
 
     Args:
-        options: their class.
-        description: the first line of --help.
-        words: the command line's words; this process's if not given.
-        program: the name of the program in --help.
+        options: class of the options.
+        description: first line of --help.
+        words: words of the command line; the command line of this process if not given.
+        program: name of the program in --help.
 
     Raises:
-        UserError: a word is no option, or an option cannot have its value.
+        UserError: an option is unknown or missing, or has an invalid value.
     """
     parser = ArgumentParser(description, program)
     add_options(parser, options)
@@ -61,7 +61,7 @@ def parse_options(
 
 
 def add_options(parser: argparse.ArgumentParser, options: type) -> None:
-    """Add the options of a class to a parser, in a group per class that declares some."""
+    """Add the options of a class to a parser, one group per class that declares options."""
     groups: dict[str, argparse._ArgumentGroup] = {}
     for one in declared_options(options):
         if one.flag is None:
@@ -79,7 +79,11 @@ def add_options(parser: argparse.ArgumentParser, options: type) -> None:
 
 
 def make_options(options: type[Options], given: argparse.Namespace) -> Options:
-    """Return the options of a parsed command line, those not given from the file after --config."""
+    """Return the options of a parsed command line. Options that are not given come from the --config file.
+
+    Raises:
+        UserError: the file is missing or unreadable, or a value is invalid.
+    """
     values = vars(given)
     config = values.pop("config", None)
     saved: dict[str, object] = {}
@@ -90,10 +94,10 @@ def make_options(options: type[Options], given: argparse.Namespace) -> Options:
 
 
 def read_settings(path: Path) -> dict[str, object]:
-    """Return the settings in a record of an earlier run, or in a file of settings alone.
+    """Return the settings in a record of an earlier run, or in a file that holds only settings.
 
     Raises:
-        UserError: the file is unreadable or holds no settings.
+        UserError: the file is missing or unreadable, or holds no settings.
     """
     try:
         record = read_json(path, dict[str, object])
@@ -105,10 +109,10 @@ def read_settings(path: Path) -> dict[str, object]:
 def called_with(
     options: Callable[Parameters, Options],
 ) -> Callable[[Callable[[Options], Result]], Callable[Parameters, Result]]:
-    """Return a decorator that lets Python callers give a function's options by their names.
+    """Return a decorator with which Python callers give the options of a function by name.
 
     Args:
-        options: the class of the options that the function takes.
+        options: class of the options that the function takes.
     """
 
     def decorate(function: Callable[[Options], Result]) -> Callable[Parameters, Result]:
@@ -125,7 +129,7 @@ def called_with(
 def called_with_first(
     options: Callable[Parameters, Options],
 ) -> Callable[[Callable[[First, Options], Result]], Callable[Concatenate[First, Parameters], Result]]:
-    """Return a decorator as `called_with`, for a function with one more parameter before its options."""
+    """Return a decorator like `called_with`, for a function with one more parameter before its options."""
 
     def decorate(
         function: Callable[[First, Options], Result],
@@ -140,7 +144,7 @@ def called_with_first(
 
 
 def _add_option(group: argparse._ActionsContainer, one: Option) -> None:
-    """Add one option; argparse never sees its default, so that given options can be told from others."""
+    """Add an option to a parser, without its default, so that the result has only options that are given."""
     kind = one.value_type
     name = one.name if one.flag is None else one.flag
     if kind.item is bool:
@@ -171,7 +175,7 @@ def _add_option(group: argparse._ActionsContainer, one: Option) -> None:
 
 
 def _help_text(one: Option) -> str:
-    """Return an option's help with its default, unless the default is a switch or nothing."""
+    """Return the help of an option, with its range and its default unless the default is empty or a bool."""
     default = one.default
     text = one.help
     if isinstance(one.valid, Range):

@@ -1,4 +1,4 @@
-"""Options saved as JSON, and read again by --config."""
+"""Conversion of options to JSON and back, for saved settings and --config."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,26 +9,26 @@ from utils.options.options_class import Options, declared_options
 
 
 def to_json(options: object) -> dict[str, object]:
-    """Return the options as JSON can hold them: paths as text, tuples as lists."""
+    """Return the options by name in types of JSON: paths as text, tuples as lists."""
     return {one.name: _plain(getattr(options, one.name)) for one in declared_options(type(options))}
 
 
 def binding_settings(options: object) -> dict[str, object]:
-    """Return the options that saved work depends on, as JSON can hold them."""
+    """Return the options that saved work depends on, by name in types of JSON."""
     binding = {one.name for one in declared_options(type(options)) if one.binding}
     return {name: value for name, value in to_json(options).items() if name in binding}
 
 
 def from_json(options: type[Options], saved: Mapping[str, object], source: str) -> dict[str, object]:
-    """Return the saved options that a class has, checked, as arguments of its constructor.
+    """Return saved options, checked, as arguments of the constructor of their class.
 
     Args:
-        options: the class.
-        saved: values by name, as `to_json` gives them.
-        source: the file that they come from, for errors.
+        options: the class of the options.
+        saved: values by name, as returned by `to_json`.
+        source: the file of the values, for errors.
 
     Raises:
-        UserError: a name is no option, or an option cannot have its value.
+        UserError: an option is unknown or has an invalid value.
     """
     known = {one.name: one for one in declared_options(options)}
     ignored: frozenset[str] = getattr(options, "recorded", frozenset())

@@ -1,4 +1,4 @@
-"""The options that several scripts share, each declared once."""
+"""Options that several scripts share."""
 
 from pathlib import Path
 from typing import Literal
@@ -28,7 +28,7 @@ NEIGHBOURS = Range(0, 10**6)
 
 @options_class
 class BackboneOptions:
-    """Options of all jobs that look at images through a backbone."""
+    """Options of all jobs that use a backbone."""
 
     title = "network"
 
@@ -49,11 +49,11 @@ class BackboneOptions:
 
     @property
     def spec(self) -> BackboneSpec:
-        """The description of the backbone."""
+        """Description of the backbone."""
         return backbone_spec(self.backbone)
 
     def check(self) -> None:
-        """Refuse a name that is no backbone's."""
+        """Refuse the name of an unknown backbone."""
         try:
             backbone_spec(self.backbone)
         except ValueError as error:
@@ -73,7 +73,7 @@ class HeadOptions:
 
 @options_class
 class ImageOptions:
-    """Options of the images that the network is given."""
+    """Options of the images that the network describes."""
 
     title = "images"
 
@@ -85,7 +85,7 @@ class ImageOptions:
     )
     batch_size: int | None = option(
         default=None,
-        help="images of one size in a batch, at most; chosen for the device if not given",
+        help="largest number of images per batch; chosen for the device if not given",
         valid=Range(1, 65536),
     )
 
@@ -98,7 +98,7 @@ class DescriptorOptions(BackboneOptions, HeadOptions, ImageOptions):
 
     pooling: PoolingName = option(
         default="ra",
-        help="regional attention, R-MAC (all regions alike) or MAC (the whole map)",
+        help="regional attention, R-MAC (equal weights) or MAC (one region: the feature map)",
         binding=True,
     )
     scales: tuple[float, ...] = option(
@@ -116,10 +116,10 @@ class DescriptorOptions(BackboneOptions, HeadOptions, ImageOptions):
         return self.spec.longer_side if self.S is None else self.S
 
     def check(self) -> None:
-        """Refuse an empty or endless list of scales."""
+        """Refuse an empty list of scales and a list of too many."""
         if not 1 <= len(self.scales) <= MOST_SCALES:
-            count = f"a list of 1 to {MOST_SCALES} numbers, each greater than 0, 16 at most"
-            raise UserError(f"scales {shorten(self.scales)} is not {count}")
+            expected = f"a list of 1 to {MOST_SCALES} numbers, each greater than 0, 16 at most"
+            raise UserError(f"scales {shorten(self.scales)} is not {expected}")
 
 
 @options_class
@@ -131,7 +131,7 @@ class DeviceOptions:
     device: str = option(default="auto", help="auto, cpu, cuda, or one GPU as cuda:1")
     workers: int | None = option(
         default=None,
-        help="processes that decode images, 0 for none beside the computing one; chosen for the device if "
+        help="worker processes that decode images, 0 to decode in the main process; chosen for the device if "
         "not given",
         valid=Range(0, 1024),
     )
@@ -143,7 +143,7 @@ class RunOptions(DeviceOptions):
 
     datasets_dir: Path = option(default=DATASETS_DIR, help="folder of the data sets")
     seed: int = option(default=0, help="seed of all random draws", valid=Range(0, 2**32 - 1), binding=True)
-    compile: bool = option(default=False, help="compile the backbone with torch.compile first")
+    compile: bool = option(default=False, help="compile the backbone with torch.compile")
 
 
 @options_class
@@ -154,7 +154,7 @@ class StoreOptions:
 
     descriptors: Path | None = option(
         default=None,
-        help="folder that keeps each descriptor: a killed run goes on from there, the next run reuses them",
+        help="folder that keeps each descriptor: the next run uses them, also after a killed run",
     )
     store_precision: StorePrecision = option(
         default="float32", help="number type of the descriptors in the store"
@@ -171,7 +171,7 @@ class StoreOptions:
 
 @options_class
 class SearchOptions:
-    """Options of the search and of the searches that follow it."""
+    """Options of the search, query expansion, database augmentation and diffusion."""
 
     title = "search"
 
@@ -181,30 +181,30 @@ class SearchOptions:
     )
     alpha: float = option(
         default=0.0,
-        help="power of the similarity that weighs each image in query expansion; 0 for equal weights",
+        help="weight of each image in query expansion: this power of its similarity; 0 for equal weights",
         valid=Range(0, 100),
     )
     dba: int = option(
         default=0,
-        help="nearest neighbours averaged with each database image before any search; 0 for none",
+        help="nearest neighbours averaged with each database image before the search; 0 for none",
         valid=NEIGHBOURS,
     )
     diffusion: int = option(
         default=0,
-        help="neighbours of each image in the graph of one more search by diffusion; 0 for none",
+        help="neighbours of each image in the graph of an additional search by diffusion; 0 for none",
         valid=NEIGHBOURS,
     )
     diffusion_alpha: float = option(
         default=0.99,
-        help="share of the similarity that diffusion passes on per step; less for small databases",
+        help="share of the similarity that diffusion passes on per step; smaller for small databases",
         valid=Range(0, 1, exclude_most=True),
     )
 
     def check(self) -> None:
-        """Refuse options that have no effect beside the others."""
+        """Refuse values that have no effect without another option."""
         if self.alpha != SearchOptions.alpha and not self.qe:
             raise UserError(f"alpha {self.alpha} has no effect without query expansion: leave one out")
         if self.diffusion_alpha != SearchOptions.diffusion_alpha and not self.diffusion:
             raise UserError(
-                f"diffusion_alpha {self.diffusion_alpha} has no effect without diffusion: give that as well"
+                f"diffusion_alpha {self.diffusion_alpha} has no effect without diffusion: give both"
             )

@@ -1,4 +1,4 @@
-"""The batches a training sees: region features of random crops, or of fixed ones that were precomputed."""
+"""Batches of a training: region features of random crops, or precomputed features of centre crops."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,11 +24,11 @@ from utils.training.crops import CentreCrops, CropBatch, CropSettings, RandomCro
 from utils.training.precomputed_features import precompute
 
 Extract = Callable[[Tensor], RegionFeatures]
-"""From (N, S, S, 3) uint8 pixels to the features of their regions."""
+"""Function from (N, S, S, 3) uint8 pixels to the features of their regions."""
 
 
 class FeatureBatch(NamedTuple):
-    """Features and classes (N,) of a batch, no features where N is 0, and the corrupt images met."""
+    """Features and classes (N,) of a batch, and the unreadable images drawn; features are None if N is 0."""
 
     features: RegionFeatures | None
     classes: Tensor
@@ -36,12 +36,12 @@ class FeatureBatch(NamedTuple):
 
 
 class Draws(NamedTuple):
-    """Batch size, cropping processes and seed of the draws."""
+    """Batch size, number of worker processes, and seed of the draws."""
 
     batch_size: int
-    """Images of a batch, over all processes."""
+    """Number of images per batch, over all processes."""
     workers: int
-    """Processes that crop."""
+    """Number of worker processes that crop images."""
     seed: int
 
 
@@ -52,20 +52,20 @@ class StoredFeatures(NamedTuple):
     made_with: Mapping[str, Setting]
     """Settings that the features depend on."""
     channels: int
-    """C, the backbone's channels."""
+    """C, the number of channels of the backbone."""
 
 
 class BatchSource(NamedTuple):
     """Source of batches.
 
-    `training(first, end)` has one batch for each step from `first` up to `end`, the same wherever it began;
-    `validation()` has all validation images once.
+    `training(first, end)` yields the batches of the steps from `first` to `end - 1`. The batch of a step does
+    not depend on `first`. `validation()` yields each validation image once.
     """
 
     training: Callable[[int, int], Iterator[FeatureBatch]]
     validation: Callable[[], Iterator[FeatureBatch]]
     training_images: int
-    """Images that training draws from, unreadable ones included."""
+    """Number of images that training draws from, including unreadable images."""
 
 
 def crop_source(
@@ -76,15 +76,17 @@ def crop_source(
     processes: Processes,
     draws: Draws,
 ) -> BatchSource:
-    """Random crops of the training images and the middles of the others, described as they are needed.
+    """Return a source of random crops for training and centre crops for validation.
+
+    Their features are computed when a batch is requested.
 
     Args:
         training: images to learn from.
         validation: images to validate with.
-        crops: how they are cut.
-        extract: the frozen part, `extract_regions` for some network.
-        processes: each process gets its share of every batch.
-        draws: how images are drawn.
+        crops: settings of the crops.
+        extract: the frozen part of the model; see `extract_regions`.
+        processes: processes that share each batch.
+        draws: batch size, workers and seed.
     """
     batch_size, workers, seed = draws
 
@@ -108,19 +110,22 @@ def stored_source(
     processes: Processes,
     draws: Draws,
 ) -> BatchSource:
-    """The middles of all images, described once into a file; training goes through them epoch by epoch.
+    """Return a source of centre crops, whose features are computed once and kept in a file.
+
+    Each epoch of the training goes through all training images in a new order.
 
     Args:
-        stored: the file.
+        stored: the file of features.
         training: images to learn from.
         validation: images to validate with.
-        crops: how they are cut.
-        extract: the frozen part, `extract_regions` for some network.
-        processes: one process alone.
-        draws: how images are drawn; the seed is that of the orders.
+        crops: settings of the crops.
+        extract: the frozen part of the model; see `extract_regions`.
+        processes: the processes of the training; only one is allowed.
+        draws: batch size, workers and seed of the orders.
 
     Raises:
-        UserError: the file was made with other settings or cannot be written, or there are several processes.
+        UserError: the file was made with other settings or cannot be written, no training image is readable,
+            or there are several processes.
     """
     if processes.count > 1:
         raise UserError("--precompute works in one process: start it without torchrun")
@@ -135,37 +140,38 @@ def stored_source(
 
     with _locked(stored.path):
         store = precompute(stored.path, paths, extract_from, stored.made_with, channels=stored.channels)
-    readable = np.setdiff1d(np.arange(len(paths)), store.corrupt)
+    readable = np.setdiff1d(np.arange(len(paths)), store.unreadable)
     is_training = readable < len(training.paths)
     to_learn, to_validate = readable[is_training], readable[~is_training]
     if len(to_learn) == 0:
         raise UserError(f"none of the {len(training.paths)} training images can be decoded")
 
-    def batch_of(indices: np.ndarray, corrupt: Sequence[int]) -> FeatureBatch:
+    def batch_of(indices: np.ndarray, unreadable: Sequence[int]) -> FeatureBatch:
         features = RegionFeatures(*(tensor.to(processes.device) for tensor in store.read(indices)))
-        return FeatureBatch(features, torch.from_numpy(classes[indices]), [paths[index] for index in corrupt])
+        unreadable_paths = [paths[index] for index in unreadable]
+        return FeatureBatch(features, torch.from_numpy(classes[indices]), unreadable_paths)
 
     def train(first: int, end: int) -> Iterator[FeatureBatch]:
-        corrupt = [index for index in store.corrupt if index < len(training.paths)]
+        unreadable = [index for index in store.unreadable if index < len(training.paths)]
         for step in _steps(first, end, batch_size):
-            yield batch_of(np.array([_draw_index(to_learn, number, seed) for number in step]), corrupt)
+            yield batch_of(np.array([_draw_index(to_learn, number, seed) for number in step]), unreadable)
 
     def validate() -> Iterator[FeatureBatch]:
-        corrupt = [index for index in store.corrupt if index >= len(training.paths)]
+        unreadable = [index for index in store.unreadable if index >= len(training.paths)]
         for part in _parts(len(to_validate), batch_size):
-            yield batch_of(to_validate[part.start : part.stop], [] if part.start else corrupt)
+            yield batch_of(to_validate[part.start : part.stop], [] if part.start else unreadable)
 
     return BatchSource(train, validate, len(training.paths))
 
 
 @contextmanager
 def _locked(features: Path) -> Iterator[None]:
-    """Refuse a second process that makes the same file of features.
+    """Hold the lock of a file of features while it is computed.
 
-    A file that is there under its name is complete, and is only read: also from a disk that is read-only.
+    A file that exists under its final name is complete and needs no lock, so it may be on a read-only disk.
 
     Raises:
-        UserError: another process makes it, or its folder cannot be written.
+        UserError: another process computes the file, or its folder cannot be written.
     """
     if features.is_file():
         yield
@@ -176,9 +182,9 @@ def _locked(features: Path) -> Iterator[None]:
 
 
 def extract_regions(backbone: Backbone, levels: int, pixels: Tensor) -> RegionFeatures:
-    """Return the region features of (N, S, S, 3) uint8 pixels by a frozen backbone.
+    """Return the region features that a frozen backbone computes from (N, S, S, 3) uint8 pixels.
 
-    Inference mode's tensors cannot be part of a graph for gradients: these are copies that can.
+    The tensors are copies made outside inference mode, so that autograd accepts them.
     """
     batch_size = suitable_batch_size(backbone.device)
     features = region_features(backbone, backbone.prepare(pixels), levels, batch_size)
@@ -188,11 +194,11 @@ def extract_regions(backbone: Backbone, levels: int, pixels: Tensor) -> RegionFe
 def _featured(batches: Iterable[CropBatch], extract: Extract) -> Iterator[FeatureBatch]:
     for batch in batches:
         features = extract(batch.pixels) if len(batch.classes) else None
-        yield FeatureBatch(features, batch.classes, batch.corrupt)
+        yield FeatureBatch(features, batch.classes, batch.unreadable)
 
 
 def _steps(first: int, end: int, batch_size: int) -> Iterator[range]:
-    """The numbers of each step's crops: step s has those from s times the batch size."""
+    """Yield the numbers of the crops of each step; those of step s start at s times the batch size."""
     return (range(step * batch_size, (step + 1) * batch_size) for step in range(first, end))
 
 
@@ -201,7 +207,7 @@ def _parts(count: int, size: int) -> Iterator[range]:
 
 
 def _draw_index(indices: np.ndarray, number: int, seed: int) -> int:
-    """Return draw `number` of the indices: each epoch draws every index once, in an order of its own."""
+    """Return draw `number` of the indices. Each epoch draws every index once, in a new random order."""
     epoch, position = divmod(number, len(indices))
     return int(indices[_order(len(indices), epoch, seed)[position]])
 

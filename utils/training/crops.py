@@ -1,4 +1,4 @@
-"""Crops of images for training and validation, each a function of the seed and its number alone."""
+"""Crops of images for training and validation. A random crop depends only on the seed and its number."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ MAX_UNREADABLE_DRAWS = 100
 """Number of unreadable images drawn in a row after which the search for a readable image ends."""
 
 PREFETCH = 2
-"""Batches that each worker cuts in advance."""
+"""Number of batches that each worker prepares in advance."""
 
 
 class CropSettings(NamedTuple):
@@ -33,15 +33,15 @@ class CropSettings(NamedTuple):
 
 
 class CropBatch(NamedTuple):
-    """Crops of one step (N, S, S, 3) uint8, their classes (N,), and the images found corrupt on the way."""
+    """Crops of one step (N, S, S, 3) uint8, their classes (N,), and the unreadable images that were drawn."""
 
     pixels: Tensor
     classes: Tensor
-    corrupt: list[Path]
+    unreadable: list[Path]
 
 
 MOST_PIXELS = 2**27
-"""Pixels of a resized image, at most: one far thinner than any photograph would fill the memory."""
+"""Largest number of pixels of a resized image. A very thin image would need more memory."""
 
 
 def resize_shorter(image: Image.Image, side: int, interpolation: Interpolation) -> Image.Image:
@@ -76,7 +76,7 @@ def centre_crop(path: Path, settings: CropSettings) -> np.ndarray:
 
 
 class RandomCrops(Dataset):
-    """Endless training crops: a generator seeded by (seed, k) draws the image and position of crop k."""
+    """Training crops without end. A generator seeded by (seed, k) draws the image and position of crop k."""
 
     def __init__(self, images: LabelledImages, settings: CropSettings, seed: int) -> None:
         self.images = images
@@ -85,18 +85,18 @@ class RandomCrops(Dataset):
 
     def __getitem__(self, number: int) -> tuple[np.ndarray, int, list[Path]]:
         rng = np.random.default_rng([self.seed, number])
-        corrupt: list[Path] = []
+        unreadable: list[Path] = []
         for _ in range(MAX_UNREADABLE_DRAWS):
             index = int(rng.integers(len(self.images.paths)))
             try:
                 return (
                     random_crop(self.images.paths[index], self.settings, rng),
                     int(self.images.classes[index]),
-                    corrupt,
+                    unreadable,
                 )
             except UnreadableImageError as error:
-                corrupt.append(error.path)
-        return np.zeros((0, 0, 3), np.uint8), 0, corrupt
+                unreadable.append(error.path)
+        return np.zeros((0, 0, 3), np.uint8), 0, unreadable
 
 
 class CentreCrops(Dataset):
@@ -115,22 +115,22 @@ class CentreCrops(Dataset):
 
 
 def crop_batches(dataset: Dataset, numbers: Iterable[Sequence[int]], workers: int) -> Iterator[CropBatch]:
-    """Crops in batches, cut by worker processes; what comes out does not depend on how many there are.
+    """Yield batches of crops, made by worker processes. The crops do not depend on the number of workers.
 
     Args:
         dataset: RandomCrops or CentreCrops.
-        numbers: of each batch, the crops' numbers.
-        workers: processes; 0 cuts in this one.
+        numbers: numbers of the crops of each batch.
+        workers: number of worker processes; 0 makes the crops in the current process.
 
     Yields:
-        One batch for each entry, without the corrupt images, which it names.
+        One batch per item of `numbers`, with the unreadable images listed instead of cropped.
 
     Raises:
         UserError: a worker died.
     """
     for crops in worker_items(dataset, numbers, _collate, workers, PREFETCH):
-        pixels, classes, corrupt = crops
-        yield CropBatch(torch.from_numpy(pixels), torch.from_numpy(classes), corrupt)
+        pixels, classes, unreadable = crops
+        yield CropBatch(torch.from_numpy(pixels), torch.from_numpy(classes), unreadable)
 
 
 def _resized(path: Path, side: int, interpolation: Interpolation) -> Image.Image:
@@ -148,10 +148,10 @@ def _resized(path: Path, side: int, interpolation: Interpolation) -> Image.Image
 def _collate(
     items: list[tuple[np.ndarray, int, list[Path]]],
 ) -> tuple[np.ndarray, np.ndarray, list[Path]]:
-    """Return arrays, as tensors would need shared memory."""
+    """Return a batch as NumPy arrays, since workers pass tensors through shared memory."""
     readable = [(pixels, label) for pixels, label, _ in items if pixels.size]
     return (
         np.stack([pixels for pixels, _ in readable]) if readable else np.zeros((0, 0, 0, 3), np.uint8),
         np.array([label for _, label in readable], np.int64),
-        [path for _, _, corrupt in items for path in corrupt],
+        [path for _, _, unreadable in items for path in unreadable],
     )

@@ -1,4 +1,4 @@
-"""Region features of fixed crops, computed once and kept on disk, from which the head trains in seconds."""
+"""Region features of centre crops, computed once and kept on disk, from which the head trains in seconds."""
 
 import json
 import os
@@ -15,14 +15,13 @@ from utils.errors import BadFileError, UserError
 from utils.files.arrays import map_array
 from utils.files.records import Setting, read_json
 from utils.files.reserved_array import new_mapped_array
-from utils.files.writing import replace_file, told_of
+from utils.files.writing import replace_file, user_error_if_unwritable
 from utils.text import digest_of_names
 
 SAVED_EVERY = 32
-"""Images after which a killed run does not have to begin again."""
+"""Number of images between two saves; a killed run continues from the last save."""
 
-
-REMOVE = "remove it and what lies beside it under its name, or name another file"
+REMOVE = "remove it and the files beside it whose names begin with its name, or name another file"
 
 
 class FeaturesRecord(TypedDict):
@@ -30,29 +29,32 @@ class FeaturesRecord(TypedDict):
 
     settings: dict[str, Setting]
     done: int
-    """Images whose features are in the file."""
+    """Number of images whose features have been computed."""
     corrupt: list[int]
-    """Indices of those among them that cannot be decoded."""
+    """Indices of the unreadable images among them."""
 
 
 class FeatureStore(NamedTuple):
-    """Features by image, (N, 2 R + 1, C) float16: maxima, means, context; rows of corrupt ones."""
+    """Features of the images, (N, 2 R + 1, C) float16: maxima, means and context.
+
+    The rows of unreadable images hold no features; `unreadable` lists their indices.
+    """
 
     path: Path
     rows: np.ndarray
-    corrupt: list[int]
+    unreadable: list[int]
 
     def read(self, indices: np.ndarray) -> RegionFeatures:
         """Return the features of some images, in float32.
 
         Raises:
-            UserError: those of an image are all zeros or not finite.
+            UserError: the features of an image are all zeros or not finite.
         """
         values = self.rows[indices].astype(np.float32)
         good = np.isfinite(values).all(axis=(1, 2)) & values.any(axis=(1, 2))
         if not good.all():
             index = int(indices[good.argmin()])
-            raise BadFileError(f"{self.path} is damaged: row {index} is all zeros or not finite; {REMOVE}")
+            raise BadFileError(f"{self.path} is unreadable: row {index} is all zeros or not finite; {REMOVE}")
         rows = torch.from_numpy(values)
         regions = (rows.shape[1] - 1) // 2
         return RegionFeatures(rows[:, :regions], rows[:, regions : 2 * regions], rows[:, -1])
@@ -66,29 +68,31 @@ def precompute(
     *,
     channels: int,
 ) -> FeatureStore:
-    """Fills a file with the features of images, or goes on where it was, or finds it complete.
+    """Compute the features of images into a file, continue a partial file, or open a complete one.
 
-    The file appears under its name once it is complete; until then it is `<name>.part`. A JSON file beside it
-    says how far it is and what it was made with.
+    The file is named `<name>.part` until it is complete. A JSON file beside it records the progress and the
+    settings.
 
     Args:
-        path: the file, in numpy's format.
-        images: whose features; the file is for these alone, in this order.
-        extract_from: the features of each image from an index on; None for an unreadable image.
-        made_with: what else the features depend on.
-        channels: C.
+        path: the file, in NumPy's format.
+        images: the images, in the order of the rows.
+        extract_from: function that yields the features of each image from an index on, None for an
+            unreadable image.
+        made_with: settings that the features depend on.
+        channels: C, the number of channels of the backbone.
 
     Raises:
-        UserError: the file was made with other settings, is damaged, is the user's own, or cannot be written.
+        UserError: the file was made with other settings or for other images, is unreadable, was not written
+            by this program, or cannot be written; or no image can be decoded.
     """
     count = len(images)
     names = digest_of_names(f"{image.parent.name}/{image.name}" for image in images)
     settings = {**made_with, "images": names}
     part, record = path.with_name(path.name + ".part"), path.with_name(path.name + ".json")
-    check_own_files(path, part, record)
+    check_no_user_files(path, part, record)
     state: FeaturesRecord = {"settings": settings, "done": 0, "corrupt": []}
     rows = None
-    with told_of(path):
+    with user_error_if_unwritable(path):
         if record.is_file() and (path.is_file() or part.is_file()):
             state = _read_record(path, record, settings, count)
             if state["done"]:
@@ -103,10 +107,10 @@ def precompute(
             else:
                 row = _half_precision(images[index], features)
                 if rows is None:
-                    _write_record(record, state)  # before the features, by which they are known as ours
+                    _write_record(record, state)  # before the features: without a record they are refused
                     rows = new_mapped_array(part, (count, *row.shape), np.float16)
                 if row.shape != rows.shape[1:]:
-                    raise BadFileError(f"{part} is damaged: it has features of other regions; {REMOVE}")
+                    raise BadFileError(f"{part} is unreadable: it has features of other regions; {REMOVE}")
                 rows[index] = row
             if rows is not None and (index + 1 == count or (index + 1) % SAVED_EVERY == 0):
                 rows.flush()
@@ -123,7 +127,7 @@ def _half_precision(image: Path, features: RegionFeatures) -> np.ndarray:
     """Return the features of one image, (2 R + 1, C) float16.
 
     Raises:
-        UserError: they are not finite in that type.
+        UserError: the features are not finite in float16.
     """
     row = torch.cat([features.maxima[0], features.means[0], features.context]).half()
     if not torch.isfinite(row).all():
@@ -135,24 +139,24 @@ def _half_precision(image: Path, features: RegionFeatures) -> np.ndarray:
 
 
 def _read_record(path: Path, record: Path, settings: Mapping[str, object], count: int) -> FeaturesRecord:
-    """Read how far the features are.
+    """Read the record of the features.
 
     Raises:
-        UserError: they were made with other settings, or the record is damaged.
+        UserError: the features were made with other settings, or the record is unreadable.
     """
     state = read_json(record, FeaturesRecord)
     if state["settings"] != settings:
         differing = [name for name in settings if state["settings"].get(name) != settings[name]]
         raise UserError(
-            f"{path} was made with another {', '.join(differing)}: remove it or name another"
+            f"{path} was made with another {', '.join(differing)}: remove it or name another file"
             if differing
-            else f"{record} is damaged: it has further settings; {REMOVE}"
+            else f"{record} is unreadable: it has further settings; {REMOVE}"
         )
     if not 0 <= state["done"] <= count or not all(0 <= index < count for index in state["corrupt"]):
-        raise BadFileError(f"{record} is damaged: it counts more than the {count} images; {REMOVE}")
+        raise BadFileError(f"{record} is unreadable: it counts more than the {count} images; {REMOVE}")
     if path.is_file() and state["done"] < count:
         raise BadFileError(f"{path} is there, but {record.name} says that it is not complete; {REMOVE}")
-    # A run that was killed before it saved features can have noted images that come again.
+    # A run that was killed before its next save may have recorded unreadable images that are read again.
     state["corrupt"] = sorted({index for index in state["corrupt"] if index < state["done"]})
     return state
 
@@ -163,17 +167,17 @@ def _mapped(path: Path, count: int, channels: int, mode: Literal["r", "r+"]) -> 
     except BadFileError as error:
         raise BadFileError(f"{error}; {REMOVE}") from error
     if rows.shape[1] < 3 or rows.shape[1] % 2 == 0:
-        raise BadFileError(f"{path} is damaged: it holds no features of regions; {REMOVE}")
+        raise BadFileError(f"{path} is unreadable: it holds no features of regions; {REMOVE}")
     return rows
 
 
-def check_own_files(path: Path, part: Path, record: Path) -> None:
-    """Check that no file of the user is in the place of the features, their unfinished part or their record.
+def check_no_user_files(path: Path, part: Path, record: Path) -> None:
+    """Check that this program wrote the existing features, partial features and record, if any.
 
-    Features are known by the record beside them, which only this program writes.
+    Features that this program wrote have a record beside them.
 
     Raises:
-        UserError: a file that is there was not written by this program.
+        UserError: a file was not written by this program.
     """
     advice = "move it away, or name another file for the features"
     for file in (path, part, record):

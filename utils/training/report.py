@@ -1,11 +1,11 @@
-"""Reports of a training: one JSON line per report, TensorBoard if it is installed, a figure of the curves."""
+"""Files with the reports of a training: JSON lines, TensorBoard's log, and a figure of the curves."""
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from utils.file_names import TENSORBOARD_FOLDER, TRAINING_CURVES, TRAINING_LOG, TRAINING_SETTINGS
-from utils.files.writing import replace_file, told_of
+from utils.files.writing import replace_file, user_error_if_unwritable
 
 STYLES = {
     "k-o": "training, since the last report",
@@ -15,32 +15,48 @@ STYLES = {
 
 
 def write_settings(output: Path, settings: Mapping[str, object]) -> None:
-    """Write training.json: all options by name, which `--config` reads."""
+    """Write training.json, which holds all options by name and which `--config` reads.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     with replace_file(output / TRAINING_SETTINGS) as file:
         file.write(json.dumps({"settings": settings}, indent=2).encode() + b"\n")
 
 
 def write_log(output: Path, reports: Sequence[Mapping[str, float]]) -> None:
-    """Writes training.jsonl, one JSON object a report."""
+    """Write training.jsonl, one JSON object per report.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     with replace_file(output / TRAINING_LOG) as file:
         file.write("".join(json.dumps(report) + "\n" for report in reports).encode())
 
 
 def write_tensorboard(output: Path, report: Mapping[str, float]) -> None:
-    """Adds a report to TensorBoard's log, if TensorBoard is installed."""
+    """Add a report to TensorBoard's log, if TensorBoard is installed.
+
+    Raises:
+        UserError: the log cannot be written.
+    """
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return
     folder = output / TENSORBOARD_FOLDER
-    with told_of(folder), SummaryWriter(str(folder)) as writer:
+    with user_error_if_unwritable(folder), SummaryWriter(str(folder)) as writer:
         for name, value in report.items():
             writer.add_scalar(name, value, int(report["step"]))
 
 
 def draw_curves(output: Path, reports: Sequence[Mapping[str, float]]) -> None:
-    """Draws loss and accuracies over the steps into training.png."""
-    from matplotlib.figure import Figure  # not before there is something to draw
+    """Draw loss and accuracies over the steps into training.png.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    from matplotlib.figure import Figure  # here, since the import takes long
 
     steps = [report["step"] for report in reports]
     figure = Figure(figsize=(9, 3.6), layout="constrained")

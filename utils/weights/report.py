@@ -1,4 +1,4 @@
-"""Report on a weights folder: shapes and checksum of each of the authors' files, which are checked to fit."""
+"""Report on a weights folder: shapes and checksum of each of the authors' files."""
 
 import hashlib
 from collections.abc import Iterator
@@ -10,26 +10,26 @@ from utils.weights.networks import load_attention, load_backbone, load_whitening
 
 
 def report_weights(folder: Path) -> Iterator[str]:
-    """Checks the authors' four files against the modules that they are for, and tells of each.
+    """Load the authors' four files into their modules, and yield a line about each file.
 
     Raises:
-        UserError: one is missing, damaged or does not fit.
+        UserError: a file is missing, unreadable or does not fit its module.
     """
-    entry = backbone_spec(DEFAULT_BACKBONE)
-    backbone = load_backbone(entry, folder)
+    spec = backbone_spec(DEFAULT_BACKBONE)
+    backbone = load_backbone(spec, folder)
     parameters = sum(parameter.numel() for parameter in backbone.parameters())
     yield _line(folder / AUTHORS_BACKBONE, f"{parameters:,} parameters of the backbone")
-    head = load_attention(folder / ATTENTION_WEIGHTS, entry.channels, "tanh")
+    head = load_attention(folder / ATTENTION_WEIGHTS, spec.channels, "tanh")
     yield _line(
         folder / ATTENTION_WEIGHTS,
         ", ".join(f"{name} {tuple(value.shape)}" for name, value in head.state_dict().items()),
     )
-    whitening = load_whitening(folder, entry.channels)
+    whitening = load_whitening(folder, spec.channels)
     yield _line(folder / PCA_COMPONENTS, str(tuple(whitening.components.shape)))
     yield _line(folder / PCA_MEAN, str(tuple(whitening.negative_mean.shape)))
 
 
-def _line(path: Path, what: str) -> str:
+def _line(path: Path, contents: str) -> str:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return f"{path.name}: {what}; sha256 {digest}"
+    return f"{path.name}: {contents}; sha256 {digest}"

@@ -9,16 +9,17 @@ from typing import BinaryIO
 from utils.errors import BadFileError
 
 LONGEST_STRING = 10_000
-"""Most bytes of a string: parameter names and file paths are shorter."""
+"""Largest allowed number of bytes of a string. Parameter names and file paths are shorter."""
 
 LEGACY_PICKLES = 5
-"""Pickles in a file of 2018: magic number, protocol, system, tensors, keys of the storages."""
+"""Number of pickles in a file of 2018: magic number, protocol, system, tensors, keys of the storages."""
 
 
 class BoundedReader(io.BufferedReader):
     """Buffered reader that never reserves more memory than the size of its file.
 
-    A damaged length makes an unpickler ask for gigabytes, which `io.BufferedReader` reserves before it reads.
+    An unreadable file can make an unpickler read gigabytes at once, for which `io.BufferedReader` reserves
+    memory first.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -31,13 +32,13 @@ class BoundedReader(io.BufferedReader):
 
 
 def check_strings(file: BinaryIO) -> None:
-    """Raise an error if a pickle in the file holds a string longer than `LONGEST_STRING`.
+    """Check that no pickle in a file holds a string longer than `LONGEST_STRING`.
 
-    PyTorch searches its error messages, which quote such strings, in time that grows with the square of their
-    length. A file that is no archive and no pickle passes: PyTorch refuses it at once.
+    PyTorch quotes such strings in its error messages and searches these in time quadratic in their length.
+    Files that are neither an archive nor a pickle pass the check, since PyTorch refuses them at once.
 
     Args:
-        file: the file at its start, where it is left.
+        file: the file, at its beginning; the check returns to the beginning.
 
     Raises:
         BadFileError: a string is too long.
@@ -53,7 +54,7 @@ def check_strings(file: BinaryIO) -> None:
             for _ in range(LEGACY_PICKLES):
                 _check_pickle(file)
     except (ValueError, EOFError, OSError, NotImplementedError, RuntimeError, zipfile.BadZipFile):
-        pass  # damaged: PyTorch says so
+        pass  # unreadable: PyTorch reports it
     finally:
         file.seek(0)
 

@@ -1,4 +1,4 @@
-"""Weight files: read safely, and checked against the modules that they are for."""
+"""Safe reading of weight files, and checks that they fit a module."""
 
 import re
 import warnings
@@ -20,12 +20,13 @@ WRAPPER = "module."
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read a state dict, of today or of 2018, to the CPU, without ever unpickling anything but tensors.
+    """Read a state dict, in the format of today or of 2018, to the CPU. Only tensors are unpickled.
 
-    A state dict inside another dict, as `state_dict`, and names that begin with `module.` are unwrapped.
+    A state dict under the key `state_dict` of another dict is unwrapped, and the prefix `module.` is removed
+    from names.
 
     Raises:
-        UserError: the file is missing, damaged, or holds anything else.
+        UserError: the file is missing, is unreadable or is no state dict.
     """
     try:
         state = load_plain_tensors(path, "a state dict of tensors")
@@ -47,27 +48,27 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     return named
 
 
-def load_plain_tensors(path: Path, what: str) -> Any:  # noqa: ANN401  whatever the file holds
-    """Return what PyTorch saved in a file, on the CPU, if it consists of tensors and plain values.
+def load_plain_tensors(path: Path, contents: str) -> Any:  # noqa: ANN401  depends on the file
+    """Load the tensors and plain values that PyTorch saved in a file, to the CPU.
 
     Args:
         path: the file.
-        what: what it should hold, for errors.
+        contents: name of the expected contents, for errors.
 
     Raises:
-        FileNotFoundError: there is none.
-        UserError: it cannot be read, or holds anything else.
+        FileNotFoundError: the file does not exist.
+        UserError: the file is unreadable, or holds objects other than tensors and plain values.
     """
     with open_checked(path) as opened:
         file = BoundedReader(opened)
         try:
             check_strings(file)
-            with warnings.catch_warnings(action="ignore"):  # of odd pickles, which end in an error below
+            with warnings.catch_warnings(action="ignore"):  # about unusual pickles, which fail below
                 return torch.load(file, map_location="cpu", weights_only=True)
         except MemoryError:
             raise
-        except Exception as error:  # a damaged file can make the zip reader and the unpickler raise anything
-            raise BadFileError(f"{path} cannot be read as {what} ({_reason(error)})") from error
+        except Exception as error:  # the zip reader and the unpickler raise any exception on unreadable files
+            raise BadFileError(f"{path} cannot be read as {contents} ({_reason(error)})") from error
 
 
 def _reason(error: Exception) -> str:
@@ -77,16 +78,16 @@ def _reason(error: Exception) -> str:
         return str(error)
     if match := re.search(r"GLOBAL ([\w.]+)", str(error)):
         return f"it holds a Python object, {match[1]}: save the state_dict() of a module instead"
-    return "is it whole?"
+    return "is it complete?"
 
 
 def fill(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Copies a state dict into a module; further entries, as of a classifier, are left alone.
+    """Copy a state dict into a module. Tensors that the module does not have are ignored.
 
     Args:
-        module: what to fill.
+        module: the module.
         state: tensors by name. The counters that batch norms have since 2018 may be missing.
-        source: where it comes from, for errors.
+        source: file or address of the state dict, for errors.
 
     Raises:
         UserError: a parameter is missing, has another shape or holds values that are not finite.
@@ -107,15 +108,15 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
         if not state[name].is_floating_point() or state[name].layout != torch.strided:
             raise UserError(f"{source} is no weights file: {name} holds no real numbers, or sparse ones")
         if not torch.isfinite(state[name].to(wanted[name].dtype)).all():
-            raise UserError(f"{source} is damaged: {name} holds values that are not finite")
+            raise UserError(f"{source} is unreadable: {name} holds values that are not finite")
     module.load_state_dict({name: state[name] for name in needed}, strict=False)
 
 
 def read_weights_array(path: Path) -> np.ndarray:
-    """Read a .npy file as float32, without ever unpickling anything.
+    """Read a .npy file as float32, without unpickling.
 
     Raises:
-        UserError: the file is missing, damaged, or holds no real numbers or some that are not finite.
+        UserError: the file is missing or unreadable, or holds values that are not finite real numbers.
     """
     try:
         array = read_array(path, (np.floating, np.integer))
@@ -124,5 +125,5 @@ def read_weights_array(path: Path) -> np.ndarray:
     with np.errstate(over="ignore"):
         array = array.astype(np.float32)
     if not np.isfinite(array).all():
-        raise BadFileError(f"{path} is damaged: it holds values that are not finite")
+        raise BadFileError(f"{path} is unreadable: it holds values that are not finite")
     return array

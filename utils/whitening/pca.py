@@ -114,7 +114,7 @@ class StreamingPCA:
             count, mean, scatter, eps, rows = arrays
             shapes = [(), (self.channels,), (self.channels, self.channels), (), (len(rows), self.channels)]
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError("the saved state of the PCA is damaged: start anew, without it") from error
+            raise UserError("the saved state of the PCA is unreadable: start anew, without it") from error
         if [array.shape for array in arrays] != shapes or len(rows) >= BLOCK:
             raise UserError("the saved state of the PCA has arrays that do not fit: start anew, without it")
         if count < 0 or count % 1 or eps < 0 or not all(np.isfinite(array).all() for array in arrays):

@@ -72,7 +72,7 @@ def load_state(
     progress = PCAProgress(**about["progress"])  # type: ignore[arg-type]  # parse_json has compared its fields
     if not len(progress.unreadable) <= progress.done <= images or progress.done < 0:
         raise BadFileError(
-            f"{path} is damaged: {progress.done} of {images} images are done; remove it and start anew"
+            f"{path} is unreadable: {progress.done} of {images} images are done; remove it and start anew"
         )
     pca = StreamingPCA(channels)
     with advising(f"remove {path} and start anew"):
