@@ -1,4 +1,4 @@
-"""One report, in Markdown: the evaluation stage by stage, scoring, and the cost of search against size.
+"""Print one Markdown report: the stages of the evaluation, scoring, and the cost of search by database size.
 
 python -m benchmarks
 python -m benchmarks --backbone efficientnet_lite0 --images 16 --sizes 1000 100000
@@ -23,7 +23,7 @@ class ReportOptions(EvaluationOptions):
 
 
 def command_line() -> None:
-    """Read the options and measure."""
+    """Read the options and print the report."""
     options = parse_options(ReportOptions, __doc__.splitlines()[0])
     print(f"# Benchmarks\n\n{machine()}\n\n## Evaluation, stage by stage\n", flush=True)
     evaluation.report(options)

@@ -1,6 +1,6 @@
-"""Images a second and memory of the evaluation and of each of its stages, and of the original's way.
+"""Images per second and memory of the evaluation, of each of its stages, and of the original method.
 
-Random weights, drawn images: nothing is downloaded, and no figure but time and memory means anything.
+Weights are random, images are drawn, and nothing is downloaded. Only times and memory are meaningful.
 
     python -m benchmarks.evaluation --backbone resnet101_caffe --images 8
 """
@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from benchmarks import original_way
+from benchmarks import original_method
 from benchmarks.random_networks import folded_backbone, head, network_of, plain_backbone
 from benchmarks.timing import each_alone, machine, peak_memory, time_in_turn
 from models.backbones.registry import backbone_spec
@@ -33,9 +33,9 @@ from utils.program.run_command import run_command
 
 IMAGES, ROUNDS = 8, 3
 MEASURED = 2
-"""Images that memory is measured with: the evaluation decodes one while it computes another."""
+"""Number of images for the memory of a stage: the evaluation decodes one while it computes another."""
 
-ORIGINAL, DECODE, RESIZE, NORMALISE = "the original's way", "decode", "resize", "normalise and copy"
+ORIGINAL, DECODE, RESIZE, NORMALISE = "original", "decode", "resize", "normalise and copy"
 PUBLISHED, BOUND = "backbone alone, as published", "backbone alone, folded, channels_last: the bound"
 HEAD, EVALUATION = "head", "evaluation here"
 IMPORTS = "imports"
@@ -56,7 +56,7 @@ class EvaluationOptions:
 
 
 class Setting(NamedTuple):
-    """Backbone and images of the stages."""
+    """Backbone, images, and how they are loaded."""
 
     backbone: str
     images: tuple[InputImage, ...]
@@ -64,12 +64,12 @@ class Setting(NamedTuple):
 
 
 def stage(name: str, setting: Setting) -> Callable[[], object]:
-    """One of STAGES over all images.
+    """Return a function that runs one of STAGES on all images.
 
-    A stage gets noise of the right sizes for what earlier stages would give it, and makes nothing that it
-    does not use: its peak memory is its own.
+    The input of a stage is noise in the shapes that earlier stages would produce. Nothing else is allocated,
+    so that the peak memory is that of the stage alone.
     """
-    entry, longer_side = backbone_spec(setting.backbone), setting.loading.longer_side
+    spec, longer_side = backbone_spec(setting.backbone), setting.loading.longer_side
     sizes = [resized_size(*image_size(image.path), longer_side) for image in setting.images]
 
     def inputs(channels: int, stride: int) -> list[torch.Tensor]:
@@ -83,15 +83,15 @@ def stage(name: str, setting: Setting) -> Callable[[], object]:
         return _each(lambda pixels: resize(pixels, longer_side), decoded)
     if name == NORMALISE:
         noise = [torch.randint(0, 256, (*size, 3), dtype=torch.uint8) for size in sizes]
-        # a batch of one is stacked, which copies it, as the evaluation does
-        return _each(lambda pixels: entry.preprocessing()(torch.stack([pixels]).to("cpu")), noise)
+        # the evaluation stacks a batch of one, too, which copies it
+        return _each(lambda pixels: spec.preprocessing()(torch.stack([pixels]).to("cpu")), noise)
     if name == PUBLISHED:
         return _each(plain_backbone(setting.backbone), [tensor.contiguous() for tensor in inputs(3, 1)])
     if name == BOUND:
         return _each(folded_backbone(setting.backbone), inputs(3, 1))
     if name == HEAD:
         network = network_of(setting.backbone, nn.Identity())
-        maps = inputs(entry.channels, entry.stride)
+        maps = inputs(spec.channels, spec.stride)
         return _each(lambda pair: network.describe_maps(*pair), list(zip(maps, sizes, strict=True)))
     if name == EVALUATION:
         network = network_of(setting.backbone, folded_backbone(setting.backbone))
@@ -101,15 +101,15 @@ def stage(name: str, setting: Setting) -> Callable[[], object]:
 
     def original(image: InputImage) -> None:
         pixels = load_pixels(image, longer_side)
-        tensor = entry.preprocessing()(pixels.unsqueeze(0)).contiguous()
-        original_way.describe(backbone, tensor, parts.attention, parts.whitening)
+        tensor = spec.preprocessing()(pixels.unsqueeze(0)).contiguous()
+        original_method.describe(backbone, tensor, parts.attention, parts.whitening)
 
     return _each(original, setting.images)
 
 
 @torch.inference_mode()
 def stage_memory(name: str, setting: Setting) -> float:
-    """Peak memory in MB of a stage, or of importing what all need; to be called in a fresh process."""
+    """Return the peak memory in MB of a stage, or of the imports alone; call it in a fresh process."""
     if name != IMPORTS:
         stage(name, setting)()
     return peak_memory()
@@ -129,30 +129,28 @@ def report(options: EvaluationOptions) -> None:
         memory = dict(zip((IMPORTS, *STAGES), each_alone(stage_memory, calls, at_once=2), strict=True))
         seconds = time_in_turn({name: stage(name, setting) for name in STAGES}, rounds)
 
-    whole = seconds[EVALUATION]
+    total = seconds[EVALUATION]
     print(f"{backbone}, {count} images, S {loading.longer_side}, median of {rounds} rounds:")
     print()
     print("| stage | images/s | share of the evaluation | against the original | peak memory, MB |")
     print("|---|---|---|---|---|")
     for name, time in seconds.items():
-        share = "" if name in (ORIGINAL, PUBLISHED) else f"{100 * time / whole:.1f} %"
+        share = "" if name in (ORIGINAL, PUBLISHED) else f"{100 * time / total:.1f} %"
         ratio = f"{seconds[ORIGINAL] / time:.2f}" if name in (PUBLISHED, BOUND, EVALUATION, ORIGINAL) else ""
         print(f"| {name} | {count / time:.2f} | {share} | {ratio} | {memory[name]:.0f} |")
     print()
     others = sum(seconds[name] for name in (DECODE, RESIZE, HEAD))
-    print(f"Evaluation against the original's way: {seconds[ORIGINAL] / whole:.2f} times as fast.")
-    print(f"Evaluation against the bound: {100 * seconds[BOUND] / whole:.1f} % of its rate.")
-    print(f"Decode, resize and head: {100 * others / whole:.1f} % of the evaluation.")
+    print(f"Evaluation against the original method: {seconds[ORIGINAL] / total:.2f} times as fast.")
+    print(f"Evaluation against the bound: {100 * seconds[BOUND] / total:.1f} % of its rate.")
+    print(f"Decode, resize and head: {100 * others / total:.1f} % of the evaluation.")
     print()
-    print(
-        f"Each memory is of a process of its own, {memory[IMPORTS]:.0f} MB of which are Python and PyTorch."
-    )
+    print(f"Each stage ran in a separate process, {memory[IMPORTS]:.0f} MB of which are Python and PyTorch.")
 
 
-def _each(way: Callable[..., object], inputs: Iterable[object]) -> Callable[[], None]:
+def _each(function: Callable[..., object], inputs: Iterable[object]) -> Callable[[], None]:
     def run() -> None:
         for item in inputs:
-            way(item)
+            function(item)
 
     return run
 

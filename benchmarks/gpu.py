@@ -1,7 +1,8 @@
-"""Checks a GPU against the CPU, and measures it: the evaluation, the original's way, exact search.
+"""Check a GPU against the CPU, and time the evaluation, the original method and exact search on it.
 
-Random weights, drawn images, no network. It needs torch, torchvision, Pillow and numpy alone, and a few
-minutes: what has not begun after LIMIT seconds is left out, and named. Exit status 1 if a check fails.
+Weights are random, images are drawn, and nothing is downloaded. Only torch, torchvision, Pillow and numpy are
+needed. A run takes a few minutes: cases that have not begun after LIMIT seconds are skipped and marked so in
+the table. The exit status is 1 if a check fails.
 
     python -m benchmarks.gpu
 """
@@ -19,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks import original_way
+from benchmarks import original_method
 from benchmarks.random_networks import folded, head, network_of, plain_backbone, settle
 from benchmarks.timing import machine, time_in_turn, timed
 from models.attention_classifier import AttentionClassifier, RegionFeatures
@@ -41,28 +42,28 @@ from utils.program.run_command import run_command
 from utils.search.exact import exact_search
 
 LEAST_COSINE = {"float32": 0.99999, "bfloat16": 0.999, "float16": 0.999}
-"""Smallest cosine similarity of a descriptor and the CPU's in float32."""
+"""Smallest cosine similarity allowed between a descriptor and the CPU's descriptor in float32."""
 
 LEAST_SIDE = 192
-"""The original's way fails on images so small that a region has no cell."""
+"""The original method fails on smaller images, in which a region has no cell."""
 
 LEAST_SHARE = 0.9
-"""Share of the backbone's rate that the evaluation should reach."""
+"""Share of the backbone's images per second that the evaluation should reach."""
 
 CHECKED = ("resnet101_caffe", "efficientnet_lite0")
 CHECKED_IMAGES, CHECKED_SIDE = 4, 512
 MEASURED = "resnet101_caffe"
 BATCH_SIZE = 16
 PASS_SECONDS = 5.0
-"""A pass has so many images as the backbone alone computes in this time: workers need a moment to begin."""
+"""Images of a pass, as seconds of the backbone alone: long enough that the start of workers costs little."""
 
 ROUNDS = 2
 LIMIT = 390.0
-WIDTH, QUERIES, FOUND = 2048, 70, 100
+WIDTH, QUERIES, NEAREST = 2048, 70, 100
 
 
 class Sizes(NamedTuple):
-    """Numbers and sizes of the measurements."""
+    """Number and size of the images, number of descriptors, and seconds of a pass."""
 
     images: int
     longer_side: int
@@ -71,7 +72,7 @@ class Sizes(NamedTuple):
 
 
 class Case(NamedTuple):
-    """A way to evaluate."""
+    """Settings of one evaluation."""
 
     precision: str
     batch_size: int
@@ -83,11 +84,11 @@ CASES = [
     *(Case("bfloat16", batch_size, False) for batch_size in (4, 32)),
     *(Case(precision, BATCH_SIZE, True) for precision in PRECISIONS),
 ]
-"""Those that take long to begin come last."""
+"""Compiled cases take long to start and come last."""
 
 
 class Rates(NamedTuple):
-    """Images a second, and the GPU's peak memory in MB."""
+    """Images per second, and the GPU's peak memory in MB."""
 
     backbone: float
     evaluation: float
@@ -95,7 +96,7 @@ class Rates(NamedTuple):
 
 
 class Check(NamedTuple):
-    """A comparison with the CPU, its result, and whether the result is good enough."""
+    """Name of a comparison with the CPU, its result, and whether it passed."""
 
     name: str
     result: str
@@ -103,11 +104,11 @@ class Check(NamedTuple):
 
 
 def descriptor_checks(images: list[InputImage], longer_side: int, device: torch.device) -> Iterator[Check]:
-    """Descriptors of a few images by each backbone, in each precision."""
+    """Compare the descriptors of a few images, of each backbone in each precision."""
     for name in CHECKED:
-        entry = backbone_spec(name)
+        spec = backbone_spec(name)
         pixels = [load_pixels(image, longer_side) for image in images]
-        settled = settle(plain_backbone(name), entry.preprocessing()(pixels[0].unsqueeze(0)))
+        settled = settle(plain_backbone(name), spec.preprocessing()(pixels[0].unsqueeze(0)))
         expected = describe_pixels(network_on(settled, name), pixels)
         for precision, dtype in PRECISIONS.items():
             descriptors = describe_pixels(network_on(settled, name, device, dtype), pixels)
@@ -117,25 +118,25 @@ def descriptor_checks(images: list[InputImage], longer_side: int, device: torch.
 
 
 def describe_pixels(network: RetrievalNetwork, pixels: list[torch.Tensor]) -> torch.Tensor:
-    """Return the descriptors (N, D) of images, computed one by one, on the CPU."""
+    """Return the descriptors (N, D) of images, computed one by one and moved to the CPU."""
     prepare = network.backbone.prepare
     return torch.cat([network(prepare(image.unsqueeze(0)))[:, 0].cpu() for image in pixels])
 
 
 def search_check(device: torch.device) -> Check:
-    """Exact search in rows of which some are equal and some all but equal."""
+    """Compare exact search among rows of which some are equal and some nearly equal."""
     rng = np.random.default_rng(0)
     rows = unit(rng.standard_normal((20_000, 256), np.float32))
     rows[5000:6000] = rows[:1000]
     rows[6000:7000] = unit(rows[:1000] + 1e-7 * rng.standard_normal((1000, 256), np.float32))
     rows, queries = rows.astype(np.float16), unit(rng.standard_normal((QUERIES, 256), np.float32))
-    (places, similar), (others, other) = (exact_search(queries, rows, FOUND, on) for on in ("cpu", device))
-    same = np.array_equal(places, others) and np.array_equal(similar, other)
-    return Check("exact search", "the same to the bit" if same else "not the same", same)
+    expected, actual = (exact_search(queries, rows, NEAREST, on) for on in ("cpu", device))
+    same = all(map(np.array_equal, actual, expected))
+    return Check("exact search", "identical" if same else "different", same)
 
 
 def gradient_check(device: torch.device) -> Check:
-    """Gradients of one step of the attention's training."""
+    """Compare the gradients of one training step of the attention head."""
     torch.manual_seed(0)
     attention = head(MEASURED).attention
     shapes = ((4, 70, WIDTH), (4, 70, WIDTH), (4, WIDTH))
@@ -146,14 +147,13 @@ def gradient_check(device: torch.device) -> Check:
         model = AttentionClassifier(copy.deepcopy(attention), weight, bias).to(on)
         scores = model(RegionFeatures(*(tensor.to(on) for tensor in features)))
         parameters = list(model.attention.parameters())
-        found = torch.autograd.grad(F.cross_entropy(scores, classes.to(on)), parameters)
-        return [gradient.cpu() for gradient in found]
+        result = torch.autograd.grad(F.cross_entropy(scores, classes.to(on)), parameters)
+        return [gradient.cpu() for gradient in result]
 
     expected = gradients("cpu")
-    found = gradients(device)
-    pairs = zip(found, expected, strict=True)
-    wrong = max(float((one - other).norm() / other.norm()) for one, other in pairs)
-    return Check("gradients of attention", f"relative difference {wrong:.1e}", wrong <= 1e-4)
+    pairs = zip(gradients(device), expected, strict=True)
+    error = max(float((one - other).norm() / other.norm()) for one, other in pairs)
+    return Check("gradients of attention", f"relative difference {error:.1e}", error <= 1e-4)
 
 
 def network_on(
@@ -163,7 +163,7 @@ def network_on(
     dtype: torch.dtype = torch.float32,
     compile_it: bool = False,
 ) -> RetrievalNetwork:
-    """Return the evaluation's network around a folded copy of a backbone's layers, on a device."""
+    """Return the evaluation's network on a device, with a folded copy of a backbone's layers."""
     network = network_of(name, folded(backbone).to(dtype=dtype), copy.deepcopy(head(name))).to(device)
     if compile_it:
         network.backbone.compile_features()
@@ -171,7 +171,7 @@ def network_on(
 
 
 def report_evaluation(images: list[InputImage], sizes: Sizes, device: torch.device, start: float) -> None:
-    """Prints images a second of the backbone alone and of the whole evaluation, case by case."""
+    """Print images per second of the backbone alone and of the full evaluation, for each case."""
     print(
         f"{MEASURED}, S {sizes.longer_side}, {suitable_workers(device)} workers, median of {ROUNDS} rounds:"
     )
@@ -184,14 +184,14 @@ def report_evaluation(images: list[InputImage], sizes: Sizes, device: torch.devi
     for case in CASES:
         result = f"{case.precision} | {case.batch_size} | {'yes' if case.compiled else 'no'}"
         if time.perf_counter() - start > LIMIT:
-            print(f"| {result} | left out for want of time | | | | |", flush=True)
+            print(f"| {result} | skipped: no time left | | | | |", flush=True)
             continue
         if case.compiled and device.type == "cpu":
-            print(f"| {result} | left out without a GPU | | | | |", flush=True)
+            print(f"| {result} | skipped: no GPU | | | | |", flush=True)
             continue
         try:
             rates = measure(case, images, sizes, device)
-        except (RuntimeError, UserError) as error:  # too little memory, or no compiler: the others go on
+        except (RuntimeError, UserError) as error:  # out of memory or no compiler: go on with the next case
             print(f"| {result} | failed: {str(error).splitlines()[0]} | | | | |", flush=True)
             continue
         share = rates.evaluation / rates.backbone
@@ -202,15 +202,15 @@ def report_evaluation(images: list[InputImage], sizes: Sizes, device: torch.devi
         )
     few = images[:8]
     seconds = time_in_turn({"original": lambda: original(few, sizes.longer_side, device)}, 1)["original"]
-    print(f"| the original's way, float32 | 1 | no | | {len(few) / seconds:.1f} | | | |", flush=True)
+    print(f"| original, float32 | 1 | no | | {len(few) / seconds:.1f} | | | |", flush=True)
 
 
 def measure(case: Case, images: list[InputImage], sizes: Sizes, device: torch.device) -> Rates:
-    """Runs the backbone alone on what is on the device already, and the whole evaluation, in turn.
+    """Time the backbone alone, on batches already on the device, and the full evaluation, in turn.
 
     Raises:
-        RuntimeError: the backbone cannot be compiled, or the memory does not suffice.
-        UserError: the memory does not suffice.
+        RuntimeError: the backbone cannot be compiled, or memory runs out.
+        UserError: memory runs out.
     """
     dtype = PRECISIONS[case.precision]
     network = network_on(plain_backbone(MEASURED), MEASURED, device, dtype, case.compiled)
@@ -226,23 +226,23 @@ def measure(case: Case, images: list[InputImage], sizes: Sizes, device: torch.de
             network.backbone(batch)
         wait(device)
 
-    alone(1)  # compiles, and lets cuDNN choose
+    alone(1)  # compile, and let cuDNN choose its algorithms
     repeats = max(round(sizes.pass_seconds / timed(lambda: alone(1))[0]), 1)
 
-    def whole() -> None:
+    def evaluate() -> None:
         for _ in network_outputs(network, images * repeats, loading):
             pass
 
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    seconds = time_in_turn({"alone": lambda: alone(repeats), "whole": whole}, ROUNDS)
+    seconds = time_in_turn({"alone": lambda: alone(repeats), "evaluation": evaluate}, ROUNDS)
     memory = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else float("nan")
     count = repeats * len(images)
-    return Rates(count / seconds["alone"], count / seconds["whole"], memory)
+    return Rates(count / seconds["alone"], count / seconds["evaluation"], memory)
 
 
 def original(images: list[InputImage], longer_side: int, device: torch.device) -> None:
-    """The original's way: one image, one region at a time."""
+    """Describe images by the original method: one image and one region at a time."""
     preprocessing, backbone = backbone_spec(MEASURED).preprocessing(), plain_backbone(MEASURED).to(device)
     parts = head(MEASURED)
     attention, whitening = (
@@ -251,11 +251,11 @@ def original(images: list[InputImage], longer_side: int, device: torch.device) -
     )
     for image in images:
         tensor = preprocessing(load_pixels(image, longer_side).unsqueeze(0)).contiguous().to(device)
-        original_way.describe(backbone, tensor, attention, whitening).cpu()
+        original_method.describe(backbone, tensor, attention, whitening).cpu()
 
 
 def report_search(rows: int, device: torch.device) -> None:
-    """Prints seconds of exact search, from the computer's memory, and of what it cannot do without."""
+    """Print seconds of exact search in main memory, and of the copies and products that it consists of."""
     torch.manual_seed(0)
     database = np.empty((rows, WIDTH), np.float16)
     for _, block in row_blocks(database):
@@ -274,32 +274,32 @@ def report_search(rows: int, device: torch.device) -> None:
             torch.from_numpy(block).to(device, copy=True)
         wait(device)
 
-    ways: dict[str, Callable[[], object]] = {
-        "exact search": lambda: exact_search(queries.numpy(), database, FOUND, device),
+    functions: dict[str, Callable[[], object]] = {
+        "exact search": lambda: exact_search(queries.numpy(), database, NEAREST, device),
         "copying the descriptors to the device alone": move,
         "float32 matrix product alone": multiply,
     }
-    print(f"{QUERIES} queries, their first {FOUND} of {rows:,} descriptors of {WIDTH} x float16:")
+    print(f"{QUERIES} queries, their first {NEAREST} of {rows:,} descriptors of {WIDTH} x float16:")
     print()
     print("| search | seconds |")
     print("|---|---|")
-    for name, seconds in time_in_turn(ways, ROUNDS).items():
+    for name, seconds in time_in_turn(functions, ROUNDS).items():
         print(f"| {name} | {seconds:.3f} |")
 
 
 def wait(device: torch.device) -> None:
-    """Wait for the work that a GPU has been given."""
+    """Wait until a GPU has done its queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
-    """Rows (N, D) of length 1, float32."""
+    """Return rows (N, D) divided by their lengths, in float32."""
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
 def main(device_name: str, sizes: Sizes) -> None:
-    """Prints checks and tables.
+    """Run the checks and measurements, and print them.
 
     Raises:
         UserError: there is no such device.
@@ -307,7 +307,7 @@ def main(device_name: str, sizes: Sizes) -> None:
     """
     start, device = time.perf_counter(), choose_device(device_name)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "no GPU: a dry run"
-    print(f"# GPU\n\n{name}; {machine()}\n\n## Checks against the CPU\n\n| check | found | |\n|---|---|---|")
+    print(f"# GPU\n\n{name}; {machine()}\n\n## Checks against the CPU\n\n| check | result | |\n|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         draw_benchmark(Path(folder) / "Mini", MiniSettings(landmarks=0, distractors=sizes.images))
         images = [InputImage(path) for path in sorted((Path(folder) / "Mini" / IMAGES_FOLDER).iterdir())]
@@ -321,7 +321,7 @@ def main(device_name: str, sizes: Sizes) -> None:
             report_evaluation(images, sizes, device, start)
     print("\n## Search\n", flush=True)
     report_search(sizes.rows, device)
-    print(f"\n{time.perf_counter() - start:.0f} seconds in all")
+    print(f"\n{time.perf_counter() - start:.0f} seconds in total")
     failed = [check.name for check in checks if not check.passed]
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
@@ -346,7 +346,7 @@ class GPUOptions:
 
 
 def command_line() -> None:
-    """Read the options and measure."""
+    """Read the options, check and measure."""
     options = parse_options(GPUOptions, __doc__.splitlines()[0])
     sizes = Sizes(options.images, options.longer_side, options.rows, options.pass_seconds)
     main(options.device, sizes)

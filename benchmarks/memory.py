@@ -1,4 +1,4 @@
-"""Peak memory of the evaluation at two sizes of the data set: it should not grow but for the descriptors.
+"""Peak memory of the evaluation for two sizes of the data set: only the descriptors should add to it.
 
 python -m benchmarks.memory
 """
@@ -14,7 +14,7 @@ SIZES = (100, 1000)
 
 
 def evaluation_memory(data: Path) -> float:
-    """Peak memory of the evaluation of a data set in MB; to be called in a fresh process."""
+    """Return the peak memory in MB of the evaluation of a data set; call it in a fresh process."""
     Measure_OxfordParis.main(
         str(data),
         backbone="efficientnet_lite0",
@@ -28,7 +28,7 @@ def evaluation_memory(data: Path) -> float:
 
 
 def main() -> None:
-    """Prints the table."""
+    """Print the table."""
     print(machine())
     print("| images | peak memory, MB |")
     print("|---|---|")

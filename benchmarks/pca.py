@@ -1,7 +1,7 @@
-"""Time and memory of learning a whitening, against scikit-learn's PCA; and images a second of its extraction.
+"""Time and memory of learning a whitening, compared with scikit-learn's PCA, and the speed of its extraction.
 
-Vectors and weights are random, images drawn. Each way of learning runs in a process of its own, so that its
-peak memory is its own. scikit-learn, a test requirement, gets all vectors at once, as it must.
+Vectors and weights are random, and images are drawn. Each measurement runs in a separate process, which gives
+its peak memory. scikit-learn, a test requirement, needs all vectors at once.
 
     python -m benchmarks.pca
     python -m benchmarks.pca --vectors 10000 100000 1000000 5000000 --skip-scikit-learn
@@ -35,19 +35,23 @@ from utils.whitening.pca import StreamingPCA
 CHANNELS = 2048
 LONGER_SIDE, LEVELS = 800, 3
 ROWS = 2000
-"""Vectors of 100 images."""
+"""Number of vectors of 100 images."""
 
 
-def learn(way: str, vectors: int) -> tuple[float, float]:
-    """Seconds and peak memory, in MB, of learning from so many vectors; to be called in a fresh process.
+def learn(method: str, vectors: int) -> tuple[float, float]:
+    """Return seconds and peak memory in MB of learning from random vectors; call it in a fresh process.
 
-    The vectors come 20 at a time where they can, as images bring them. Making them is not counted.
+    StreamingPCA gets 20 vectors at a time, as many as an image has. The time to draw them is not counted.
+
+    Args:
+        method: "here" or "scikit-learn".
+        vectors: their number.
     """
     rng = np.random.default_rng(0)
     scales = np.geomspace(1, 0.01, CHANNELS, dtype=np.float32)
     mixing = rng.standard_normal((CHANNELS, CHANNELS), np.float32) * scales
     blocks = [rng.standard_normal((ROWS, CHANNELS), np.float32) @ mixing + 3 for _ in range(8)]
-    if way == "scikit-learn":
+    if method == "scikit-learn":
         from sklearn.decomposition import PCA
 
         X = np.concatenate([blocks[number % 8] + number // 8 for number in range(vectors // ROWS)])
@@ -67,18 +71,18 @@ def learn(way: str, vectors: int) -> tuple[float, float]:
 
 
 def learning(sizes: list[int], skip_scikit_learn: bool) -> None:
-    """Prints the table of times and memory."""
+    """Print the table of times and memory."""
     print("| vectors of 2048 | scikit-learn, s | here, s | times as fast | scikit-learn, MB | here, MB |")
     print("|---|---|---|---|---|---|")
     for size in sizes:
-        found = {}
-        for way in ("here",) if skip_scikit_learn else ("scikit-learn", "here"):
-            found[way] = alone(learn, way, size)
-        seconds, memory = found["here"]
+        results = {}
+        for method in ("here",) if skip_scikit_learn else ("scikit-learn", "here"):
+            results[method] = alone(learn, method, size)
+        seconds, memory = results["here"]
         if skip_scikit_learn:
             print(f"| {size:,} | | {seconds:.1f} | | | {memory:.0f} |", flush=True)
         else:
-            other_seconds, other_memory = found["scikit-learn"]
+            other_seconds, other_memory = results["scikit-learn"]
             print(
                 f"| {size:,} | {other_seconds:.1f} | {seconds:.1f} | {other_seconds / seconds:.1f} | "
                 f"{other_memory:.0f} | {memory:.0f} |",
@@ -87,7 +91,7 @@ def learning(sizes: list[int], skip_scikit_learn: bool) -> None:
 
 
 def extraction(backbone: str, count: int, rounds: int) -> None:
-    """Print images per second of the PCA's extraction and of the evaluation's, both at the same S."""
+    """Print images per second of the extraction for the PCA and of the evaluation, both at the same S."""
     spec = backbone_spec(backbone)
     evaluation = network_of(backbone, folded_backbone(backbone))
     learning = RetrievalNetwork(evaluation.backbone, [RMAC(LEVELS, spec.stride)]).eval()

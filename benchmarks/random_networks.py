@@ -1,4 +1,4 @@
-"""Networks of random weights, for which no figure but time, memory and agreement means anything."""
+"""Networks of random weights, to measure time, memory and agreement between devices."""
 
 import copy
 from functools import cache
@@ -20,19 +20,19 @@ from models.whitening import Whitening
 
 @cache
 def plain_backbone(name: str) -> nn.Module:
-    """A backbone as published, in evaluation mode."""
+    """Return a backbone as published, in evaluation mode."""
     torch.manual_seed(0)
     return backbone_spec(name).features().eval()
 
 
 @cache
 def folded_backbone(name: str) -> nn.Module:
-    """The same, as the evaluation runs it."""
+    """Return a backbone as the evaluation runs it."""
     return folded(plain_backbone(name))
 
 
 class Head(NamedTuple):
-    """The modules behind a backbone."""
+    """Attention and whitening, the modules that follow a backbone."""
 
     attention: ContextAwareRegionalAttention
     whitening: Whitening
@@ -48,12 +48,12 @@ def head(name: str) -> Head:
 
 
 def network_of(name: str, layers: nn.Module, parts: Head | None = None) -> RetrievalNetwork:
-    """Return the evaluation's network for a backbone, with given layers in place of the backbone's.
+    """Return the evaluation's network for a backbone, with other layers.
 
     Args:
-        name: the backbone.
-        layers: the layers.
-        parts: attention and whitening, those of `head` if not given.
+        name: of the backbone.
+        layers: used instead of the backbone's.
+        parts: attention and whitening; by default the result of `head`.
     """
     spec, parts = backbone_spec(name), head(name) if parts is None else parts
     backbone = Backbone(layers, spec.preprocessing(), spec.channels, spec.stride)
@@ -62,24 +62,28 @@ def network_of(name: str, layers: nn.Module, parts: Head | None = None) -> Retri
 
 
 def folded(backbone: nn.Module) -> nn.Module:
-    """A copy of a backbone without its batch norms, in channels_last."""
+    """Return a copy of a backbone with its batch norms folded, in channels_last."""
     return fold_batch_norms(copy.deepcopy(backbone)).to(memory_format=torch.channels_last)
 
 
 @torch.no_grad()
 def settle(backbone: nn.Module, images: Tensor) -> nn.Module:
-    """Makes a backbone of random weights as calm as a trained one, which it is not by itself.
+    """Change a backbone of random weights so that rounding errors stay as small as in a trained one.
 
-    Rounding to 8 bits grows from layer to layer of random filters until descriptors differ by some percent.
-    It does not where a block adds little to what it was given, where most activations are not cut off, and
-    where the batch norms have the statistics of some images, (N, 3, H, W), which takes one pass. So what is
-    checked with it says that two devices agree, not what rounding does to trained weights.
+    With random filters, the error of rounding to 8 bits grows from layer to layer until descriptors differ by
+    some percent. It stays small if each block adds little to its input, few activations are cut off, and the
+    batch norms have the statistics of real input. Such a backbone shows that two devices agree, not what
+    rounding does to trained weights.
+
+    Args:
+        backbone: changed in place, and returned.
+        images: (N, 3, H, W), for the statistics of the batch norms.
     """
     norms = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         nn.init.ones_(norm.bias)
         norm.reset_running_stats()
-        norm.momentum = None  # the mean of all that was seen, not a trailing one
+        norm.momentum = None  # a mean of all batches, not a moving one
         norm.train()
     for block in backbone.modules():
         if isinstance(block, Bottleneck | InvertedResidual):

@@ -1,8 +1,8 @@
-"""Cost of search against the size of the database: a store on disk, exact search in it, and FAISS.
+"""Cost of search by size of the database: a store on disk, exact search in it, and FAISS.
 
-The descriptors are drawn: 1000 centres, and around each, at distances between 0 and 1, its images. They have
-2048 dimensions, are float16, and lie in a store as the evaluation writes it. The limit of exact search is one
-float32 matrix product of the same size, all of it in memory.
+The descriptors are random: 1000 centres, and images at distances between 0 and 1 from one of them. They have
+2048 dimensions in float16 and are stored as the evaluation stores them. Exact search is compared with one
+float32 matrix product of the same size in memory, called its limit.
 
     python -m benchmarks.search --sizes 1000 10000 100000 1000000
 """
@@ -31,9 +31,9 @@ from utils.search.exact import exact_search
 WIDTH = 2048
 CENTRES = 1000
 QUERIES = 70
-FOUND = 100
+NEAREST = 100
 WRITTEN = SHARD_ROWS
-"""Descriptors that are drawn and written at a time."""
+"""Number of descriptors drawn and written at a time."""
 
 SIZES = (1000, 10_000, 100_000)
 APPROXIMATE_UP_TO = 100_000
@@ -46,7 +46,7 @@ class SearchOptions:
     title = "measurement"
 
     sizes: tuple[int, ...] = option(
-        default=SIZES, help="of the databases searched", valid=COUNTS, separate=True
+        default=SIZES, help="sizes of the databases searched", valid=COUNTS, separate=True
     )
     rounds: int = option(default=3, help="runs of the search and of its limit", valid=COUNTS)
     folder: Path | None = option(
@@ -60,7 +60,7 @@ class SearchOptions:
 
 
 class Memory(NamedTuple):
-    """Seconds and the most memory, in MB without the pages of files, of opening a store and searching it."""
+    """Seconds to open a store, and peak memory in MB, without mapped files, of opening and searching it."""
 
     open_seconds: float
     verified_seconds: float
@@ -68,8 +68,8 @@ class Memory(NamedTuple):
     to_search: float
 
 
-class Found(NamedTuple):
-    """Seconds to build and to search an index of FAISS, and its recall against exact search."""
+class Approximate(NamedTuple):
+    """Seconds to build and to search a FAISS index, and its recall of the exact results."""
 
     build_seconds: float
     search_seconds: float
@@ -77,7 +77,7 @@ class Found(NamedTuple):
 
 
 def drawn(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Descriptors around centres that are always the same, (count, WIDTH) float32 of length 1."""
+    """Return random descriptors of length 1, (count, WIDTH) float32, around fixed centres."""
     centres = np.random.default_rng(0).standard_normal((CENTRES, WIDTH), np.float32)
     noise = rng.standard_normal((count, WIDTH), np.float32)
     noise *= rng.uniform(0, 1, (count, 1)).astype(np.float32)
@@ -86,63 +86,67 @@ def drawn(rng: np.random.Generator, count: int) -> np.ndarray:
 
 
 def query_descriptors() -> np.ndarray:
-    """The queries, (QUERIES, WIDTH) float32."""
+    """Return the queries, (QUERIES, WIDTH) float32."""
     return drawn(np.random.default_rng(1), QUERIES)
 
 
 def keys_of(size: int) -> list[str]:
-    """Keys of the length that images' have: name, bytes, nanoseconds, no box."""
+    """Return keys in the form of image keys: name, size in bytes, nanoseconds, no box."""
     names = (f"landmark_{number:09d}.jpg" for number in range(size))
     return [f"{name}\0{100_000 + number}\01700000000{number:09d}\0" for number, name in enumerate(names)]
 
 
 def write_store(folder: Path, size: int) -> float:
-    """Fills a store, or fills up what a killed run left of it; seconds of writing, drawing left out."""
+    """Fill a store, or complete the one of an interrupted run, and return the seconds of writing alone."""
     store = open_store(folder, {"size": size}, precision="float16", verify=False)
     keys, seconds = keys_of(size), 0.0
     for start in range(len(store), size, WRITTEN):
-        behind = min(start + WRITTEN, size)
-        rows = drawn(np.random.default_rng([2, start]), behind - start)
-        seconds += timed(lambda: store.add(keys[start:behind], rows))[0]  # noqa: B023  called at once
+        stop = min(start + WRITTEN, size)
+        rows = drawn(np.random.default_rng([2, start]), stop - start)
+        seconds += timed(lambda: store.add(keys[start:stop], rows))[0]  # noqa: B023  called at once
     return seconds + timed(store.flush)[0]
 
 
 def rows_of(folder: Path, size: int, verify: bool) -> StoredRows:
-    """Opens a store and looks up all its keys."""
+    """Open a store and return the rows of all its keys."""
     store = open_store(folder, {"size": size}, precision="float16", verify=verify)
     return store.rows(keys_of(size))
 
 
 def memory(folder: Path, size: int) -> Memory:
-    """Opens a store and searches it once; to be called in a fresh process."""
+    """Measure the opening of a store and one search; call it in a fresh process."""
     queries = query_descriptors()
     with anonymous_peak() as peak:
         open_seconds, database = timed(lambda: rows_of(folder, size, verify=False))
         to_open = peak()
-        exact_search(queries, database, FOUND)
+        exact_search(queries, database, NEAREST)
         to_search = peak()
     verified_seconds, _ = timed(lambda: rows_of(folder, size, verify=True))
     return Memory(open_seconds, verified_seconds, to_open, to_search)
 
 
 def search_and_limit(folder: Path, size: int, rounds: int) -> dict[str, float]:
-    """Seconds of the search, and of its limit, which holds the whole database in memory as float32."""
+    """Return the seconds of the search and of its limit, which has the full database in memory as float32."""
     queries, database = query_descriptors(), rows_of(folder, size, verify=False)
-    whole = torch.empty(size, WIDTH)
-    for places, rows in database.blocks():
-        whole[torch.from_numpy(places)] = torch.from_numpy(rows).float()
+    in_memory = torch.empty(size, WIDTH)
+    for indices, rows in database.blocks():
+        in_memory[torch.from_numpy(indices)] = torch.from_numpy(rows).float()
     left = torch.from_numpy(queries)
-    ways = {"search": lambda: exact_search(queries, database, FOUND), "limit": lambda: left @ whole.T}
-    return time_in_turn(ways, rounds)
+    functions = {
+        "search": lambda: exact_search(queries, database, NEAREST),
+        "limit": lambda: left @ in_memory.T,
+    }
+    return time_in_turn(functions, rounds)
 
 
-def approximate(folder: Path, size: int, kind: SearchKind) -> Found:
-    """Builds an index of FAISS's and searches it."""
+def approximate(folder: Path, size: int, kind: SearchKind) -> Approximate:
+    """Build a FAISS index and search it."""
     queries, database = query_descriptors(), rows_of(folder, size, verify=False)
-    exact, _ = exact_search(queries, database, FOUND)
+    exact, _ = exact_search(queries, database, NEAREST)
     build_seconds, index = timed(lambda: build_index(kind, database))
-    search_seconds, (_, places) = timed(lambda: index.search(queries, FOUND))
-    return Found(build_seconds, search_seconds, [recall(places[:, :k], exact[:, :k]) for k in RECALL_AT])
+    search_seconds, (_, indices) = timed(lambda: index.search(queries, NEAREST))
+    recalls = [recall(indices[:, :k], exact[:, :k]) for k in RECALL_AT]
+    return Approximate(build_seconds, search_seconds, recalls)
 
 
 def report(options: SearchOptions) -> None:
@@ -150,7 +154,7 @@ def report(options: SearchOptions) -> None:
     sizes, rounds, folder = options.sizes, options.rounds, options.folder
     with tempfile.TemporaryDirectory() as temporary:
         stores = {size: (folder or Path(temporary)) / str(size) for size in sizes}
-        print(f"{QUERIES} queries, their first {FOUND} of descriptors of {WIDTH} x float16 on disk:")
+        print(f"{QUERIES} queries, their first {NEAREST} of descriptors of {WIDTH} x float16 on disk:")
         print()
         print(
             "| descriptors | write, s | open, s | verified, s | exact search, s | limit, s "
@@ -170,14 +174,14 @@ def report(options: SearchOptions) -> None:
                 flush=True,
             )
         print()
-        print("Memory is the process's peak without pages of files, whichever of them the page cache has.")
+        print("Memory is the peak of the process without mapped files.")
         report_approximate(
             {size: store for size, store in stores.items() if size <= options.approximate_up_to}
         )
 
 
 def report_approximate(stores: Mapping[int, Path]) -> None:
-    """Prints what FAISS, where it is installed, finds in stores of some sizes."""
+    """Print times and recall of FAISS, if installed, in stores of some sizes."""
     if not stores:
         return
     print()
@@ -190,17 +194,18 @@ def report_approximate(stores: Mapping[int, Path]) -> None:
     kinds: tuple[SearchKind, ...] = ("faiss-flat", "faiss-ivfpq")
     for size, store in stores.items():
         for kind in kinds:
-            # too few vectors to train the codes on
+            # too few vectors to train the codes
             if kind == "faiss-ivfpq" and size < CENTROIDS * VECTORS_PER_CENTROID:
                 continue
-            found = alone(approximate, store, size, kind)
-            recalls = " | ".join(f"{100 * value:.1f} %" for value in found.recalls)
+            result = alone(approximate, store, size, kind)
+            recalls = " | ".join(f"{100 * value:.1f} %" for value in result.recalls)
             print(
-                f"| {size:,} | {kind} | {found.build_seconds:.1f} | {found.search_seconds:.3f} | {recalls} |",
+                f"| {size:,} | {kind} | {result.build_seconds:.1f} | {result.search_seconds:.3f} | "
+                f"{recalls} |",
                 flush=True,
             )
     print()
-    print("Around a centre the drawn descriptors lie alike in all directions, which is the worst for codes.")
+    print("Descriptors spread alike in all directions around a centre: the hardest case for codes.")
 
 
 def command_line() -> None:

@@ -1,4 +1,4 @@
-"""Timing of several ways to do the same thing, in turn, so that a noisy machine is noisy for all of them."""
+"""Time functions in turn, so that noise of the machine affects all of them, and measure memory."""
 
 import multiprocessing
 import os
@@ -18,27 +18,27 @@ import torch
 Result = TypeVar("Result")
 
 SAMPLED = 0.005
-"""Seconds between two looks at this process's memory."""
+"""Seconds between two readings of this process's memory."""
 
 
 def time_in_turn(
-    ways: Mapping[str, Callable[[], object]], rounds: int, clock: Callable[[], float] = time.perf_counter
+    functions: Mapping[str, Callable[[], object]], rounds: int, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, float]:
-    """Return the median seconds of each way over some rounds, after one round that does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    """Return the median seconds of each function over some rounds, after one round that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
     for round_number in range(rounds + 1):
-        for name, way in ways.items():
+        for name, function in functions.items():
             start = clock()
-            way()
+            function()
             if round_number:
                 seconds[name].append(clock() - start)
     return {name: statistics.median(times) for name, times in seconds.items()}
 
 
-def timed(way: Callable[[], Result]) -> tuple[float, Result]:
-    """Seconds that a single call takes, and what it returns."""
+def timed(function: Callable[[], Result]) -> tuple[float, Result]:
+    """Return the seconds of one call, and its result."""
     start = time.perf_counter()
-    result = way()
+    result = function()
     return time.perf_counter() - start, result
 
 
@@ -55,9 +55,9 @@ def each_alone(function: Callable[..., Result], calls: Sequence[tuple], at_once:
 
 
 def peak_memory() -> float:
-    """The most memory that this process has held so far, files mapped into it included, in MB.
+    """Return the peak memory of this process so far, including mapped files, in MB.
 
-    Not what getrusage says: there, a process begins with the peak of the one that started it.
+    getrusage would not do: it starts a process with the peak of its parent.
 
     Raises:
         OSError: the system is not Linux.
@@ -67,10 +67,10 @@ def peak_memory() -> float:
 
 @contextmanager
 def anonymous_peak() -> Iterator[Callable[[], float]]:
-    """Watches the memory of this process that is no page of a file, in MB; what it yields tells its peak.
+    """Watch the memory of this process without mapped files; yield a function that returns its peak in MB.
 
-    The kernel keeps a peak of all resident memory alone, in which mapped files count, though their pages
-    are the page cache's and go when others need them. So a thread looks every few milliseconds.
+    The kernel keeps a peak only of all resident memory. It includes mapped files, whose pages belong to the
+    page cache and are freed when needed. So a thread reads the current value every few milliseconds.
 
     Raises:
         OSError: the system is not Linux.
@@ -78,12 +78,12 @@ def anonymous_peak() -> Iterator[Callable[[], float]]:
     peak = _status("RssAnon")
     done = threading.Event()
 
-    def look() -> None:
+    def sample() -> None:
         nonlocal peak
         while not done.wait(SAMPLED):
             peak = max(peak, _status("RssAnon"))
 
-    thread = threading.Thread(target=look)
+    thread = threading.Thread(target=sample)
     thread.start()
     try:
         yield lambda: max(peak, _status("RssAnon"))
@@ -93,7 +93,7 @@ def anonymous_peak() -> Iterator[Callable[[], float]]:
 
 
 def machine() -> str:
-    """One line about where the figures come from, and how busy that is."""
+    """Return one line that describes this machine and its load."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     name = names[0] if names else platform.machine()
@@ -103,9 +103,9 @@ def machine() -> str:
     )
 
 
-def _status(entry: str) -> float:
-    """An entry of what the kernel tells of this process's memory, in MB."""
+def _status(field: str) -> float:
+    """Return one field of /proc/self/status, in MB."""
     for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{entry}:"):
+        if line.startswith(f"{field}:"):
             return int(line.split()[1]) / 1024
-    raise OSError(f"/proc/self/status does not tell {entry}")
+    raise OSError(f"/proc/self/status has no field {field}")

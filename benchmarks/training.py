@@ -1,6 +1,6 @@
-"""Images a second of training, against the original's way and the backbone's forward alone.
+"""Images per second of training, compared with the original method and with the backbone's forward alone.
 
-Random weights and crops; the original's way is its loop over regions, differentiated through the backbone.
+Weights and crops are random. The original method loops over regions and differentiates through the backbone.
 
     python -m benchmarks.training
 """
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from benchmarks.original_way import pooled_regions
+from benchmarks.original_method import pooled_regions
 from benchmarks.timing import machine, time_in_turn
 from models.attention_classifier import AttentionClassifier, RegionFeatures
 from models.backbones.backbone import Backbone
@@ -31,7 +31,7 @@ LEVELS = 5
 
 
 def train_on(model: AttentionClassifier, features: RegionFeatures, classes: torch.Tensor) -> None:
-    """One mini-batch through the head and back."""
+    """Run one mini-batch forward and backward through the head."""
     F.cross_entropy(model(features), classes).backward()
     model.zero_grad()
 
@@ -53,19 +53,19 @@ def main(options: TrainingOptions) -> None:
     """Print the table."""
     torch.manual_seed(0)
     crop, batch_size, rounds = options.crop, options.batch_size, options.rounds
-    entry = backbone_spec(options.backbone)
-    plain = entry.features().eval()
+    spec = backbone_spec(options.backbone)
+    plain = spec.features().eval()
     layers = fold_batch_norms(copy.deepcopy(plain)).requires_grad_(False)
     layers = layers.to(memory_format=torch.channels_last)
-    folded = Backbone(layers, entry.preprocessing(), entry.channels, entry.stride)
-    fc = nn.Linear(entry.channels, CLASSES).requires_grad_(False)
-    model = AttentionClassifier(ContextAwareRegionalAttention(entry.channels), fc.weight, fc.bias)
+    folded = Backbone(layers, spec.preprocessing(), spec.channels, spec.stride)
+    fc = nn.Linear(spec.channels, CLASSES).requires_grad_(False)
+    model = AttentionClassifier(ContextAwareRegionalAttention(spec.channels), fc.weight, fc.bias)
     pixels = torch.randint(0, 256, (batch_size, crop, crop, 3), dtype=torch.uint8)
     classes = torch.randint(0, CLASSES, (batch_size,))
     features = extract_regions(folded, LEVELS, pixels)
 
     def original() -> None:
-        images = entry.preprocessing()(pixels).contiguous()
+        images = spec.preprocessing()(pixels).contiguous()
         pooled = pooled_regions(plain(images), (crop, crop), LEVELS, model.attention)
         F.cross_entropy(fc(pooled), classes).backward()
         plain.zero_grad()
@@ -73,7 +73,7 @@ def main(options: TrainingOptions) -> None:
 
     @torch.inference_mode()
     def forward(network: nn.Module) -> None:
-        network(entry.preprocessing()(pixels))
+        network(spec.preprocessing()(pixels))
 
     def step() -> None:
         train_on(model, extract_regions(folded, LEVELS, pixels), classes)
@@ -84,21 +84,21 @@ def main(options: TrainingOptions) -> None:
     step()
     step()
     memory_here = peak_memory()
-    ways = {} if options.skip_original else {"the original's way": original}
-    ways |= {
+    functions = {} if options.skip_original else {"original": original}
+    functions |= {
         "backbone's forward alone, as published": lambda: forward(plain),
         "backbone's forward alone, folded, channels_last": lambda: forward(folded),
         "a step here": step,
         "a step from precomputed features": lambda: train_on(model, features, classes),
     }
-    seconds = time_in_turn(ways, rounds)
+    seconds = time_in_turn(functions, rounds)
     print(machine())
     print(f"{options.backbone}, a step of {batch_size} crops of {crop}, median of {rounds} rounds")
-    print("| | seconds a step | images/s |")
+    print("| | seconds per step | images/s |")
     print("|---|---|---|")
     for name, time in seconds.items():
         print(f"| {name} | {time:.3f} | {batch_size / time:.2f} |")
-    print(f"peak memory of a step here: {memory_here:.1f} GB; of all of these: {peak_memory():.1f} GB")
+    print(f"peak memory of a step here: {memory_here:.1f} GB; of all: {peak_memory():.1f} GB")
 
 
 def command_line() -> None:

@@ -33,12 +33,12 @@ needs_authors_head = pytest.mark.skipif(
 
 def pytest_addoption(parser):
     parser.addoption(
-        "--fuzz-seconds", type=int, default=0, help="run the long form of the fuzz tests for so long"
+        "--fuzz-seconds", type=int, default=0, help="run the long fuzz tests for this many seconds"
     )
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leave out the long fuzz tests, or all but them if they are asked for."""
+    """Select the long fuzz tests if --fuzz-seconds is given, else all other tests."""
     wants_long = config.getoption("--fuzz-seconds") > 0
     kept = [item for item in items if (item.get_closest_marker("long_fuzz") is not None) == wants_long]
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
@@ -55,11 +55,11 @@ def golden_json(name):
 
 
 def golden_inputs(name, key):
-    """(H, W) of each golden entry that has an array of this key."""
+    """Return (H, W) of each input of a golden file, from the names of its arrays that end in a key."""
     return [
-        tuple(map(int, entry.split("/")[0].split("x")))
-        for entry in golden_arrays(name)
-        if entry.endswith(key)
+        tuple(map(int, array_name.split("/")[0].split("x")))
+        for array_name in golden_arrays(name)
+        if array_name.endswith(key)
     ]
 
 
@@ -75,14 +75,14 @@ def recipe_state_dict(module, seed):
 
 
 def draw_image(path, seed=0, size=(64, 48)):
-    """An image of random squares, in an image file."""
+    """Write an image of random squares to a file."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1] // 8, size[0] // 8, 3), dtype=np.uint8)
     Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST).save(path)
 
 
 @pytest.fixture
 def dataset(tmp_path):
-    """Four images a, b, c, d and one query, a's upper left, for which b is good, c ok and d junk."""
+    """A data set of images a, b, c, d and one query, the upper left of a, with b good, c ok and d junk."""
     folder = tmp_path / "data" / "Tiny"
     (folder / "jpg").mkdir(parents=True)
     (folder / "lab").mkdir()
@@ -99,13 +99,13 @@ def write_query(folder, name, text, good="", ok="", junk=""):
 
 
 def evaluation(dataset, *options):
-    """The evaluation of a tiny data set as a program: what Python or torchrun is to run."""
+    """Return the script and options of the evaluation of a tiny data set, for Python or torchrun."""
     words = ["--dataset", dataset, "--S", "64", "--workers", "0", *EMBEDDED, *options]
     return [ROOT / "Measure_OxfordParis.py", *words]
 
 
 def assert_same_descriptors(one, two, names):
-    """Two outputs describe the images of these names, and the queries, alike up to rounding."""
+    """Check that two outputs have the same descriptors of named images and of queries, up to rounding."""
     with np.load(one / "descriptors.npz") as first, np.load(two / "descriptors.npz") as second:
         assert first["names"].tolist() == second["names"].tolist() == list(names)
         for key in ("descriptors", "query_descriptors"):
@@ -114,7 +114,7 @@ def assert_same_descriptors(one, two, names):
 
 @pytest.fixture
 def measure(dataset, tmp_path, capsys):
-    """Runs the command line on the tiny data set in this process: status, standard output, standard error."""
+    """A function that evaluates the tiny data set in this process and returns status, output and errors."""
 
     def run(*options, network=EMBEDDED):
         words = ["--datasets-dir", tmp_path / "data", "--weights-dir", tmp_path / "weights", "--workers", "0"]
@@ -126,9 +126,13 @@ def measure(dataset, tmp_path, capsys):
 
 
 def run_on_small_disk(folder, size, command, then="true"):
-    """Runs a command while a disk of this size, such as 64k, is mounted at a folder; skips where it cannot.
+    """Run a command while a disk is mounted at a folder, or skip the test where mounting is not possible.
 
-    `then` is a shell command that runs on the disk after it; its output follows the command's.
+    Args:
+        folder: where the disk is mounted.
+        size: of the disk, such as 64k.
+        command: program and arguments.
+        then: a shell command that runs on the disk afterwards; its output follows that of the command.
     """
     if shutil.which("unshare") is None:
         pytest.skip("no disk can be mounted here")

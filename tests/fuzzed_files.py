@@ -1,4 +1,4 @@
-"""The kinds of files that the project reads: a small valid one of each, and its loader."""
+"""The kinds of files that the project reads: a small valid example and the loader of each."""
 
 import io
 import json
@@ -40,13 +40,13 @@ from utils.weights.networks import load_attention, load_whitening
 from utils.whitening import state as pca_state
 from utils.whitening.pca import StreamingPCA
 
-RANKS = Processes(0, 1, torch.device("cpu"))
+PROCESSES = Processes(0, 1, torch.device("cpu"))
 CHANNELS = 4
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of file: what makes a folder with a valid one, and what reads it and checks what comes."""
+    """A kind of file: how to write a folder with a valid example, and how to read and check it."""
 
     make: Callable[[Path], object]
     file: str
@@ -55,11 +55,11 @@ class Kind:
 
     @property
     def files(self) -> dict[str, bytes]:
-        """All files of a valid folder, by their paths in it."""
+        """Bytes of all files of a valid folder, by path in the folder."""
         return _files_of(self.make)
 
     def tree(self):
-        """What the valid file holds, or None where only bytes are changed."""
+        """Return the content of the valid file, or None if only its bytes are to be changed."""
         data = io.BytesIO(self.files[self.file])
         match self.form:
             case "json":
@@ -80,7 +80,7 @@ class Kind:
                 return None
 
     def values(self):
-        """What may stand in a value's place."""
+        """Return replacements of a value."""
         return {
             "torch": PLAIN + tensors(),
             "npy": ARRAYS,
@@ -89,7 +89,7 @@ class Kind:
         }.get(self.form, PLAIN)
 
     def with_tree(self, tree) -> dict[str, bytes]:
-        """The files that hold a changed tree; the valid ones where this form cannot hold it."""
+        """Return the bytes of the files with a changed tree, empty if the form cannot hold it."""
         out = io.BytesIO()
         try:
             match self.form:
@@ -160,24 +160,24 @@ def make_training_state(folder):
         if not steps:
             optimizer.step()
     progress = training_state.Progress(2, 1.5, 3, 8, [dict.fromkeys(training_state.REPORTED, 0.5)], ["x.jpg"])
-    training_state.save_state(folder, head, optimizer, progress, {"L": 3, "lr": 0.1}, RANKS)
+    training_state.save_state(folder, head, optimizer, progress, {"L": 3, "lr": 0.1}, PROCESSES)
 
 
 def load_training_state(folder):
     head, optimizer = head_and_optimizer()
-    wanted = [
+    expected = [
         {key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups
     ]
-    progress = training_state.load_state(folder, head, optimizer, {"L": 3, "lr": 0.1}, RANKS)
+    progress = training_state.load_state(folder, head, optimizer, {"L": 3, "lr": 0.1}, PROCESSES)
     assert all(type(value) is int and value >= 0 for value in (progress.step, progress.hits, progress.images))
     assert type(progress.loss) in (int, float) and math.isfinite(progress.loss)
     assert all(isinstance(path, str) for path in _list(progress.corrupt))
     for report in _list(progress.reports):
         assert all(isinstance(name, str) and type(value) in (int, float) for name, value in report.items())
-    found = [
+    actual = [
         {key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups
     ]
-    assert found == wanted
+    assert actual == expected
     optimizer.step()
     for parameter in head.parameters():
         assert torch.isfinite(parameter).all() and parameter.dtype == torch.float32
@@ -252,15 +252,15 @@ def load_index(folder):
     index.index_of(InputImage(folder / "a.png"))
     if count:
         nearest = index.nearest(np.ones(index.rows.shape[1], np.float32), 2, 0)
-        assert all(math.isfinite(similarity) and 0 <= place < count for place, similarity in nearest)
+        assert all(math.isfinite(similarity) and 0 <= number < count for number, similarity in nearest)
 
 
 IMAGES = [Path("/nowhere/train") / name for name in ("a.jpg", "b.jpg", "c.jpg")]
 
 
-def features_of(place):
+def features_of(index):
     return RegionFeatures(
-        torch.full((1, 2, CHANNELS), 1.0), torch.ones(1, 2, CHANNELS), torch.ones(1, CHANNELS) * place
+        torch.full((1, 2, CHANNELS), 1.0), torch.ones(1, 2, CHANNELS), torch.ones(1, CHANNELS) * index
     )
 
 
@@ -280,12 +280,12 @@ def make_unfinished_features(folder):
 
 def load_features(folder):
     def extract_from(start):
-        return [features_of(place) for place in range(3)][start:]
+        return [features_of(index) for index in range(3)][start:]
 
     store = precompute(folder / "f.npy", IMAGES, extract_from, {"L": 3}, channels=CHANNELS)
     assert len(store.rows) == 3 and store.rows.shape[2] == CHANNELS and store.rows.dtype == np.float16
-    assert all(type(place) is int and 0 <= place < 3 for place in _list(store.unreadable))
-    for part in store.read(np.array([place for place in range(3) if place not in store.unreadable])):
+    assert all(type(index) is int and 0 <= index < 3 for index in _list(store.unreadable))
+    for part in store.read(np.array([index for index in range(3) if index not in store.unreadable])):
         assert torch.isfinite(part).all()
 
 
@@ -301,8 +301,8 @@ def make_head_of_2018(folder):
 def load_head(folder):
     head = load_attention(folder / "head.pth", CHANNELS, "tanh")
     for name, value in head_and_optimizer()[0].state_dict().items():
-        found = head.state_dict()[name]
-        assert found.shape == value.shape and found.dtype == torch.float32 and torch.isfinite(found).all()
+        loaded = head.state_dict()[name]
+        assert loaded.shape == value.shape and loaded.dtype == torch.float32 and torch.isfinite(loaded).all()
 
 
 def make_whitening(folder):
@@ -361,8 +361,8 @@ def check_labels(labels):
     assert all(type(name) is str and name for name in labels["imlist"] + labels["qimlist"])
     for query in labels["gnd"]:
         assert len(query["bbx"]) == 4 and all(type(s) is float and math.isfinite(s) for s in query["bbx"])
-        for places in (query["easy"], query["hard"], query["junk"]):
-            assert all(type(place) is int and 0 <= place < len(labels["imlist"]) for place in places)
+        for indices in (query["easy"], query["hard"], query["junk"]):
+            assert all(type(index) is int and 0 <= index < len(labels["imlist"]) for index in indices)
     as_json(labels)
 
 
@@ -410,7 +410,7 @@ CONTENT, URL, ETAG = bytes(range(200)), "http://localhost/x.tar", '"abc"'
 
 
 class Server:
-    """A server, without a network, of CONTENT, as urllib's openers and responses are."""
+    """A server of CONTENT without a network, with the methods of urllib's openers and responses."""
 
     def open(self, request, timeout):
         headers = dict(request.header_items())

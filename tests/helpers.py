@@ -1,4 +1,4 @@
-"""What several test modules build or check in the same way."""
+"""Objects and checks that several test modules use."""
 
 import numpy as np
 from torch import nn
@@ -14,24 +14,24 @@ NO_PREPROCESSING = Preprocessing("RGB", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
 def unit(vectors):
-    """Vectors divided by their lengths, along the last dimension."""
+    """Return vectors divided by their lengths, along the last dimension."""
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 
 
 def backbone_of(layers, stride=32, channels=3, preprocessing=NO_PREPROCESSING):
-    """A backbone made of some layers, (N, 3, H, W) -> (N, C, h, w)."""
+    """Return a backbone with the given layers, (N, 3, H, W) -> (N, C, h, w)."""
     return Backbone(layers, preprocessing, channels, stride)
 
 
 def pooling_of(name, levels=5, stride=32, attention=None):
-    """A pooling by its name on the command line."""
+    """Return a pooling by its name on the command line."""
     if name == "mac":
         return MAC()
     return RMAC(levels, stride) if name == "rmac" else RegionalAttention(levels, stride, attention)
 
 
 def network_of(pooling, layers=None, *, levels=5, stride=32, attention=None, whitening=None, scales=(1.0,)):
-    """A network with one pooling, or with several where a list of names is given."""
+    """Return a network with one pooling, or with several if a list of names is given."""
     names = [pooling] if isinstance(pooling, str) else pooling
     poolings = [pooling_of(name, levels, stride, attention) for name in names]
     backbone = backbone_of(nn.Identity() if layers is None else layers, stride)

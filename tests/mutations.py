@@ -1,4 +1,4 @@
-"""Strategies that change valid files: their bytes, and the values that they hold."""
+"""Strategies that change the bytes or the values of valid files."""
 
 import math
 
@@ -24,10 +24,10 @@ TOKENS = [
     *(b"-1", b"1_0", b"nan", b"Infinity", b"1e999", "\u0663".encode(), b"null", b"true", b"../", b"\x1b[2J"),
     *(b"9" * 5000, b"[" * 100_000, b"\xff" * 8, b"\0" * 64, b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f"),
 ]
-"""Bytes that readers of text and of numbers stumble over."""
+"""Bytes that readers of text and numbers may fail on."""
 
 DEEP = "nested 100,000 deep"
-"""Stands for such a list in a tree that is to be written as JSON."""
+"""Placeholder for a deeply nested list in a tree that is written as JSON."""
 
 PLAIN = [
     *(None, True, False, 0, 1, -1, 3, 2**31, 2**63, 2**64, 10**400, 0.5, -0.5, 1e308, math.nan, math.inf),
@@ -61,7 +61,7 @@ ARRAYS = [
 
 
 def tensors():
-    """Tensors of odd types, shapes and values."""
+    """Return tensors of unusual types, shapes and values."""
     return [
         *(torch.zeros(0), torch.tensor(1.0), torch.tensor(-3), torch.ones(3, dtype=torch.int64)),
         *(
@@ -85,7 +85,7 @@ def tensors():
 
 @st.composite
 def changed_bytes(draw, data, others):
-    """A file's bytes after one to four changes; now and then one of the others in its place.
+    """Draw the bytes of a file after one to four changes, or sometimes the bytes of another file.
 
     Args:
         data: the bytes of a valid file.
@@ -124,11 +124,11 @@ def changed_bytes(draw, data, others):
 
 @st.composite
 def changed_tree(draw, tree, values):
-    """A tree of dicts, lists and other values after one to three of its nodes were changed.
+    """Draw a tree of dicts, lists and other values with one to three changed nodes.
 
     Args:
-        tree: what a valid file holds.
-        values: what may stand in a node's place.
+        tree: the content of a valid file.
+        values: replacements of a node.
     """
     for _ in range(draw(st.integers(1, 3))):
         paths = list(_paths(tree))
@@ -153,7 +153,7 @@ def _at(tree, path):
 
 
 def _changed(tree, path, action, value, other):
-    """A copy of a tree with the node at a path replaced, dropped, renamed, repeated or exchanged."""
+    """Return a copy of a tree with the node at a path replaced, dropped, renamed, repeated or nested."""
     if not path:
         return value if action == 0 else tree
     key, *rest = path

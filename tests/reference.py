@@ -1,10 +1,10 @@
-"""The method and its scores as plain loops, in the words of their definitions, to compare the code with."""
+"""The method and its scores as plain loops that follow their definitions, for comparison with the code."""
 
 import numpy as np
 
 
 def region_cells(regions, map_size, stride=32):
-    """Rows and columns of a feature map that each region covers, its last pixel included.
+    """Yield the rows and columns of a feature map that each region covers, including its last pixel.
 
     Args:
         regions: (R, 4) x, y, w, h in pixels.
@@ -18,7 +18,7 @@ def region_cells(regions, map_size, stride=32):
 
 
 def pool_regions(features, regions, reduce, stride=32):
-    """Each region of a map by itself, zeros where it has no cell: (C, h, w) -> (R, C).
+    """Return the pooled vector of each region, zeros for a region without a cell: (C, h, w) -> (R, C).
 
     Args:
         features: (C, h, w).
@@ -34,19 +34,19 @@ def pool_regions(features, regions, reduce, stride=32):
 
 
 def average_precision(ranking, positives, variable=float, literal=float):
-    """The area under the precision-recall curve, summed image by image as VGG's program does.
+    """Return the area under the precision-recall curve, summed image by image as in VGG's program.
 
     Args:
         ranking: image names without junk, the most similar first.
         positives: names of all images to find.
         variable: number type of the variables.
-        literal: number type of the literals, and so of what is multiplied with them.
+        literal: number type of the literals, and so of products with them.
     """
-    old_recall, old_precision, area, found = variable(0), variable(1), variable(0), 0
+    old_recall, old_precision, area, hits = variable(0), variable(1), variable(0), 0
     for index, name in enumerate(ranking):
-        found += name in positives
-        recall = variable(found / len(positives))
-        precision = variable(found / (index + 1))
+        hits += name in positives
+        recall = variable(hits / len(positives))
+        precision = variable(hits / (index + 1))
         height = literal(old_precision + precision) / literal(2)
         area = variable(literal(area) + literal(recall - old_recall) * height)
         old_recall, old_precision = recall, precision

@@ -18,7 +18,7 @@ from utils.search.approximate import (
 
 
 def directions(count, width=32, seed=0, groups=None):
-    """Vectors of length 1; near to one of some directions if groups are given."""
+    """Return random vectors of length 1, close to one of `groups` directions if given."""
     rng = np.random.default_rng(seed)
     vectors = rng.standard_normal((count, width))
     if groups:
@@ -27,17 +27,17 @@ def directions(count, width=32, seed=0, groups=None):
 
 
 def in_shards(rows, dtype=np.float32):
-    """These rows as a database that lies in shards in quite another order."""
+    """Return rows as a database stored in shards, in another order."""
     order = np.random.default_rng(1).permutation(len(rows))
     shards = np.array_split(rows[order].astype(dtype), 3)
     return StoredRows(shards, np.argsort(order))
 
 
-def test_recall_is_the_part_of_the_exact_result_that_is_found():
+def test_recall_is_the_share_of_the_exact_result_in_the_approximate_one():
     exact = np.array([[1, 2, 3, 4], [5, 6, 7, 8]])
     assert recall(exact[:, ::-1], exact) == 1
     assert recall(np.array([[1, 9, 3, 0], [4, 3, 2, 1]]), exact) == 2 / 8
-    assert recall(np.array([[-1, -1, -1, 4], [8, -1, -1, -1]]), exact) == 2 / 8  # -1 where nothing was found
+    assert recall(np.array([[-1, -1, -1, 4], [8, -1, -1, -1]]), exact) == 2 / 8  # -1 stands for no result
 
 
 @pytest.mark.parametrize("stored", [False, True])
@@ -50,27 +50,28 @@ def test_a_flat_index_finds_the_dot_products(monkeypatch, stored):
     np.testing.assert_allclose(approximate_similarities(index, queries, 300), expected, atol=1e-6)
     first = approximate_similarities(index, queries, 300, retrieved=7)
     for row, full in zip(first, expected, strict=True):
-        found = np.flatnonzero(np.isfinite(row))
-        assert sorted(found) == sorted(np.argsort(-full)[:7])
+        retrieved = np.flatnonzero(np.isfinite(row))
+        assert sorted(retrieved) == sorted(np.argsort(-full)[:7])
         assert (row[np.isinf(row)] < 0).all()
 
 
 @pytest.mark.parametrize("stored", [False, True])
-def test_an_inverted_file_finds_each_image_under_its_own_place(stored):
+def test_an_inverted_file_returns_the_indices_of_the_images(stored):
     pytest.importorskip("faiss")
     rows = directions(600, groups=20)
     index = build_index("faiss-ivfpq", in_shards(rows, np.float16) if stored else rows)
     similar = approximate_similarities(index, rows[:100], 600, retrieved=30)
-    # 30 images share each direction, every 20th of the database: most of them come first.
+    # Every 20th image of the database has the same direction, 30 images in all. Most of them come first.
     assert similar.shape == (100, 600)
-    own = np.arange(600) % 20 == np.arange(100)[:, None] % 20
-    assert (np.isfinite(similar) & own).sum() / own.sum() > 0.9
-    found = np.isfinite(similar)
+    same_group = np.arange(600) % 20 == np.arange(100)[:, None] % 20
+    retrieved = np.isfinite(similar)
+    assert (retrieved & same_group).sum() / same_group.sum() > 0.9
     exact = rows[:100] @ rows.T
-    np.testing.assert_allclose(similar[found], exact[found], atol=0.15)  # by codes of a byte for 8 dimensions
+    # The codes have one byte per 8 dimensions.
+    np.testing.assert_allclose(similar[retrieved], exact[retrieved], atol=0.15)
 
 
-def test_lists_with_fewer_images_than_wanted_leave_the_others_behind_all():
+def test_images_outside_the_searched_lists_have_similarity_minus_infinity():
     pytest.importorskip("faiss")
     rows = directions(600, groups=20)
     index = build_index("faiss-ivfpq", rows)
@@ -83,7 +84,7 @@ def test_lists_with_fewer_images_than_wanted_leave_the_others_behind_all():
     assert set(counts) <= lists
 
 
-def test_the_seed_chooses_what_is_learned_from(monkeypatch):
+def test_the_seed_selects_the_training_vectors(monkeypatch):
     pytest.importorskip("faiss")
     monkeypatch.setattr("utils.search.approximate.VECTORS_PER_CENTROID", 1)
     rows = directions(700)
@@ -94,26 +95,26 @@ def test_the_seed_chooses_what_is_learned_from(monkeypatch):
     assert (same != other).any()
 
 
-def test_reported_recall_is_that_of_the_places_of_a_sort(caplog):
+def test_reported_recall_agrees_with_a_sort(caplog):
     faiss = pytest.importorskip("faiss")
     caplog.set_level(logging.INFO)
     rows, queries = directions(250), directions(6, seed=2)
     exact = np.argsort(-(queries.astype(np.float64) @ rows.T), axis=1)
-    found = report_recall(build_index("faiss-flat", rows), queries, in_shards(rows))
-    assert found == {"recall@10": 1.0, "recall@100": 1.0}
-    # An index of the first half alone finds what of the exact result lies there.
+    reported = report_recall(build_index("faiss-flat", rows), queries, in_shards(rows))
+    assert reported == {"recall@10": 1.0, "recall@100": 1.0}
+    # An index of the first half finds only the part of the exact result in that half.
     half = faiss.IndexFlatIP(32)
     half.add(rows[:125])
     among_first = {k: float(np.mean(exact[:, :k] < 125)) for k in (10, 100)}
-    found = report_recall(half, queries, rows)
-    # It fills up with others, but none of them is among what is missing.
-    assert found == pytest.approx({f"recall@{k}": share for k, share in among_first.items()})
+    reported = report_recall(half, queries, rows)
+    # It also returns other images, but none of the exact result.
+    assert reported == pytest.approx({f"recall@{k}": share for k, share in among_first.items()})
     assert f"recall@10 {100 * among_first[10]:.1f} %" in caplog.text
     assert report_recall(build_index("faiss-flat", rows[:9]), queries, rows[:9]) == {}
     assert "too few images to measure" in caplog.text
 
 
-def test_a_database_without_enough_images_for_a_byte_of_centroids_is_refused():
+def test_a_database_of_fewer_images_than_centroids_is_refused():
     pytest.importorskip("faiss")
     for refuse in (
         lambda: build_index("faiss-ivfpq", directions(255)),
@@ -145,14 +146,14 @@ def test_every_image_of_a_large_database_is_ranked_as_by_exact_search(caplog):
     similar = approximate_similarities(build_index("faiss-flat", rows), queries, 5063)
     expected = queries.astype(np.float64) @ rows.T
     np.testing.assert_allclose(similar, expected, atol=1e-6)
-    # Ranks agree wherever the similarities differ by more than float32 tells apart.
+    # Ranks agree where similarities differ by more than the rounding of float32.
     for row, exact in zip(similar, expected, strict=True):
         assert (np.diff(exact[np.argsort(-row, kind="stable")]) < 1e-6).all()
     report_left_out(similar)
     assert caplog.text == ""
 
 
-def test_a_note_says_how_many_images_an_index_leaves_out(caplog):
+def test_a_note_counts_the_images_that_an_index_leaves_out(caplog):
     similar = np.zeros((2, 10), np.float32)
     similar[0, :4] = similar[1, 3:5] = -np.inf
     report_left_out(similar)

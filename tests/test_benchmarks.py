@@ -1,4 +1,4 @@
-"""That the benchmarks run and print what they promise; never how fast anything is."""
+"""The benchmarks run and print their tables. Speed is not tested."""
 
 import os
 import re
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def table_rows(text):
-    """The first row that begins with each cell."""
+    """Return the rows of tables by their first cell: the first row of each."""
     lines = [line for line in text.splitlines() if line.startswith("|")]
     return {line.split("|")[1].strip(): line for line in reversed(lines)}
 
@@ -27,8 +27,8 @@ def in_this_process(function, calls, at_once=1):
     return (function(*call) for call in calls)
 
 
-def test_the_report_has_every_stage_with_its_rate_and_memory_and_every_size(monkeypatch, capsys):
-    for module in (evaluation, timing):  # a fresh process for each figure takes a minute in all
+def test_the_report_has_the_rate_and_memory_of_every_stage_and_size(monkeypatch, capsys):
+    for module in (evaluation, timing):  # a fresh process for each figure would take a minute
         monkeypatch.setattr(module, "each_alone", in_this_process)
     monkeypatch.setattr(scoring, "IMAGES", 1000)
     options = ["--backbone", "efficientnet_lite0", "--images", "2", "--rounds", "1", "--longer-side", "256"]
@@ -37,14 +37,14 @@ def test_the_report_has_every_stage_with_its_rate_and_memory_and_every_size(monk
     text = capsys.readouterr().out
     rows = table_rows(text)
     stages = {
-        *("decode", "resize", "normalise and copy", "head", "evaluation here", "the original's way"),
+        *("decode", "resize", "normalise and copy", "head", "evaluation here", "original"),
         *("backbone alone, as published", "backbone alone, folded, channels_last: the bound"),
     }
     assert stages <= set(rows)
     for stage in stages:
         cells = rows[stage].split("|")
         assert float(cells[2]) > 0
-        assert float(cells[5]) > 50  # MB that Python and PyTorch alone take
+        assert float(cells[5]) > 50  # MB, which Python and PyTorch alone exceed
     assert "100.0 %" in rows["evaluation here"]
     assert re.search(r"Decode, resize and head: \d+\.\d % of the evaluation", text)
     assert {"here", "ranking and walking through names"} <= set(rows)
@@ -83,7 +83,7 @@ def test_a_dry_run_of_the_gpus_checks_passes_and_measures_every_case():
     for precision in ("float32", "bfloat16", "float16"):
         assert re.search(rf"\| {precision} \| 16 \| no \| \d+\.\d \| \d+\.\d \|", text)
         assert f"| {precision} | 16 | yes |" in text
-    assert {"exact search", "the original's way, float32"} <= set(table_rows(text))
+    assert {"exact search", "original, float32"} <= set(table_rows(text))
 
 
 @pytest.mark.slow
@@ -126,18 +126,18 @@ def test_drawn_descriptors_are_of_length_1_and_lie_around_centres():
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-5)
     similar = rows @ rows.T
     np.fill_diagonal(similar, 0)
-    # Some two others share an image's centre; those of other centres are at right angles to it.
+    # About two other images share an image's centre; images of other centres are nearly orthogonal to it.
     assert np.median(similar.max(axis=1)) > 0.5
     assert abs(np.median(similar)) < 0.01
 
 
-def test_a_store_that_a_killed_run_left_is_filled_up_with_the_same_descriptors(tmp_path, monkeypatch):
+def test_an_incomplete_store_is_completed_with_the_same_descriptors(tmp_path, monkeypatch):
     monkeypatch.setattr(descriptor_store, "SHARD_ROWS", 400)
     monkeypatch.setattr(search, "WRITTEN", 400)
-    for name in ("whole", "part"):
+    for name in ("full", "part"):
         search.write_store(tmp_path / name, 1000)
     for shard in sorted((tmp_path / "part").glob("shard-*"))[2:]:  # two files each
         shard.unlink()
     search.write_store(tmp_path / "part", 1000)
-    whole, part = (search.rows_of(tmp_path / name, 1000, verify=True)[:] for name in ("whole", "part"))
-    np.testing.assert_array_equal(whole, part)
+    full, part = (search.rows_of(tmp_path / name, 1000, verify=True)[:] for name in ("full", "part"))
+    np.testing.assert_array_equal(full, part)

@@ -1,16 +1,20 @@
-"""Deterministic stand-in weights, so that golden values need no 170 MB checkpoint.
+"""Deterministic random weights, so that the golden values need no checkpoint of 170 MB.
 
-The golden arrays in this folder were computed by the original implementation with these weights.
+The original implementation computed the golden arrays in this folder with these weights.
 """
 
 import numpy as np
 
 
 def fill_state_dict(shapes, seed):
-    """Arrays for a ResNet's state dict.
+    """Return arrays for a ResNet's state dict, drawn in the sorted order of their names.
 
-    shapes: dict of torchvision ResNet parameter name -> shape tuple (conv1.weight, layer1.0.bn3.running_var, ...).
-    Returns a dict of name -> float32 array (int64 for num_batches_tracked); names are drawn in sorted order.
+    Args:
+        shapes: shape by torchvision's name of a parameter (conv1.weight, layer1.0.bn3.running_var, ...).
+        seed: of the random numbers.
+
+    Returns:
+        float32 array by name, int64 for num_batches_tracked.
     """
     rng = np.random.default_rng(seed)
     out = {}
@@ -36,7 +40,7 @@ def fill_state_dict(shapes, seed):
 
 
 def pca_arrays(dim, seed):
-    """Returns (pca_components.npy, pca_mean.npy) stand-ins: float32 of shape (dim, dim) and (dim,)."""
+    """Return random arrays for pca_components.npy and pca_mean.npy, float32 of shape (dim, dim) and (dim,)."""
     rng = np.random.default_rng(1000 + seed)
     components = (rng.standard_normal((dim, dim)) / np.sqrt(dim)).astype(np.float32)
     return components, -np.abs(rng.standard_normal(dim)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The method the way the original computes it, one region at a time. The baseline, kept plain."""
+"""The method as the original computes it, one region at a time: the baseline of the benchmarks."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ from models.whitening import Whitening
 def weighted_regions(
     features: Tensor, image_size: tuple[int, int], levels: int, attention: ContextAwareRegionalAttention
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Maximum (N, C) and weight (N, 1) of each region of feature maps (N, C, h, w)."""
+    """Yield the maximum (N, C) and the weight (N, 1) of each region of feature maps (N, C, h, w)."""
     context = features.mean((2, 3))
     for x, y, w, h in rmac_regions(*image_size, levels):
         left, top, right, bottom = np.rint(np.array([x, y, x + w - 1, y + h - 1]) / 32).astype(int)
@@ -28,7 +28,7 @@ def weighted_regions(
 def pooled_regions(
     features: Tensor, image_size: tuple[int, int], levels: int, attention: ContextAwareRegionalAttention
 ) -> Tensor:
-    """Mean (N, C) of the weighted maxima, as training sees it."""
+    """Return the mean (N, C) of the weighted maxima, the input of the classifier in training."""
     weighted = [
         weight * maximum for maximum, weight in weighted_regions(features, image_size, levels, attention)
     ]
@@ -42,7 +42,7 @@ def describe_map(
     attention: ContextAwareRegionalAttention,
     whitening: Whitening,
 ) -> Tensor:
-    """Descriptor (D,) of one image from its feature map (1, C, h, w)."""
+    """Return the descriptor (D,) of one image from its feature map (1, C, h, w)."""
     weighted = [
         weight * F.normalize(whitening(maximum), dim=1)
         for maximum, weight in weighted_regions(features, image_size, levels, attention)
@@ -53,6 +53,6 @@ def describe_map(
 def describe(
     backbone: nn.Module, images: Tensor, attention: ContextAwareRegionalAttention, whitening: Whitening
 ) -> Tensor:
-    """Descriptor (D,) of one prepared image (1, 3, H, W), at five levels."""
+    """Return the descriptor (D,) of one preprocessed image (1, 3, H, W), with five levels of regions."""
     height, width = images.shape[-2:]
     return describe_map(backbone(images), (height, width), 5, attention, whitening)
