@@ -53,9 +53,9 @@ def test_json_is_returned_as_it_is(tmp_path):
         (GOOD.replace("3", "3.0").encode(), "'count' of it is 3.0 where int is expected"),
         (GOOD.replace("3", "9" * 5000).encode(), "an integer of more than 64 bits"),
         (GOOD.replace("3", "9223372036854775808").encode(), "an integer of more than 64 bits"),
-        (GOOD.replace("0.5", "NaN").encode(), "NaN', which is no finite number"),
-        (GOOD.replace("0.5", "-Infinity").encode(), "-Infinity', which is no finite number"),
-        (GOOD.replace("0.5", "1e999").encode(), "1e999', which is no finite number"),
+        (GOOD.replace("0.5", "NaN").encode(), "NaN', which is not a finite number"),
+        (GOOD.replace("0.5", "-Infinity").encode(), "-Infinity', which is not a finite number"),
+        (GOOD.replace("0.5", "1e999").encode(), "1e999', which is not a finite number"),
         (GOOD.replace("0.5", '"1"').encode(), "an item of 'sizes' of 'x' of 'items' of it is '1'"),
         (GOOD.replace('"a"', '"c"').encode(), "'kind' of it is 'c' where Literal"),
         (GOOD.replace('"a"', "[]").encode(), "'kind' of it is list where Literal"),
@@ -176,7 +176,7 @@ def test_other_arrays_are_one_line_and_take_no_memory(tmp_path, data, said):
 @pytest.mark.parametrize("array", [np.zeros((2, 3), ">f4"), np.zeros((2, 3), "<f4", order="F")])
 def test_another_order_is_not_mapped(tmp_path, array):
     np.save(tmp_path / "a.npy", array)
-    with pytest.raises(BadFileError, match="in another order"):
+    with pytest.raises(BadFileError, match="not in native byte order"):
         map_array(tmp_path / "a.npy", (np.float32,), (2, 3))
 
 

@@ -307,7 +307,7 @@ def test_components_that_the_data_do_not_carry_are_an_error(learn, tmp_path):
     rank = np.linalg.matrix_rank(vectors - vectors.mean(axis=0), tol=1e-3)
     assert 0 < rank < len(vectors) == 8
     line = error_line(learn(tmp_path / "out", "--components", "12", datasets=tmp_path))
-    assert f"the data carry {rank} components (from 32 vectors of 1280 dimensions), not 12" in line
+    assert f"the data have only {rank} components (from 32 vectors of 1280 dimensions), not 12" in line
     assert not (tmp_path / "out" / "efficientnet_lite0" / "pca_components.npy").exists()
 
 

@@ -249,7 +249,7 @@ def test_fewer_vectors_than_channels():
     assert pca.variances[4:].tolist() == [0] * 4
     np.testing.assert_allclose(pca.components @ pca.components.T, np.eye(8), atol=1e-12)
     np.testing.assert_allclose((X - pca.mean) @ pca.components[4:].T, 0, atol=1e-12)
-    message = r"the data carry 4 components \(from 5 vectors of 8 dimensions\), not 8: --components 4$"
+    message = r"the data have only 4 components \(from 5 vectors of 8 dimensions\), not 8: --components 4$"
     with pytest.raises(UserError, match=message):
         pca.whitened_components(8)
     oracle = PCA(4, whiten=True, svd_solver="full").fit(X)

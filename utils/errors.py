@@ -5,27 +5,31 @@ from contextlib import contextmanager
 
 
 class UserError(Exception):
-    """Something the user can mend: a missing file, a malformed one, an option that does not fit.
+    """Error that the user can fix: a missing or unreadable file, or an invalid option.
 
-    Its text is one line that says what is wrong and what to do next.
+    The message is one line that says what is wrong and what to do.
     """
 
 
 class BadFileError(UserError):
-    """A file is not what it should be: damaged, hostile, or something else altogether."""
+    """Error for a file whose contents are incomplete, of another format or unsafe."""
 
 
 class UnreadableFileError(BadFileError):
-    """A file cannot be read, as for want of permission; it may be what it should be."""
+    """Error for a file that the system cannot read, for example without permission."""
 
 
 class LostProcessError(UserError):
-    """Another process of the same torchrun has ended, or its connection has."""
+    """Error for another process of the same torchrun that has ended or lost its connection."""
 
 
 @contextmanager
 def advising(advice: str) -> Iterator[None]:
-    """Adds what to do next to the user errors of a block."""
+    """Append advice to the user errors of a block.
+
+    Raises:
+        UserError: the block raised a UserError.
+    """
     try:
         yield
     except UserError as error:

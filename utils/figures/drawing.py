@@ -1,6 +1,7 @@
-"""Figures for papers: rankings, precision over recall, attention; as PNG or PDF, the same bytes each time.
+"""Figures for papers: rankings, precision over recall, and attention.
 
-A line style or a mark repeats what each color says, so that figures can be printed in grey.
+The same input gives the same bytes. Line styles and marks repeat the meaning of the colours, so that figures
+can be printed in grey.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from utils.files.writing import replace_file
 from utils.images.loading import Box
 from utils.scoring.precision import precision_around
 
-# Matplotlib is imported by the functions that draw: runs that draw nothing save the time, and its notices.
+# Matplotlib is imported by the functions that draw, so that other runs save the time of the import.
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -26,13 +27,13 @@ Kind = Literal["positive", "junk", "wrong"]
 RESULTS_SHOWN = 10
 
 RESOLUTION = 300
-"""Pixels an inch."""
+"""Pixels per inch."""
 
 UNDATED = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "jpg": None}
-"""By file type what to leave out of a figure's metadata, as it would differ from day to day."""
+"""Metadata to leave out, by file type. Versions and dates would make files of equal figures differ."""
 
 TILE = (0.68, 0.51)
-"""Width and height of an image in a strip, in inches: eleven fit a page of a paper."""
+"""Width and height of an image in a strip, in inches. Eleven images fit the width of a page."""
 
 FRAMES = {
     "query": {"edgecolor": "#2158c4", "linewidth": 1},
@@ -40,7 +41,7 @@ FRAMES = {
     "junk": {"edgecolor": "#808080", "linewidth": 1.2, "linestyle": (0, (1, 1))},
     "wrong": {"edgecolor": "#c62f26", "linewidth": 2.4},
 }
-"""How the frame of each kind of image is drawn."""
+"""Style of the frame by kind of image."""
 
 MARKS = {"positive": "+", "junk": "junk", "wrong": "×"}
 
@@ -55,35 +56,35 @@ CURVES = (
 
 
 class Result(NamedTuple):
-    """An image that was found."""
+    """A retrieved image."""
 
     pixels: np.ndarray
     """(H, W, 3) uint8, RGB."""
     kind: Kind
-    score: float | None = None
+    similarity: float | None = None
 
 
 class Strip(NamedTuple):
-    """A query and what was found for it, the most similar first."""
+    """A query and its results, in order of decreasing similarity."""
 
     query_pixels: np.ndarray
     """(H, W, 3) uint8, RGB."""
     box: Box | None
-    """x1, y1, x2, y2 in these pixels."""
+    """x1, y1, x2, y2 in pixels of the query; None for the complete image."""
     results: Sequence[Result]
 
 
 def draw_strip(path: Path, query_pixels: np.ndarray, box: Box | None, results: Sequence[Result]) -> None:
-    """Draws a query with its box and its first ten results in a row.
+    """Draw a query with its box and its first ten results in a row.
 
-    Below each result stand its rank, a mark and its score. Positives (+) have a thin green frame, junk a
-    dotted grey one, and what is wrong (×) a thick red one.
+    Below each result are its rank, a mark and its similarity. Positives (+) have a thin green frame, junk
+    images a dotted grey frame, and wrong images (×) a thick red frame.
 
     Args:
         path: the file, .png, .pdf or .jpg.
         query_pixels: (H, W, 3) uint8, RGB.
-        box: x1, y1, x2, y2 in pixels of the query, or None for all of it.
-        results: the most similar first.
+        box: x1, y1, x2, y2 in pixels of the query; None for the complete image.
+        results: results in order of decreasing similarity.
 
     Raises:
         UserError: the file is of another type or cannot be written.
@@ -92,7 +93,11 @@ def draw_strip(path: Path, query_pixels: np.ndarray, box: Box | None, results: S
 
 
 def draw_strips(path: Path, strips: Sequence[Strip]) -> None:
-    """Draws some queries as `draw_strip` does, one below the other.
+    """Draw several queries one below the other, each like `draw_strip`.
+
+    Args:
+        path: the file, .png, .pdf or .jpg.
+        strips: the queries with their results.
 
     Raises:
         UserError: the file is of another type or cannot be written.
@@ -110,15 +115,15 @@ def draw_strips(path: Path, strips: Sequence[Strip]) -> None:
         _draw_tile(row[0], strip.query_pixels, "query", "query")
         if strip.box is not None:
             left, top, right, bottom = strip.box
-            # on a light rim, to be seen on dark ground too
+            # with a white outline, to be visible on dark images
             for color, width in (("white", 1.6), (FRAMES["query"]["edgecolor"], 0.8)):
                 box = Rectangle(
                     (left, top), right - left, bottom - top, fill=False, edgecolor=color, linewidth=width
                 )
                 row[0].add_patch(box)
-        for rank, (axes, (pixels, kind, score)) in enumerate(zip(row[1:], strip.results, strict=False), 1):
-            score_text = "" if score is None else f" {score:.3f}"
-            _draw_tile(axes, pixels, kind, f"{rank} {MARKS[kind]}{score_text}")
+        for rank, (axes, result) in enumerate(zip(row[1:], strip.results, strict=False), 1):
+            similarity = "" if result.similarity is None else f" {result.similarity:.3f}"
+            _draw_tile(axes, result.pixels, result.kind, f"{rank} {MARKS[result.kind]}{similarity}")
     save(figure, path)
 
 
@@ -143,34 +148,35 @@ def _draw_tile(axes: "Axes", pixels: np.ndarray, kind: str, text: str) -> None:
 
 
 def precision_recall(indices: np.ndarray, positives: int) -> tuple[np.ndarray, np.ndarray]:
-    """The curve whose area by trapezoids is `utils.scoring.compute_ap.average_precision`.
+    """Return the curve of precision over recall, of which the area by trapezoids is the average precision.
 
-    It starts at recall 0, precision 1. Each found positive adds two points: the precision just before it at
-    the old recall, and with it at the new one. Between them lie the places where recall does not rise.
+    The average precision is `utils.scoring.compute_ap.average_precision`. The curve starts at recall 0 and
+    precision 1. Each retrieved positive adds two points: the precision before it at the old recall, and the
+    precision with it at the new recall.
 
     Args:
-        indices: (K,) indices of the positives in the ranking without junk, from 0, rising.
-        positives: how many there are to find.
+        indices: (K,) ascending indices of the positives in the ranking without junk, from 0.
+        positives: number of all positives.
 
     Returns:
-        Recall and precision, both (1 + 2 · found,) float64, 0..1.
+        Recall and precision, both (1 + 2 K,) float64, 0..1.
 
     Raises:
-        ValueError: there is nothing to find, where recall is 0 / 0.
+        ValueError: there are no positives, so that recall is undefined.
     """
     if positives == 0:
-        raise ValueError("without positives there is no recall")
+        raise ValueError("recall is undefined without positives")
     recall = np.arange(len(indices) + 1) / positives
     precision = np.concatenate([[1.0], np.stack(precision_around(indices), axis=1).ravel()])
     return recall.repeat(2)[:-1], precision
 
 
 def draw_precision_recall(path: Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
-    """Draws precision over recall, each curve in a colour and a line style of its own.
+    """Draw curves of precision over recall, each with a different colour and line style.
 
     Args:
         path: the file, .png, .pdf or .jpg.
-        curves: recall and precision by what the legend calls them, from `precision_recall`.
+        curves: recall and precision, as returned by `precision_recall`, by name in the legend.
 
     Raises:
         UserError: the file is of another type or cannot be written.
@@ -193,12 +199,12 @@ def draw_precision_recall(path: Path, curves: Mapping[str, tuple[np.ndarray, np.
             frameon=False,
         )
         for text in legend.get_texts():
-            text.set_parse_math(False)  # a name with dollars is no formula
+            text.set_parse_math(False)  # dollars in a name do not mean a formula
     save(figure, path)
 
 
 def draw_attention(path: Path, pixels: np.ndarray, heat: np.ndarray) -> None:
-    """Draws an image beside its heat map and what the colours stand for.
+    """Draw an image beside its heat map, with a scale of the colours.
 
     Args:
         path: the file, .png, .pdf or .jpg.
@@ -220,7 +226,7 @@ def draw_attention(path: Path, pixels: np.ndarray, heat: np.ndarray) -> None:
     for axes, shown in ((image, pixels), (map_axes, drawn)):
         axes.imshow(shown)
         axes.set_axis_off()
-    # the colours as they are over an image of middle grey
+    # the colours of the map over an image of medium grey
     colors = ListedColormap(blended_colors(np.full(256, 0.5), np.linspace(0, 1, 256)))
     scale = ScalarMappable(Normalize(*heat_range(heat)), colors)
     bar = figure.colorbar(scale, ax=map_axes, aspect=30)
@@ -230,16 +236,16 @@ def draw_attention(path: Path, pixels: np.ndarray, heat: np.ndarray) -> None:
 
 
 def save(figure: "Figure", path: Path) -> None:
-    """Writes a figure, of the type that the file's suffix says, without a date.
+    """Write a figure in the format of the file's suffix, without a date.
 
     Raises:
-        UserError: it is none of the types, or the file cannot be written.
+        UserError: the format is not supported, or the file cannot be written.
     """
     import matplotlib
 
     kind = path.suffix.lower().removeprefix(".")
     if kind not in UNDATED:
         raise UserError(f"cannot draw {path}: its name must end in one of .{', .'.join(UNDATED)}")
-    # as text that can be searched; many publishers refuse matplotlib's default
+    # Font type 42 keeps text searchable; many publishers refuse Matplotlib's default.
     with replace_file(path) as file, matplotlib.rc_context({"pdf.fonttype": 42}):
         figure.savefig(file, format=kind, dpi=RESOLUTION, metadata=UNDATED[kind])

@@ -1,4 +1,4 @@
-"""Figures of an evaluation, per query: first results, precision over recall, attention."""
+"""Figures of an evaluation, per query: first results, precision over recall, and attention."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,11 +29,11 @@ Curve = tuple[np.ndarray, np.ndarray]
 
 
 def query_curves(data: RetrievalDataset, names: Sequence[str], similar: np.ndarray) -> dict[str, Curve]:
-    """Precision over recall of each query that has positives, by its name.
+    """Return precision over recall by name of query, for each query that has positives.
 
     Args:
-        data: with its queries; of a revisited set their labels are those of the Medium protocol.
-        names: the database's images, in the order of the columns.
+        data: the data set. The queries of a revisited set have the labels of the Medium protocol.
+        names: names of the database images, in the order of the columns.
         similar: (Q, N) similarities.
     """
     index_of = {name: index for index, name in enumerate(names)}
@@ -54,19 +54,19 @@ def draw_figures(
     network: RetrievalNetwork,
     longer_side: int,
 ) -> None:
-    """Draws for each query its first results, its curves and, where the network has any, its attention.
+    """Draw the first results of each query, its curves and, for an attention head, its attention.
 
     Args:
-        folder: for the figures, made where it is missing.
-        data: with its queries.
-        names: the database's images, in the order of the columns.
-        similar: (Q, N) similarities, by which the results rank.
-        curves: by title, then by query.
-        network: that described the queries.
+        folder: folder of the figures, created if it does not exist.
+        data: the data set.
+        names: names of the database images, in the order of the columns.
+        similar: (Q, N) similarities, which give the ranking.
+        curves: curves of precision over recall by title and query.
+        network: network that described the queries.
         longer_side: S, in pixels.
 
     Raises:
-        UserError: an image cannot be decoded any more, or a figure cannot be written.
+        UserError: an image has become unreadable, or a figure cannot be written.
     """
     has_attention = network.attention_pooling is not None
     for name in (RESULT_FIGURES, CURVE_FIGURES, *([ATTENTION_FIGURES] if has_attention else [])):
@@ -80,11 +80,11 @@ def draw_figures(
             for index in first
         ]
         draw_strip(folder / RESULT_FIGURES / file_name, read_image(image.path), query.box, results)
-        of_query = {
+        curves_of_query = {
             title: by_query[query.name] for title, by_query in curves.items() if query.name in by_query
         }
-        if of_query:
-            draw_precision_recall(folder / CURVE_FIGURES / file_name, of_query)
+        if curves_of_query:
+            draw_precision_recall(folder / CURVE_FIGURES / file_name, curves_of_query)
         if has_attention:
             heat = image_attention(network, image, longer_side)
             pixels = load_pixels(image, longer_side).numpy()
@@ -92,5 +92,5 @@ def draw_figures(
 
 
 def kind_of(name: str, query: Query) -> Kind:
-    """Return the label of an image for a query; junk wins over positive."""
+    """Return the label of an image for a query. An image that is junk and positive counts as junk."""
     return "junk" if name in query.junk else "positive" if name in query.good | query.ok else "wrong"

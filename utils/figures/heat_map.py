@@ -1,4 +1,4 @@
-"""Attention as an image: a map of weights, in colours of rising lightness, laid over what was looked at."""
+"""Heat maps of attention: weights as colours of increasing lightness, blended with the image."""
 
 import numpy as np
 import torch
@@ -8,25 +8,25 @@ from models.retrieval_network import RetrievalNetwork
 from utils.images.loading import InputImage, load_pixels
 
 COLORS = "inferno"
-"""matplotlib's name of the colours: their lightness rises evenly, so grey print keeps their order."""
+"""Matplotlib's name of the colours. Their lightness increases evenly, so grey print keeps their order."""
 
 OPACITY = 0.7
-"""Share of the colours in a heat map; the rest is the image."""
+"""Share of the colours in a heat map; the remaining share is the image."""
 
 CAPTION = "from the least (dark) to the greatest weight (bright) of each image"
-"""The scale of a heat map, for people."""
+"""Description of the scale of a heat map."""
 
 
 def image_attention(network: RetrievalNetwork, image: InputImage, longer_side: int) -> np.ndarray:
-    """Return a network's attention over an image, or over the part inside its box.
+    """Return the attention of a network over an image, or over the part inside its box.
 
     Args:
-        network: in evaluation mode, on its device.
-        image: what to look at.
-        longer_side: S, the longer side of the full image after resizing, in pixels.
+        network: network in evaluation mode, on its device.
+        image: the image.
+        longer_side: S, the longer side of the complete image after resizing, in pixels.
 
     Returns:
-        (h, w) float32 weights, one per cell of the backbone's map, as `RetrievalNetwork.attention_map` says.
+        (h, w) float32 weights, one per cell of the feature map; see `RetrievalNetwork.attention_map`.
 
     Raises:
         UnreadableImageError: the image cannot be decoded.
@@ -39,18 +39,17 @@ def image_attention(network: RetrievalNetwork, image: InputImage, longer_side: i
 
 
 def heat_map(heat: np.ndarray, pixels: np.ndarray) -> Image.Image:
-    """Draws a map over its image, whose colours give way to those of the map.
+    """Draw a heat map over its image in grey.
 
-    Each map is scaled from its own least to its own greatest value, so that colours of two images cannot be
-    compared: say so where it is shown (CAPTION). One with the same value everywhere is drawn in the middle
-    colour.
+    Each map is scaled from its least to its greatest value, so that the colours of two images cannot be
+    compared; show CAPTION beside it. A map of equal values has the middle colour.
 
     Args:
         heat: (h, w) finite values.
         pixels: (H, W, 3) uint8, RGB.
 
     Returns:
-        An RGB image of the image's size.
+        An RGB image of the size of the original image.
 
     Raises:
         ValueError: a value of the map is not finite.
@@ -58,22 +57,22 @@ def heat_map(heat: np.ndarray, pixels: np.ndarray) -> Image.Image:
     low, high = heat_range(heat)
     scaled = ((heat - low) / (high - low)).astype(np.float32)
     image = Image.fromarray(pixels)
-    # enlarged by Pillow, bilinear with half-pixel centres
+    # Pillow enlarges it, bilinear with half-pixel centres.
     fine = np.asarray(Image.fromarray(scaled).resize(image.size, Image.Resampling.BILINEAR))
     colors = blended_colors(np.asarray(image.convert("L"), np.float64) / 255, fine)
     return Image.fromarray(np.rint(255 * colors).astype(np.uint8))
 
 
 def blended_colors(grey: np.ndarray, scaled: np.ndarray) -> np.ndarray:
-    """Colours (..., 3) of places of some lightness (...) and scaled heat (...), all from 0 to 1."""
-    from matplotlib import colormaps  # not before a map is drawn, as in `drawing`
+    """Return colours (..., 3) for lightness (...) of the image and scaled heat (...), all from 0 to 1."""
+    from matplotlib import colormaps  # here, since the import takes long
 
-    # on the image's lightness alone: its own colours would be taken for heat
+    # Only the lightness of the image is used, since its colours would look like heat.
     return OPACITY * colormaps[COLORS](scaled)[..., :3] + (1 - OPACITY) * np.asarray(grey)[..., None]
 
 
 def heat_range(heat: np.ndarray) -> tuple[float, float]:
-    """The values that have the darkest and the lightest colour.
+    """Return the values that have the darkest and the lightest colour.
 
     Raises:
         ValueError: a value is not finite.

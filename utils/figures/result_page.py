@@ -1,7 +1,7 @@
-"""A web page of what a search found: one file that shows everything and asks nothing of anybody.
+"""HTML page with the results of a search, in one file.
 
-All images are in the page itself. It runs no script and loads nothing, and tells the browser to allow
-neither: image names come from anywhere and may hold anything.
+The page contains its images, has no scripts and loads no other files. It also forbids the browser to run
+scripts or load files, since the names of images are not trusted.
 """
 
 import base64
@@ -20,44 +20,44 @@ from utils.images.loading import Box
 from utils.text import escape_misleading
 
 THUMBNAIL_SIDE = 320
-"""Longer side of an image in the page, in pixels, at most."""
+"""Largest longer side of an image in the page, in pixels."""
 
 JPEG_QUALITY = 80
 
 BOX_COLOR = "#ffd400"
 
 ALLOWED = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-"""What a browser may do with the page: show its own images in its own style."""
+"""Content security policy of the page, which allows only embedded images and styles."""
 
 BEGIN = f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{ALLOWED}">"""
-"""First lines of each page."""
+"""First lines of each page, by which a page is recognised."""
 
 
 class Hit(NamedTuple):
-    """An image in the page: one that was found, or the query."""
+    """An image in the page: a result or the query."""
 
     rank: int | None
-    """From 1; not shown of the query."""
+    """Rank of a result, from 1; None for the query."""
     name: str
-    """The path to show; any text, also one that stands for bytes which are no text."""
-    score: float | None = None
+    """Path to show, which may contain undecodable bytes of file names as surrogate escapes."""
+    similarity: float | None = None
     thumbnail: Image.Image | None = None
     heat: Image.Image | None = None
 
 
 def write_page(path: Path, query: Hit, hits: Sequence[Hit], title: str, note: str) -> None:
-    """Writes the results of a search as a page of HTML that stands by itself.
+    """Write the results of a search as an HTML page.
 
     Args:
         path: the file to write.
-        query: what was searched for; its thumbnail shows its box, if it has one (`thumbnail`).
-        hits: what was found, in the order to show.
-        title: of the page.
-        note: a line below it, such as how was searched.
+        query: the query, whose thumbnail shows its box; see `thumbnail`.
+        hits: the results, in the order to show.
+        title: title of the page.
+        note: line below the title, for example about the index.
 
     Raises:
         UserError: the file cannot be written.
@@ -67,10 +67,10 @@ def write_page(path: Path, query: Hit, hits: Sequence[Hit], title: str, note: st
 
 
 def page(query: Hit, hits: Sequence[Hit], title: str, note: str) -> str:
-    """Return the page that `write_page` writes, pure UTF-8."""
-    from jinja2 import Environment, StrictUndefined  # not before a page is written, as Matplotlib below
+    """Return the page that `write_page` writes, as text without surrogate escapes."""
+    from jinja2 import Environment, StrictUndefined  # here, since the import takes long
 
-    # Autoescaping turns every value into text; `escape_misleading` makes text of any file name.
+    # Autoescaping escapes HTML in every value; `escape_misleading` escapes undecodable bytes of file names.
     environment = Environment(
         autoescape=True,
         undefined=StrictUndefined,
@@ -85,7 +85,7 @@ def page(query: Hit, hits: Sequence[Hit], title: str, note: str) -> str:
         begin=BEGIN,
         title=title,
         note=note,
-        query=query._replace(rank=None, score=None),
+        query=query._replace(rank=None, similarity=None),
         hits=hits,
         has_heat=has_heat,
         colors=_scale_colors() if has_heat else [],
@@ -94,7 +94,7 @@ def page(query: Hit, hits: Sequence[Hit], title: str, note: str) -> str:
 
 
 def thumbnail(pixels: np.ndarray, box: Box | None = None) -> Image.Image:
-    """An image at the page's size, with a box drawn on it.
+    """Return an image resized for the page, with a box drawn on it.
 
     Args:
         pixels: (H, W, 3) uint8, RGB.
@@ -107,7 +107,7 @@ def thumbnail(pixels: np.ndarray, box: Box | None = None) -> Image.Image:
         size = np.array(image.size * 2)
         left, top, right, bottom = np.clip(np.rint(box * size / old), 0, size - 1).tolist()
         draw = ImageDraw.Draw(image)
-        # on a dark rim, to be seen on bright ground too
+        # with a black outline, to be visible on bright images
         draw.rectangle((left, top, right, bottom), outline="black", width=4)
         draw.rectangle((left, top, right, bottom), outline=BOX_COLOR, width=2)
     return image
@@ -115,14 +115,14 @@ def thumbnail(pixels: np.ndarray, box: Box | None = None) -> Image.Image:
 
 def _scale_colors() -> list[str]:
     """Return the colours of the scale of a heat map, from dark to bright."""
-    from matplotlib import colormaps  # not before a page with maps is written, as in `drawing`
+    from matplotlib import colormaps  # here, since the import takes long
     from matplotlib.colors import to_hex
 
     return [to_hex(colormaps[COLORS](step / 8)) for step in range(9)]
 
 
 def data_uri(image: Image.Image) -> str:
-    """An image as a JPEG inside a URI, no larger than the page's size and without what else its file told."""
+    """Return an image as a JPEG in a data URI, resized for the page and without metadata."""
     plain = Image.fromarray(np.asarray(image.convert("RGB")))  # Pillow would keep a comment
     plain.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     file = io.BytesIO()

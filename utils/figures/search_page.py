@@ -1,4 +1,4 @@
-"""The page of a search: thumbnails of the query and its matches, and where the attention lay in each."""
+"""Page with the matches of a query in an index: thumbnails and heat maps of the attention."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -22,17 +22,19 @@ def write_search_page(
     network: RetrievalNetwork,
     index: ImageIndex,
 ) -> None:
-    """Writes the page; a match whose file has gone or been damaged since it was indexed has no images.
+    """Write a page with the matches of a query.
+
+    A match whose file was deleted or became unreadable after indexing is shown without images.
 
     Args:
         path: the file to write.
-        query: what was searched for.
-        matches: what was found, in the order to show.
-        network: that described them; its attention is drawn, if it has any.
-        index: what was searched.
+        query: the query.
+        matches: the matches, in the order to show.
+        network: network that described the images. Heat maps are drawn if it has an attention head.
+        index: the index that was searched.
 
     Raises:
-        UserError: the query cannot be decoded, or the page cannot be written.
+        UserError: the query is unreadable, or the page cannot be written.
     """
     longer_side = int(str(index.settings["S"]))
 
@@ -48,7 +50,7 @@ def write_search_page(
     hits = []
     for match in tqdm(matches, "page", unit="image", disable=None):
         hit = Hit(match.rank, str(match.path.relative_to(index.folder)), match.similarity)
-        with suppress(UserError):  # unreadable by now: shown without images
+        with suppress(UserError):  # it has become unreadable
             pixels, heat = read_image(match.path), attention(InputImage(match.path))
             hit = hit._replace(thumbnail=thumbnail(pixels), heat=heat)
         hits.append(hit)

@@ -1,1 +1,1 @@
-"""Files: paths, checked reading, writing that replaces a file only when it is complete, locks."""
+"""Files: paths, checked reading, writing under a temporary name, and locks."""

@@ -1,4 +1,4 @@
-"""Checked reading of NumPy's files, whose headers are compared with their sizes before memory is taken."""
+"""Checked reading of NumPy files. Their headers are compared with their sizes before memory is allocated."""
 
 import io
 import zipfile
@@ -14,36 +14,36 @@ from utils.files.reading import open_checked
 
 NumberType = type[np.generic]
 Shape = tuple[int | None, ...]
-"""An expected shape, None for any length."""
+"""An expected shape; None stands for any length."""
 
 LONGEST_HEADER = 12_000
-"""Bytes at the beginning of a file within which its header ends."""
+"""Largest number of bytes of a header."""
 
 
 class _Header(NamedTuple):
     offset: int
-    """Bytes before the values."""
+    """Number of bytes before the values."""
     shape: tuple[int, ...]
     fortran_order: bool
     dtype: np.dtype
 
 
 def read_array(path: Path, types: Sequence[NumberType], shape: Shape | None = None) -> np.ndarray:
-    """Read a .npy file into memory; nothing is unpickled.
+    """Read a .npy file into memory, without unpickling.
 
     Args:
         path: the file.
-        types: NumPy's types that the values may have, or abstract ones as `np.floating`.
-        shape: the expected shape; any if not given.
+        types: allowed NumPy types of the values, also abstract types such as `np.floating`.
+        shape: the expected shape; any shape if not given.
 
     Returns:
         The array, writable, in native byte order and C order.
 
     Raises:
-        FileNotFoundError: there is none.
-        UnreadableFileError: it cannot be read.
-        BadFileError: it is no regular file, no .npy file of the size that its header tells, or holds values
-            of another type or shape.
+        FileNotFoundError: the file does not exist.
+        UnreadableFileError: the system cannot read the file.
+        BadFileError: it is not a regular file, not a .npy file of the size given by its header, or holds
+            values of another type or shape.
     """
     with open_checked(path) as file:
         try:
@@ -59,20 +59,20 @@ def map_array(
 
     Args:
         path: the file.
-        types: NumPy's types that the values may have.
+        types: allowed NumPy types of the values.
         shape: the expected shape.
-        mode: "r" to read, "r+" to change the file, "c" to change the array alone.
+        mode: "r" to read, "r+" to change the file, "c" to change only the array in memory.
 
     Raises:
-        FileNotFoundError: there is none.
-        UnreadableFileError: it cannot be read.
-        BadFileError: as `read_array`; also if the byte order is not native or the array not in C order.
+        FileNotFoundError: the file does not exist.
+        UnreadableFileError: the system cannot read the file.
+        BadFileError: as for `read_array`, or the array is not in native byte order and C order.
     """
     with open_checked(path) as file:
         try:
             header = _header(file.read(LONGEST_HEADER), _size(file), types, shape)
             if header.fortran_order or not header.dtype.isnative:
-                raise ValueError("its values are in another order than this program writes them in")
+                raise ValueError("its values are not in native byte order and C order")
         except ValueError as error:
             raise BadFileError(f"{path} is unreadable: {error}") from error
         try:
@@ -89,12 +89,12 @@ def read_arrays(
 
     Args:
         path: the file.
-        expected: types and shape of each array that is read.
+        expected: allowed types and expected shape by name of array.
 
     Raises:
-        FileNotFoundError: there is none.
-        UnreadableFileError: it cannot be read.
-        BadFileError: it is no .npz file, or an array is missing or does not fit.
+        FileNotFoundError: the file does not exist.
+        UnreadableFileError: the system cannot read the file.
+        BadFileError: it is not a .npz file, or an array is missing or has another type or shape.
     """
     arrays = {}
     with open_checked(path) as file:
@@ -108,7 +108,7 @@ def read_arrays(
             raise BadFileError(f"{path} is unreadable: it has no array {name!r}") from error
         except MemoryError:
             raise
-        except Exception as error:  # a damaged archive makes the zip reader raise anything
+        except Exception as error:  # the zip reader raises any exception on an unreadable archive
             raise BadFileError(f"{path} is unreadable: {error or type(error).__name__}") from error
     return arrays
 
@@ -137,17 +137,17 @@ def _read(
 
 
 def _header(head: bytes, size: int, types: Sequence[NumberType], shape: Shape | None) -> _Header:
-    """Parse the first bytes of a .npy file, and check what they tell.
+    """Parse the header of a .npy file, and check it against the expected type, shape and size.
 
     Raises:
-        ValueError: they are no header, or the values do not fit.
+        ValueError: there is no header, or the check fails.
     """
     beginning = io.BytesIO(head)
     try:
         version = np.lib.format.read_magic(beginning)
         reader = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         actual, fortran_order, dtype = reader[version](beginning)
-    except Exception as error:  # unreadable headers make NumPy's parser raise anything
+    except Exception as error:  # NumPy's parser raises any exception on an unreadable header
         raise ValueError("it is no complete .npy file") from error
     if not any(np.issubdtype(dtype, kind) for kind in types):
         wanted = " or ".join(kind.__name__ for kind in types)

@@ -1,4 +1,4 @@
-"""Files and folders of one output folder that are replaced together once the new ones are complete."""
+"""Joint replacement of several files and folders of one folder, once the new ones are complete."""
 
 import os
 import secrets
@@ -17,18 +17,18 @@ OLD = "old"
 
 @contextmanager
 def replace_entries(folder: Path, names: Sequence[str]) -> Iterator[Path]:
-    """Make a temporary folder whose entries take the place of those of a folder once all are complete.
+    """Yield a temporary folder whose entries replace the named entries of a folder after the block.
 
-    Entries that the temporary folder lacks are removed; whatever else is in the folder stays. Processes that
-    do so at once wait for each other, and the entries of the last one stay. After a kill the entries from
-    before are still there, or are put back by the next call.
+    Named entries that the temporary folder lacks are removed. All other entries of the folder stay. If
+    several processes do this at once, each waits for the previous one, and the entries of the last one stay.
+    After a kill, the old entries are in place or are restored by the next call.
 
     Args:
-        folder: made if it does not exist.
-        names: of the entries; the last one is present only while all belong together.
+        folder: the folder, created if it does not exist.
+        names: names of the entries. The last entry exists only while all entries belong together.
 
     Raises:
-        UserError: the folder cannot be written; its entries are then as they were.
+        UserError: the folder cannot be written; its entries are then unchanged.
     """
     with user_error_if_unwritable(folder):
         is_new = not folder.exists()
@@ -48,13 +48,13 @@ def replace_entries(folder: Path, names: Sequence[str]) -> Iterator[Path]:
                     shutil.rmtree(draft, ignore_errors=True)
         except BaseException:
             if is_new:
-                with suppress(OSError):  # something else has been put there
+                with suppress(OSError):  # the folder is not empty
                     folder.rmdir()
             raise
 
 
 def _swap(draft: Path, folder: Path, names: Sequence[str]) -> None:
-    """Move the entries of a folder aside, the last one first, and those of the draft into their place."""
+    """Move the entries of a folder aside, beginning with the last, and move the new entries into place."""
     try:
         for name in reversed(names):
             if os.path.lexists(folder / name):
@@ -68,7 +68,7 @@ def _swap(draft: Path, folder: Path, names: Sequence[str]) -> None:
 
 
 def _put_back(old: Path, folder: Path, names: Sequence[str]) -> None:
-    """Move entries that were moved aside back, in place of those that came for them."""
+    """Move the old entries back into the folder, and the new entries out of it."""
     for name in names:
         if os.path.lexists(old / name):
             if os.path.lexists(folder / name):

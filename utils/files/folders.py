@@ -1,4 +1,4 @@
-"""Folders that are replaced once the new one is complete; until then the old one stays."""
+"""Replacement of a folder once the new folder is complete."""
 
 import errno
 import os
@@ -12,26 +12,26 @@ from utils.errors import UserError
 from utils.files.writing import TEMPORARY_SUFFIX, short_name, user_error_if_unwritable
 
 RACED = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT})
-"""What renaming a folder fails with when another process has just renamed the same one."""
+"""Errors of renaming a folder that another process has just renamed."""
 
 TRIES = 10
 
 
 @contextmanager
 def replace_folder(path: Path, keep: Callable[[], bool] = lambda: False) -> Iterator[Path]:
-    """Makes a temporary folder that takes the place of the folder `path` once it is complete.
+    """Yield a temporary folder that replaces the folder `path` after the block.
 
-    Of several processes that do so at once the last one's folder stays. Temporary folders of processes that
-    were killed on this computer are removed.
+    If several processes do this at once, the folder of the last one stays. Temporary folders of processes
+    that were killed on this computer are removed.
 
     Args:
         path: the folder.
-        keep: asked once the temporary folder is complete; if true it is dropped, and `path` stays as it is:
-            another process may have put there what is wanted.
+        keep: function called after the block. If it returns True, `path` is not replaced, for example because
+            another process has written the same contents.
 
     Raises:
-        UserError: it cannot be written, or is a file or a link; `path` is then as it was, and of the folders
-            above it none is left that was made for it.
+        UserError: `path` cannot be written, or is a file or a link. `path` is then unchanged, and folders
+            created above it are removed.
     """
     temporary, old = _temporary(path), _temporary(path, ".old")
     made = [folder for folder in path.parents if not folder.exists()]
@@ -51,7 +51,7 @@ def replace_folder(path: Path, keep: Callable[[], bool] = lambda: False) -> Iter
                         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        with suppress(OSError):  # one that is not empty stays, and so do those above it
+        with suppress(OSError):  # a folder that is not empty stays, and so do the folders above it
             for folder in made:
                 folder.rmdir()
 
@@ -62,23 +62,23 @@ def _check_replaceable(path: Path) -> None:
 
 
 def _remove_leftovers(path: Path, trash: Path) -> None:
-    """Removes the temporary folders for `path` of processes that are no more, by way of the name `trash`."""
+    """Rename the temporary folders for `path` of processes that have ended to `trash`, and delete them."""
     name = re.compile(rf"\.{re.escape(short_name(path))}(\.old)?\.([0-9]{{1,9}})\.tmp")
     shutil.rmtree(trash, ignore_errors=True)
     for folder in path.parent.glob(".*.tmp"):
         match = name.fullmatch(folder.name)
         if match and folder.is_dir() and not folder.is_symlink() and not _is_of_another(int(match[2])):
             with suppress(OSError):
-                # if its process runs after all, on another computer, that one now fails: it must not go on
-                # with a folder that is half deleted
+                # If its process runs on another computer, the renaming makes that process fail, instead of
+                # letting it continue with a folder of which half is deleted.
                 folder.rename(trash)
             shutil.rmtree(trash, ignore_errors=True)
 
 
 def _is_of_another(process: int) -> bool:
-    """Return whether the process runs and is not this one, which may have got the number of an ended one."""
+    """Return whether a process runs and is another one. This process can have the number of an ended one."""
     if os.name == "nt":
-        return True  # os.kill would send it a Ctrl-C there
+        return True  # os.kill would send a Ctrl-C on Windows
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -89,7 +89,7 @@ def _is_of_another(process: int) -> bool:
 
 
 def _swap(draft: Path, path: Path, old: Path) -> None:
-    """Moves `path`, if it is there, to `old` and `draft` to `path`, or leaves `path` as it was."""
+    """Move `path`, if it exists, to `old`, and `draft` to `path`. If that fails, `path` is unchanged."""
     _check_replaceable(path)
     try:
         if path.exists():

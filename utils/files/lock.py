@@ -1,4 +1,4 @@
-"""Locks between the processes that write to one folder; a lock ends with its process."""
+"""Locks between processes that write to the same folder. A lock is released when its process ends."""
 
 import errno
 from collections.abc import Iterator
@@ -11,19 +11,19 @@ from utils.errors import UserError
 from utils.files.writing import unwritable
 
 NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
-"""Errors of disks that have no locks."""
+"""Errors of disks that do not support locks."""
 
 
 @contextmanager
 def only_writer(lock: Path, target: Path) -> Iterator[None]:
-    """Hold a lock while the block runs, and refuse a second process.
+    """Hold a lock while the block runs, and raise an error if another process holds it.
 
     Args:
-        lock: the lock's file, made and removed again; a file of the user that has its name stays.
+        lock: file of the lock, created and removed again. An existing file with contents is not removed.
         target: the file or folder that is written to, for the error.
 
     Raises:
-        UserError: another process holds it, or it cannot be made.
+        UserError: another process holds the lock, or its file cannot be created.
     """
     try:
         held = _acquired(lock, timeout=0)
@@ -38,13 +38,13 @@ def only_writer(lock: Path, target: Path) -> Iterator[None]:
 
 @contextmanager
 def in_turn(lock: Path) -> Iterator[None]:
-    """Hold a lock while the block runs, once the processes that hold it have released it.
+    """Hold a lock while the block runs, after waiting for other processes that hold it.
 
     Args:
-        lock: the lock's file, made and removed again.
+        lock: file of the lock, created and removed again.
 
     Raises:
-        UserError: it cannot be made.
+        UserError: the file cannot be created.
     """
     held = _acquired(lock, timeout=-1)
     try:
@@ -55,11 +55,11 @@ def in_turn(lock: Path) -> Iterator[None]:
 
 
 def _acquired(lock: Path, timeout: float) -> FileLock:
-    """Return the lock, held unless the disk has no locks.
+    """Acquire a lock, unless the disk does not support locks, and return it.
 
     Raises:
-        Timeout: another process holds it.
-        UserError: its file cannot be made.
+        Timeout: another process holds the lock.
+        UserError: the file of the lock cannot be created.
     """
     held = FileLock(lock, timeout=timeout)
     try:
@@ -73,6 +73,6 @@ def _acquired(lock: Path, timeout: float) -> FileLock:
 
 
 def _remove(lock: Path) -> None:
-    with suppress(OSError):  # Windows removes no file that is open
-        if not lock.stat().st_size:  # a lock's file is empty: this is none of the user's
+    with suppress(OSError):  # Windows does not remove open files
+        if not lock.stat().st_size:  # a file with contents is a file of the user
             lock.unlink()

@@ -1,4 +1,4 @@
-"""Files that a user names for output: only files that this program wrote are replaced."""
+"""Checks of the output files that a user names. Only files that this program wrote are replaced."""
 
 import os
 from pathlib import Path
@@ -9,14 +9,14 @@ from utils.files.writing import check_writable, is_special
 
 
 def check_output_file(path: Path, begin: bytes) -> None:
-    """Check, before any work, that a file can be written and replaces no file of the user.
+    """Check, before any work, that a file can be written and would not replace a file of the user.
 
     Args:
-        path: the file; devices and pipes are written as they are.
+        path: the file; devices and pipes are not checked.
         begin: see `check_replaceable`.
 
     Raises:
-        UserError: it cannot be written, or would replace something else.
+        UserError: the file cannot be written, or would replace a folder or a file of the user.
     """
     if not is_special(path):
         check_writable(Path(os.path.realpath(path)).parent)
@@ -28,10 +28,10 @@ def check_replaceable(path: Path, begin: bytes) -> None:
 
     Args:
         path: the file.
-        begin: first bytes of all files of its kind that this program writes.
+        begin: first bytes of each file of this kind that this program writes.
 
     Raises:
-        UserError: it is a folder, or another file, such as an image.
+        UserError: `path` is a folder or a file of the user.
     """
     try:
         with open_regular(path) as file:

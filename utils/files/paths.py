@@ -1,4 +1,4 @@
-"""Paths as users write them."""
+"""Conversion of the paths that users write."""
 
 from pathlib import Path
 
@@ -6,16 +6,16 @@ from utils.errors import UserError
 
 
 def user_path(text: str | Path, option: str = "a path") -> Path:
-    """Return a path in which `~` or `~name` at the beginning stands for a user's home folder.
+    """Return a path in which `~` or `~name` at the beginning is replaced with the user's home folder.
 
-    A name for which there is no such user, as `~backup.jpg`, is a name like any other.
+    A path such as `~backup.jpg`, for which there is no such user, stays as it is.
 
     Args:
         text: the path.
-        option: what the user gave it as, for an error.
+        option: name of the option or argument, for errors.
 
     Raises:
-        UserError: the text is empty, which would mean the current folder, or no name of a file.
+        UserError: the text is empty or holds a null character.
     """
     if text == "":
         raise UserError(f"{option} is empty: name a file or a folder")
@@ -24,5 +24,5 @@ def user_path(text: str | Path, option: str = "a path") -> Path:
     path = Path(text)
     try:
         return path.expanduser()
-    except RuntimeError:  # no such user, or none who has a home
+    except RuntimeError:  # there is no such user, or the user has no home folder
         return path

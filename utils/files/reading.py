@@ -1,4 +1,4 @@
-"""Checked reading of files that a user or a killed run can have left in any state."""
+"""Checked reading of files, whose contents are not trusted."""
 
 import math
 import os
@@ -12,10 +12,10 @@ from utils.errors import BadFileError, UnreadableFileError
 from utils.files.regular import NotRegularError, open_regular
 
 LARGEST_TEXT = 1 << 30
-"""Bytes above which a file is not read as text."""
+"""Largest number of bytes of a file that is read at once."""
 
 DECIMAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
-"""A number as it is typed: the digits 0 to 9, without underscores, and no nan or inf."""
+"""Pattern of a decimal number with the digits 0 to 9, without underscores, nan and inf."""
 
 
 @contextmanager
@@ -23,9 +23,9 @@ def open_checked(path: Path) -> Iterator[BinaryIO]:
     """Open a regular file for reading, and turn errors of the operating system into user errors.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: the file does not exist.
         BadFileError: it is a pipe, a device or a folder.
-        UnreadableFileError: it cannot be read.
+        UnreadableFileError: the system cannot read the file.
     """
     try:
         file = open_regular(path)
@@ -33,7 +33,7 @@ def open_checked(path: Path) -> Iterator[BinaryIO]:
         raise
     except NotRegularError as error:
         raise BadFileError(f"cannot read {path}: {error}") from error
-    except (OSError, ValueError) as error:  # the latter of a path with a NUL
+    except (OSError, ValueError) as error:  # ValueError: the path holds a null character
         raise _unreadable(path, error) from error
     with file:
         try:
@@ -50,12 +50,12 @@ def read_bytes(path: Path) -> bytes:
     """Read a regular file.
 
     Raises:
-        FileNotFoundError: there is none.
-        BadFileError: it is a pipe, a device or a folder, or too large.
-        UnreadableFileError: it cannot be read.
+        FileNotFoundError: the file does not exist.
+        BadFileError: it is a pipe, a device or a folder, or is too large.
+        UnreadableFileError: the system cannot read the file.
     """
     with open_checked(path) as file:
-        # A read of so many bytes would reserve their memory, however short the file is.
+        # Checked first, since `file.read(LARGEST_TEXT)` would reserve that much memory for any file.
         if os.fstat(file.fileno()).st_size > LARGEST_TEXT:
             raise BadFileError(f"{path} is larger than {LARGEST_TEXT} bytes")
         return file.read()
@@ -65,7 +65,9 @@ def read_text(path: Path) -> str:
     """Read a text file in UTF-8, with or without a byte order mark.
 
     Raises:
-        BadFileError: it is missing, no regular file, or in another encoding; the line is named.
+        BadFileError: the file is missing, is not a regular file or is not in UTF-8. The message names the
+            line.
+        UnreadableFileError: the system cannot read the file.
     """
     try:
         data = read_bytes(path)
@@ -73,20 +75,20 @@ def read_text(path: Path) -> str:
         raise BadFileError(f"{path} is missing") from error
     try:
         text = data.decode("utf-8-sig")
-        bad = data.find(b"\0")
+        invalid = data.find(b"\0")
     except UnicodeDecodeError as error:
-        text, bad = "", error.start
-    if bad >= 0:
-        line = data.count(b"\n", 0, bad) + 1
+        text, invalid = "", error.start
+    if invalid >= 0:
+        line = data.count(b"\n", 0, invalid) + 1
         raise BadFileError(f"{path}, line {line}: cannot be read as text: save it as UTF-8")
     return text.replace("\r\n", "\n")
 
 
 def parse_index(text: str, count: int) -> int:
-    """Return the index in 0..count - 1 that a user wrote in ASCII digits.
+    """Return the index in 0..count - 1 that a text holds in ASCII digits.
 
     Raises:
-        ValueError: it is anything else.
+        ValueError: the text is no such index.
     """
     digits = text.lstrip("0") or "0"
     if not (text.isascii() and text.isdecimal()) or len(digits) > len(str(count)) or int(digits) >= count:
@@ -95,10 +97,10 @@ def parse_index(text: str, count: int) -> int:
 
 
 def parse_number(text: str) -> float:
-    """Return the number that a user wrote in ASCII digits, such as `-12`, `.5` or `1e3`.
+    """Return the number that a text holds in ASCII digits, such as `-12`, `.5` or `1e3`.
 
     Raises:
-        ValueError: it is anything else, such as `1_0`, `nan` or a number that float64 cannot hold.
+        ValueError: the text is no such number, for example `1_0`, `nan` or a number too large for float64.
     """
     number = float(text) if DECIMAL.fullmatch(text) else math.nan
     if not math.isfinite(number):

@@ -1,4 +1,4 @@
-"""Checks of what a file holds, as JSON or otherwise, against a declared type."""
+"""Checks of the contents of a file, such as parsed JSON, against a declared type."""
 
 import json
 import math
@@ -27,16 +27,25 @@ def read_json(path: Path, schema: type[Record]) -> Record:
         schema: see `check_type`.
 
     Raises:
-        FileNotFoundError: there is none.
-        UnreadableFileError: it cannot be read.
-        BadFileError: it is no regular file, no JSON in UTF-8, or holds something else than `schema` says; a
-            key that is there twice, a number that is not finite and an integer of more than 64 bits included.
+        FileNotFoundError: the file does not exist.
+        UnreadableFileError: the system cannot read the file.
+        BadFileError: it is not a regular file, is not JSON in UTF-8, or does not have the type `schema`; or
+            it has a duplicate key, a number that is not finite or an integer of more than 64 bits.
     """
     return parse_json(path, read_bytes(path), schema)
 
 
 def parse_json(path: Path, data: bytes | str, schema: type[Record]) -> Record:
-    """Parse JSON that comes from a file, and check it; see `read_json`."""
+    """Parse the JSON in a file, and check it against a type; see `read_json`.
+
+    Args:
+        path: the file, for errors.
+        data: contents of the file.
+        schema: see `check_type`.
+
+    Raises:
+        BadFileError: as for `read_json`.
+    """
     try:
         value = json.loads(
             data.decode("utf-8-sig") if isinstance(data, bytes) else data,
@@ -57,10 +66,15 @@ def parse_json(path: Path, data: bytes | str, schema: type[Record]) -> Record:
 
 
 def check_record(path: Path, value: object, schema: type[Record]) -> Record:
-    """Return a value that comes from a file, checked against a type.
+    """Return a value read from a file, after checking it against a type.
+
+    Args:
+        path: the file, for errors.
+        value: the value.
+        schema: see `check_type`.
 
     Raises:
-        BadFileError: it does not fit.
+        BadFileError: the value does not have the type.
     """
     try:
         check_type(value, schema)
@@ -73,14 +87,14 @@ def check_type(value: object, schema: Any, name: str = "it") -> None:  # noqa: A
     """Check a value recursively against a type.
 
     Args:
-        value: of dicts, lists and plain values.
+        value: the value, made of dicts, lists and plain values.
         schema: a TypedDict or a dataclass, both for a dict with their fields as keys, `list[...]`,
             `dict[str, ...]`, a Literal, a union or a class. A TypedDict allows further keys. `float` allows
-            integers, and `int` allows no bool.
-        name: what the error calls the value.
+            integers, and `int` does not allow bool.
+        name: name of the value in the error.
 
     Raises:
-        ValueError: the value does not fit.
+        ValueError: the value does not have the type.
     """
     if is_typeddict(schema) or is_dataclass(schema):
         _check_fields(value, schema, name)
@@ -141,7 +155,7 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 def _finite(text: str) -> float:
     if not math.isfinite(number := float(text)):
-        raise ValueError(f"it holds {shorten(text)}, which is no finite number")
+        raise ValueError(f"it holds {shorten(text)}, which is not a finite number")
     return number
 
 

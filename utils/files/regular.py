@@ -1,4 +1,4 @@
-"""Opening of regular files alone, so that no pipe or device in the place of a file ever blocks."""
+"""Opening of regular files only, since opening a pipe or a device can block."""
 
 import os
 import stat

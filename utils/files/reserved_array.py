@@ -1,4 +1,4 @@
-"""NumPy files mapped into memory for writing, whose space on the disk is reserved first."""
+"""NumPy files that are mapped into memory for writing after their disk space is reserved."""
 
 import os
 from pathlib import Path
@@ -9,21 +9,22 @@ import numpy as np
 from utils.files.writing import user_error_if_unwritable
 
 CHUNK = 1 << 24
-"""Bytes of zeros written at a time where space cannot be reserved by one call."""
+"""Number of zero bytes written at a time on systems that cannot reserve space by one call."""
 
 
 def new_mapped_array(path: Path, shape: tuple[int, ...], dtype: np.dtype | type) -> np.memmap:
-    """Make a file of zeros in NumPy's format and map it into memory for reading and writing.
+    """Create a file of zeros in NumPy's format and map it into memory for reading and writing.
 
-    Without its space reserved, a full disk would end the process by SIGBUS when the array is written to.
+    The disk space is reserved first. Otherwise, writing to the array on a full disk would end the process
+    with SIGBUS.
 
     Args:
         path: the file, replaced if it exists.
-        shape: of the array.
-        dtype: its number type.
+        shape: shape of the array.
+        dtype: number type of the array.
 
     Raises:
-        UserError: the disk has no space for it; the file is then gone.
+        UserError: the disk has no space for the file, which is then removed.
     """
     with user_error_if_unwritable(path):
         try:
@@ -39,7 +40,7 @@ def new_mapped_array(path: Path, shape: tuple[int, ...], dtype: np.dtype | type)
 
 
 def _reserve(file: BinaryIO, count: int) -> None:
-    """Add `count` zero bytes to a file of which nothing is buffered."""
+    """Append `count` zero bytes to a file whose buffer is flushed."""
     if count and hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file.fileno(), file.tell(), count)
         return

@@ -1,4 +1,4 @@
-"""The writer of every file: a file is complete under its name, or what was there before stays."""
+"""Writing of files under a temporary name. A file replaces the old one only when it is complete."""
 
 import errno
 import hashlib
@@ -18,7 +18,7 @@ from utils.errors import UserError
 TEMPORARY_SUFFIX = ".tmp"
 
 LONGEST_NAME = 100
-"""Bytes of a file's name that its temporary names repeat."""
+"""Largest number of bytes of a file's name that its temporary names contain."""
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer
@@ -28,16 +28,16 @@ REASONS = {
     errno.EDQUOT: "the disk quota is used up",
     errno.EFBIG: "the file would be larger than this process or this disk allows (ulimit -f)",
 }
-"""Errors for which there is no space, in words."""
+"""Reasons, by error number, for which there is no space to write."""
 
 DESCRIPTORS = re.compile(r"/dev/fd/([0-9]{1,9})|/proc/self/fd/([0-9]{1,9})|/dev/(stdout|stderr)")
 
 
 def check_writable(folder: Path) -> None:
-    """Check, before hours of work, that a folder can be written to, or made if it does not exist.
+    """Check, before hours of work, that a folder can be written to, or created if it does not exist.
 
     Raises:
-        UserError: it cannot.
+        UserError: the folder cannot be written to or created.
     """
     with user_error_if_unwritable(folder):
         existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
@@ -47,17 +47,17 @@ def check_writable(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder unless it exists.
+    """Create a folder unless it exists.
 
     Raises:
-        UserError: it cannot be made.
+        UserError: the folder cannot be created.
     """
     with user_error_if_unwritable(folder):
         folder.mkdir(parents=True, exist_ok=True)
 
 
 def is_special(path: Path) -> bool:
-    """Return whether a path leads to a device, a pipe or an open file, which is written as it is."""
+    """Return whether a path leads to a device, a pipe or an open file, which cannot be replaced."""
     if DESCRIPTORS.fullmatch(str(path)):
         return True
     try:
@@ -69,12 +69,12 @@ def is_special(path: Path) -> bool:
 
 @contextmanager
 def replace_file(path: Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file for writing that takes the place of `path` once it is complete.
+    """Open a temporary file for writing, which replaces `path` after the block.
 
-    A link keeps its place: the file that it leads to is replaced. Devices and pipes are written as they are.
+    If `path` is a link, the file that it leads to is replaced. Devices and pipes are written to directly.
 
     Raises:
-        UserError: it cannot be written; `path` is then as it was.
+        UserError: the file cannot be written; `path` is then unchanged.
     """
     if is_special(path):
         with user_error_if_unwritable(path), _opened_special(path) as file:
@@ -87,10 +87,10 @@ def replace_file(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def new_file(path: Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file for writing that becomes `path` once complete, unless that exists by then.
+    """Open a temporary file for writing, which is renamed to `path` after the block unless `path` exists.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the file cannot be written.
     """
 
     def put(temporary: Path) -> None:
@@ -110,7 +110,7 @@ def user_error_if_unwritable(path: Path) -> Iterator[None]:
     """Turn errors of the operating system in a block into user errors that name a file.
 
     Raises:
-        UserError: the block failed for want of space, permission and the like.
+        UserError: the block raised an OSError, for example because the disk is full.
     """
     try:
         yield
@@ -119,13 +119,16 @@ def user_error_if_unwritable(path: Path) -> Iterator[None]:
 
 
 def unwritable(path: Path, error: OSError) -> UserError:
-    """Return the error that a file or folder cannot be written, with its reason in words."""
+    """Return a user error that a file or folder cannot be written, with the reason."""
     reason = REASONS.get(error.errno) if error.errno is not None else None
     return UserError(f"cannot write {path}: {reason or error.strerror or error}")
 
 
 def short_name(path: Path) -> str:
-    """Return a path's name, or its beginning and a digest if it is long: temporary names add to it."""
+    """Return the name of a path, shortened to its beginning and a digest if it is long.
+
+    Temporary names are longer than this name and must fit the limit of the system.
+    """
     name = os.fsencode(path.name)
     if len(name) <= LONGEST_NAME:
         return path.name
@@ -133,7 +136,7 @@ def short_name(path: Path) -> str:
 
 
 class _RawFile(io.FileIO):
-    """A new file that remembers its first failure, in whose place libraries raise errors of their own."""
+    """New file that remembers its first error, since libraries replace it with their own errors."""
 
     failure: OSError | None = None
 
@@ -146,7 +149,7 @@ class _RawFile(io.FileIO):
 
 
 class _BufferedFile(io.BufferedWriter):
-    """A buffered file without a descriptor: NumPy and Pillow would write to that and lose its errors."""
+    """Buffered file without a descriptor, to which NumPy and Pillow would write and lose the errors."""
 
     def fileno(self) -> int:
         raise io.UnsupportedOperation("fileno")
@@ -154,7 +157,7 @@ class _BufferedFile(io.BufferedWriter):
 
 @contextmanager
 def _written(path: Path, put: Callable[[Path], object]) -> Iterator[IO[bytes]]:
-    """Open a temporary file beside `path` for writing, and have it put into its place once complete."""
+    """Open a temporary file beside `path` for writing, and call `put` with it after the block."""
     temporary = _unique(path)
     try:
         with user_error_if_unwritable(path):
@@ -175,7 +178,7 @@ def _written(path: Path, put: Callable[[Path], object]) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _opened_special(path: Path) -> Iterator[IO[bytes]]:
-    """Open a device or a pipe; of a file that this process has open already, the same open file."""
+    """Open a device or a pipe for writing, or duplicate a descriptor that this process has open."""
     match = DESCRIPTORS.fullmatch(str(path))
     if match is None:
         with path.open("wb") as file:
@@ -189,6 +192,9 @@ def _opened_special(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _unique(path: Path) -> Path:
-    """Return a name that no other process takes, on no computer: in containers many have the same number."""
+    """Return a temporary name that no other process uses, on any computer.
+
+    Process numbers alone are not enough, since processes in different containers have the same ones.
+    """
     name = f".{short_name(path)}.{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
     return path.with_name(name)

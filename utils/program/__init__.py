@@ -1,1 +1,1 @@
-"""The life of a program: its start, signals, failures and their messages."""
+"""Start and end of a program: signals, standard streams, exit status and error messages."""

@@ -1,4 +1,4 @@
-"""The line that follows the traceback of a bug of the program."""
+"""The message that follows the traceback of a bug in the program."""
 
 import platform
 import tomllib
@@ -7,13 +7,13 @@ from importlib import metadata
 from pathlib import Path
 
 ISSUE_TRACKER = "the project's issue tracker"
-"""Address for reports; set it where the project is published."""
+"""Address for bug reports, to be set where the project is published."""
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
 
 def bug_line() -> str:
-    """Return one line that asks for a report and names the versions it should have."""
+    """Return a line that asks for a bug report and names the versions to include in it."""
     return (
         "this is a bug of the program, not of your data or options: please report it, with the lines above, "
         f"to {ISSUE_TRACKER} ({project_version()}, Python {platform.python_version()}, "

@@ -1,4 +1,4 @@
-"""Errors whose cause lies outside the program: memory, disks, limits of the system, killed processes."""
+"""Messages for errors caused outside the program: memory, disks, limits of the system, killed processes."""
 
 import errno
 from collections.abc import Iterator
@@ -9,11 +9,11 @@ NO_MEMORY_TO_IMPORT = (
     "or raise the limit (ulimit -v)"
 )
 WORKER_DIED = (
-    "a process that decodes images was killed, as systems do when memory runs out: "
+    "a process that decodes images was killed, probably because memory ran out: "
     "try fewer --workers (0 for none) or a smaller --batch-size"
 )
 NO_SHARED_MEMORY = (
-    "the shared memory in /dev/shm does not suffice: try --workers 0, or give a container more of it "
+    "the shared memory in /dev/shm does not suffice: try --workers 0, or give the container more "
     "(docker run --shm-size 1g)"
 )
 TOO_MANY_FILES = "too many open files: try --workers 0, or raise the limit (ulimit -n 1024)"
@@ -31,7 +31,7 @@ ERRNOS = {
     errno.ENFILE: TOO_MANY_FILES,
     errno.EAGAIN: TOO_MANY_PROCESSES,
 }
-"""Lines for the errors of the system that say nothing of a file."""
+"""Messages by error number, for errors that do not concern a file."""
 
 TEXTS = {
     "DataLoader worker (pid": WORKER_DIED,
@@ -44,7 +44,7 @@ TEXTS = {
     "bad_alloc": NO_MEMORY,
     "not enough memory": NO_MEMORY,
     "failed to map segment": NO_MEMORY,
-    "libllvmlite.so": NO_MEMORY_TO_IMPORT,  # its loader omits the reason; it names the file in any case
+    "libllvmlite.so": NO_MEMORY_TO_IMPORT,  # the error of its loader names this file but no reason
     "ALLOC_FAILED": NO_MEMORY,
     "unable to mmap": NO_MEMORY,
     "could not create a primitive": NO_MEMORY,
@@ -57,13 +57,13 @@ TEXTS = {
     "busy or unavailable": "the GPU is in use by another program: try --device cpu, or another GPU",
     "uncorrectable ECC": "the GPU reports a fault of its memory: try --device cpu, or another GPU",
 }
-"""Lines for parts of the texts of RuntimeErrors, as torch has no classes for them."""
+"""Messages by part of an error's text, since torch has no classes for these errors."""
 
-OWN_PACKAGES = ("utils", "models")
+PROJECT_PACKAGES = ("utils", "models")
 
 
 def outside_error(error: BaseException) -> str | None:
-    """Return one line on an error whose cause lies outside the program; None for a bug of the program."""
+    """Return a message of one line for an error caused outside the program; None for a bug in the program."""
     if isinstance(error, MemoryError):
         return NO_MEMORY
     text = str(error).strip()
@@ -77,20 +77,21 @@ def outside_error(error: BaseException) -> str | None:
         for part, line in TEXTS.items():
             if part in text:
                 return NO_MEMORY_TO_IMPORT if line is NO_MEMORY and isinstance(error, ImportError) else line
-    if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith(OWN_PACKAGES):
+    if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith(PROJECT_PACKAGES):
         return f"{text}: pip install -r requirements.txt"
     if isinstance(error, OSError | UnicodeError):
-        return text.splitlines()[-1] if text else type(error).__name__  # the last line: of a worker's error
+        # The text of an error from a worker is a traceback, whose last line is the message.
+        return text.splitlines()[-1] if text else type(error).__name__
     return None
 
 
 def is_shortage(error: BaseException) -> bool:
-    """Return whether an error says that the system is short of memory, files or processes."""
+    """Return whether an error means that the system is short of memory, files or processes."""
     return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in ERRNOS)
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and, from the last to the first, the errors it was raised from or after."""
+    """Yield an error and the errors that caused it, from the last to the first."""
     seen: set[int] = set()
     cause: BaseException | None = error
     while cause is not None and id(cause) not in seen:

@@ -1,4 +1,4 @@
-"""The end of a program: its exit status, and its errors as messages."""
+"""Execution of a script's command, with error messages and an exit status."""
 
 import io
 import os
@@ -19,38 +19,39 @@ EXIT_USER_ERROR = 2
 EXIT_BROKEN_PIPE = 141
 
 GRACE = 5.0
-"""Seconds in which torchrun ends the other processes of one that failed."""
+"""Seconds that torchrun has to end this process after another process failed."""
 
 
 def run_command(command: Callable[[], object]) -> int:
-    """Run a script's command and show an error that ends it.
+    """Run the command of a script, and print the error that ends it, if any.
 
-    A cause outside the program, such as an unreadable file, a full disk or too little memory, becomes one
-    `error:` line on standard error. A bug of the program keeps its traceback, and a line asks for a report.
+    An error caused outside the program, such as an unreadable file, a full disk or too little memory, is
+    printed as one `error:` line to standard error. A bug in the program is printed with its traceback and a
+    line that asks for a report.
 
     Args:
-        command: the script's work.
+        command: the function to run.
 
     Returns:
-        The exit status: 0, 2 after an error from outside, 1 after a bug, 130 after Ctrl-C, 141 when the
-        reader of standard output has gone.
+        The exit status: 0, 2 after an error caused outside the program, 1 after a bug, 130 after Ctrl-C, 141
+        if the reader of standard output closed it.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a name that a terminal cannot show is no failure
+        sys.stdout.reconfigure(errors="backslashreplace")  # for names that a terminal cannot show
     interrupts.raise_interrupts()
     try:
         command()
         if sys.stdout is not None:
             sys.stdout.flush()
     except BrokenPipeError:
-        _give_up_standard_output()
+        _discard_standard_output()
         return EXIT_BROKEN_PIPE
     except (Exception, KeyboardInterrupt) as error:
         if isinstance(error, LostProcessError):
-            time.sleep(GRACE)  # torchrun ends this process sooner where it knows of the other's end
+            time.sleep(GRACE)  # torchrun ends this process sooner if it knows about the failure
         status = show_failure(error)
         if isinstance(error, OSError):
-            _give_up_standard_output()
+            _discard_standard_output()
         return status
     finally:
         interrupts.end_at_interrupts()
@@ -58,26 +59,26 @@ def run_command(command: Callable[[], object]) -> int:
 
 
 def show_failure(error: BaseException) -> int:
-    """Show the error that ends a program on standard error, and return the exit status."""
+    """Print the error that ends a program to standard error, and return the exit status."""
     if any(isinstance(cause, KeyboardInterrupt) for cause in causes(error)):
-        _tell("interrupted")
+        _print_error("interrupted")
         return EXIT_INTERRUPTED
     line = str(error).strip() if isinstance(error, UserError) else outside_error(error)
     if line is not None:
-        _tell(f"error: {escape_misleading(line)}")
+        _print_error(f"error: {escape_misleading(line)}")
         return EXIT_USER_ERROR
-    _tell("".join(traceback.format_exception(error)).rstrip("\n"))
-    _tell(bug_line())
+    _print_error("".join(traceback.format_exception(error)).rstrip("\n"))
+    _print_error(bug_line())
     return EXIT_BUG
 
 
-def _tell(text: str) -> None:
-    if sys.stderr is not None:  # print would use standard output instead
+def _print_error(text: str) -> None:
+    if sys.stderr is not None:  # `print` with file=None would print to standard output
         print(text, file=sys.stderr, flush=True)
 
 
-def _give_up_standard_output() -> None:
-    """Lets what is still to be printed vanish: Python flushes once more at exit and would complain again."""
+def _discard_standard_output() -> None:
+    """Discard unwritten output, since Python flushes it at exit and would print the error again."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()

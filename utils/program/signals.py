@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C as a wish to stop at the next good place, so that what was done can be saved first."""
+"""Handlers of SIGTERM and Ctrl-C with which a program saves its work before it stops."""
 
 import multiprocessing
 import os
@@ -13,27 +13,27 @@ from utils.errors import LostProcessError
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 PARENT_CHECK = 1.0
-"""Seconds between two checks of a worker whether its parent is alive."""
+"""Number of seconds between two checks of a worker that its parent is running."""
 
 
 class StopWish:
-    """Which signal asked to stop; 0 as long as none did."""
+    """Number of the signal that asked the program to stop; 0 if there was none."""
 
     signal_number = 0
 
     def exit_status(self) -> int:
-        """The status that tells a shell of the signal."""
+        """Return the exit status that means an end by this signal."""
         return 128 + self.signal_number
 
 
 def leave_signals_to_parent(worker: int = 0) -> None:
-    """Make a worker process ignore Ctrl-C and SIGTERM, unless its parent sends SIGTERM or ends.
+    """Make a worker process ignore Ctrl-C and SIGTERM, until its parent sends SIGTERM or ends.
 
-    Terminals, torchrun and schedulers send these signals to all processes of a program. The parent decides
-    what to do, and needs its workers until then.
+    Terminals, torchrun and schedulers send these signals to all processes of a program. The parent handles
+    them, and needs its workers until it ends.
 
     Args:
-        worker: unused; torch passes the number of the worker.
+        worker: number of the worker, which torch passes; unused.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
@@ -43,19 +43,24 @@ def leave_signals_to_parent(worker: int = 0) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """End this process when its parent, of this process number, ends or sends SIGTERM."""
+    """End this process when its parent ends or sends SIGTERM.
+
+    Args:
+        parent: process number of the parent.
+    """
     while os.getppid() == parent:
         received = signal.sigtimedwait({signal.SIGTERM}, PARENT_CHECK)
         if received is not None and received.si_pid == parent:
             break
-    os._exit(0)  # torch takes any other status for a failure of the worker
+    os._exit(0)  # torch would report a failure of the worker for any other status
 
 
 @contextmanager
 def stopping_blocked() -> Iterator[None]:
-    """Start processes that neither Ctrl-C nor SIGTERM reaches before `leave_signals_to_parent`.
+    """Block Ctrl-C and SIGTERM in a block that starts processes.
 
-    The mask of signals is inherited. Signals that arrive meanwhile reach this process after the block.
+    The processes inherit the mask of signals, and keep it until they call `leave_signals_to_parent`. Signals
+    that arrive during the block reach this process after it.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
@@ -66,13 +71,17 @@ def stopping_blocked() -> Iterator[None]:
 
 @contextmanager
 def stop_wish() -> Iterator[StopWish]:
-    """Notes the signals that ask to stop, instead of dying of them, for as long as the block lasts."""
+    """Record Ctrl-C and SIGTERM during the block, instead of ending the program.
+
+    Raises:
+        SystemExit: another process of torchrun ended after a signal was recorded.
+    """
     wish = StopWish()
 
-    def note(signal_number: int, frame: FrameType | None) -> None:
+    def record(signal_number: int, frame: FrameType | None) -> None:
         wish.signal_number = signal_number
 
-    before = {number: signal.signal(number, note) for number in STOPPING}
+    before = {number: signal.signal(number, record) for number in STOPPING}
     try:
         yield wish
     except LostProcessError as error:

@@ -1,4 +1,4 @@
-"""Standard streams that may be closed, and messages that may be lost."""
+"""Replacement of closed standard streams, and a standard error that ignores write errors."""
 
 import io
 import os
@@ -7,22 +7,22 @@ from contextlib import suppress
 
 
 class MessageStream(io.TextIOWrapper):
-    """Standard error that loses the messages it cannot write."""
+    """Standard error that ignores errors when it is written to."""
 
     def write(self, text: str) -> int:
-        """Write text if possible, and return its length."""
+        """Write the text if possible, and return its length."""
         with suppress(OSError):
             super().write(text)
         return len(text)
 
     def flush(self) -> None:
-        """Flush if possible."""
+        """Flush the stream if possible."""
         with suppress(OSError):
             super().flush()
 
 
 def open_standard_streams() -> None:
-    """Open the null device in place of closed standard streams, before a file gets their descriptors."""
+    """Replace closed standard streams with the null device, so that no other file gets their descriptors."""
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(descriptor)

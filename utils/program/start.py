@@ -1,7 +1,7 @@
-"""Quiet interrupts, usable standard streams and one-line errors from a program's first moment on.
+"""Set-up of interrupts, standard streams and error messages at the start of a program.
 
-Importing this module sets them up. Each script does so first, and only when it is the program itself, because
-the imports that follow take seconds.
+Importing this module does the set-up. A script that runs as a program imports it before any other module,
+since the other imports take seconds.
 """
 
 import os
@@ -16,15 +16,16 @@ from utils.program.standard_streams import open_standard_streams
 def show_import_error(
     kind: type[BaseException], error: BaseException, traceback: TracebackType | None
 ) -> None:
-    """Show an error that was raised outside `run_command`, while modules are imported, and end the program.
+    """Print an error that was raised during imports, and end the program with the exit status for it.
 
-    Python itself would end it with status 1, whatever the error.
+    Without this hook, Python ends the program with status 1 for every error.
     """
     from utils.errors import UserError
     from utils.program.outside_errors import NO_MEMORY, NO_MEMORY_TO_IMPORT, outside_error
     from utils.program.run_command import show_failure
 
-    # No option changes what the imports need. Libraries that ignore a failed allocation end in a SystemError.
+    # The message names no options, since they do not change the memory that imports need. Libraries that
+    # ignore a failed allocation raise a SystemError.
     if outside_error(error) == NO_MEMORY or isinstance(error, SystemError):
         error = UserError(NO_MEMORY_TO_IMPORT)
     status = show_failure(error)
@@ -37,7 +38,7 @@ install()
 open_standard_streams()
 sys.excepthook = show_import_error
 
-import logging  # noqa: E402  only now that Ctrl-C is quiet: the import takes 10 ms
+import logging  # noqa: E402  after the set-up, since the import takes 10 ms
 
-# Matplotlib tells users without a home folder of its temporary cache in five lines.
+# Matplotlib logs five lines about its cache if the user has no home folder.
 logging.getLogger("matplotlib").setLevel(logging.ERROR)

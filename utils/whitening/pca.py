@@ -1,8 +1,9 @@
 """PCA of a stream of vectors, learned in one pass and in constant memory.
 
-The count, mean and scatter of the vectors are kept in float64. Each block of vectors is centred about its own
-mean and its scatter merged into that of all before it, so that nothing is lost to a large mean: Chan, Golub
-and LeVeque, "Algorithms for computing the sample variance", The American Statistician 37(3), 1983.
+The count, mean and scatter of the vectors are kept in float64. Each block of vectors is centred about the
+mean of the block before its scatter is merged into the total, so that a large mean causes no loss of
+precision: Chan, Golub and LeVeque, "Algorithms for computing the sample variance", The American Statistician
+37(3), 1983.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,8 +15,8 @@ import numpy as np
 from utils.errors import UserError
 
 BLOCK = 4096
-"""Vectors gathered before their scatter is taken: that of 2048 channels is 32 MiB, too much to go through for
-the 20 vectors of each image."""
+"""Number of vectors that are collected before the scatter is updated. For 2048 channels, the scatter has
+32 MiB, and an update per image, with about 20 vectors, would be slow."""
 STATE = ("count", "mean", "scatter", "eps", "rows")
 
 
@@ -26,21 +27,21 @@ class _Solution(NamedTuple):
 
 
 class StreamingPCA:
-    """Principal components of vectors that come a few at a time.
+    """Principal components of vectors that are added a few at a time.
 
-    Reading a result changes nothing, to the bit: what is learned does not depend on when results were read
-    or the state was saved. The components are computed when first read after new vectors; with fewer than 2
-    vectors that is a UserError.
+    Reading results and saving the state do not change later results, to the bit. The components are computed
+    when they are first read after new vectors; with fewer than 2 vectors, this raises a UserError.
 
-    The rank is the number of directions whose variance is more than rounding noise; the others, divided by
-    the root of theirs, would be noise blown up to the size of everything else. They come last, with a
-    variance of exactly 0: all past the first n - 1 of n vectors, and any whose variance is no more than
+    The rank is the number of directions whose variance exceeds rounding noise. Whitening would amplify the
+    noise in the remaining directions, so these come last and have a variance of exactly 0. They are all
+    directions after the first n - 1 for n vectors, and all directions whose variance does not exceed
 
-    - the noise of float64: the largest variance times the machine epsilon, times the channels or the vectors
-      of a block, whichever are more; or
-    - the noise of the vectors' type: up to eps|x| / 2 for a value x, hence a variance of up to
-      eps^2 mean(x^2) / 12 in a channel, and in a direction their sum weighted with its squared entries.
-      Twelve times as much counts as noise: of few vectors the noisiest direction exceeds the average.
+    - the noise of float64: the largest variance times the machine epsilon, times the number of channels or of
+      vectors in a block, whichever is larger; or
+    - the noise of the vectors' type: a value x has a rounding error of up to eps|x| / 2, which is a variance
+      of up to eps^2 mean(x^2) / 12 per channel. In a direction, it is the sum over channels, weighted with
+      the squared components of the direction. The limit is twelve times as large, since the noisiest
+      direction of few vectors exceeds the average.
 
     Args:
         channels: C, the width of the vectors.
@@ -51,17 +52,17 @@ class StreamingPCA:
         self._count = 0
         self._mean = np.zeros(channels)
         self._scatter = np.zeros((channels, channels))
-        self._eps = 0.0  # of the coarsest type that vectors came in
+        self._eps = 0.0  # machine epsilon of the least precise type of the vectors
         self._rows = np.empty((BLOCK, channels))
         self._filled = 0
         self._solution: _Solution | None = None
 
     def add(self, vectors: np.ndarray) -> None:
-        """Add (n, C) vectors, n >= 0, in the floating-point type that they were computed in.
+        """Add (n, C) vectors, n >= 0, in the floating-point type in which they were computed.
 
         Raises:
-            UserError: a value is not finite; nothing was added.
-            ValueError: the shape is another; nothing was added.
+            UserError: a value is not finite. No vector is added.
+            ValueError: the vectors have another shape. No vector is added.
         """
         if vectors.ndim != 2 or vectors.shape[1] != self.channels:
             raise ValueError(f"vectors must be (n, {self.channels}), not {vectors.shape}")
@@ -77,17 +78,17 @@ class StreamingPCA:
                 self._flush()
 
     def merge(self, other: "StreamingPCA") -> None:
-        """Add all vectors that another PCA of the same channels was given; that one stays as it is."""
+        """Add all vectors of another PCA with the same number of channels, without changing the other PCA."""
         self._solution = None
         flushed = other._flushed()
         self._add_moments(flushed._count, flushed._mean, flushed._scatter)
         self._eps = max(self._eps, flushed._eps)
 
     def sum_processes(self, add_up: Callable[[np.ndarray], np.ndarray]) -> None:
-        """Replace what each of several processes learned by what one would have learned from all vectors.
+        """Replace the statistics of each process with the statistics of the vectors of all processes.
 
         Args:
-            add_up: returns the sum of an array over all processes.
+            add_up: function that returns the sum of an array over all processes.
         """
         self._solution = None
         self._flush()
@@ -99,63 +100,66 @@ class StreamingPCA:
             self._count, self._mean = total, mean
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Return copies of all that was learned, the vectors that wait for a full block included."""
+        """Return copies of the statistics, and of the vectors that wait for a full block."""
         values = (self._count, self._mean, self._scatter, self._eps, self._rows[: self._filled])
         return {name: np.array(value) for name, value in zip(STATE, values, strict=True)}
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-        """Continue from where `state_dict` was taken; what was learned before is replaced.
+        """Replace the statistics with a state returned by `state_dict`.
 
         Raises:
-            UserError: the arrays are not those of a state of as many channels; nothing was replaced.
+            UserError: the arrays are no state for this number of channels. The statistics are then unchanged.
         """
         try:
             arrays = [np.array(state[name], np.float64) for name in STATE]
             count, mean, scatter, eps, rows = arrays
             shapes = [(), (self.channels,), (self.channels, self.channels), (), (len(rows), self.channels)]
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError("the saved state of the PCA is unreadable: start anew, without it") from error
+            raise UserError("the saved state of the PCA is unreadable: start anew without it") from error
         if [array.shape for array in arrays] != shapes or len(rows) >= BLOCK:
-            raise UserError("the saved state of the PCA has arrays that do not fit: start anew, without it")
+            raise UserError("the saved state of the PCA has arrays of other shapes: start anew without it")
         if count < 0 or count % 1 or eps < 0 or not all(np.isfinite(array).all() for array in arrays):
-            raise UserError("the saved state of the PCA holds impossible values: start anew, without it")
+            raise UserError("the saved state of the PCA holds impossible values: start anew without it")
         self._count, self._mean, self._scatter, self._eps = int(count), mean, scatter, float(eps)
         self._rows[: len(rows)], self._filled = rows, len(rows)
         self._solution = None
 
     def whitened_components(self, number: int) -> np.ndarray:
-        """Return the first components, each over the square root of its variance: (number, C) float64.
+        """Return the first components, each divided by the square root of its variance, (number, C) float64.
 
         Raises:
-            UserError: the vectors carry fewer.
+            UserError: the vectors have fewer components.
         """
         _, components, variances = self._solve()
         if number > self.rank:
             advice = f"--components {self.rank}" if self.rank else "learn from more images"
             raise UserError(
-                f"the data carry {self.rank} components (from {self.count} vectors of {self.channels} "
+                f"the data have only {self.rank} components (from {self.count} vectors of {self.channels} "
                 f"dimensions), not {number}: {advice}"
             )
         return components[:number] / np.sqrt(variances[:number, None])
 
     @property
     def components(self) -> np.ndarray:
-        """(C, C) orthonormal rows by falling variance, the entry of largest magnitude of each positive."""
+        """Components (C, C) as orthonormal rows, in order of decreasing variance.
+
+        The value of largest magnitude in each component is positive.
+        """
         return self._solve().components
 
     @property
     def variances(self) -> np.ndarray:
-        """(C,) variances of the components, over n - 1."""
+        """Variances (C,) of the components, with divisor n - 1."""
         return self._solve().variances
 
     @property
     def mean(self) -> np.ndarray:
-        """(C,) mean of the vectors."""
+        """Mean (C,) of the vectors."""
         return self._solve().mean
 
     @property
     def rank(self) -> int:
-        """Number of directions that the vectors carry, at most min(n - 1, C)."""
+        """Number of components with a variance greater than 0, at most min(n - 1, C)."""
         return int(np.count_nonzero(self.variances))
 
     @property
@@ -164,7 +168,7 @@ class StreamingPCA:
         return self._count + self._filled
 
     def _add_moments(self, count: int, mean: np.ndarray, scatter: np.ndarray) -> None:
-        """Add vectors by their moments (Chan et al., 1983)."""
+        """Add vectors, given their count, mean and scatter (Chan et al., 1983)."""
         if count:
             total = self._count + count
             step = mean - self._mean
@@ -178,7 +182,7 @@ class StreamingPCA:
         """Add the vectors that wait for a full block."""
         if self._filled:
             rows, self._filled = self._rows[: self._filled], 0
-            # Less one of them first: then the mean of equal values is that value, with no rounding.
+            # The first vector is subtracted first, so that the mean of equal values has no rounding error.
             first = rows[0].copy()
             rows -= first
             mean = rows.mean(axis=0)
@@ -186,13 +190,13 @@ class StreamingPCA:
             self._add_moments(len(rows), first + mean, rows.T @ rows)
 
     def _flushed(self) -> "StreamingPCA":
-        """Return a copy in which no vector waits."""
+        """Return a copy in which no vector waits for a full block."""
         flushed = deepcopy(self)
         flushed._flush()
         return flushed
 
     def _solve(self) -> _Solution:
-        """Return the mean, components and variances, computed once after new vectors.
+        """Return the mean, components and variances, which are computed once after new vectors.
 
         Raises:
             UserError: there are fewer than 2 vectors.
@@ -216,7 +220,11 @@ class StreamingPCA:
 
 
 def _check_finite(vectors: np.ndarray) -> None:
-    """Raise a UserError that names the first of (n, C) vectors with a value that is not finite."""
+    """Check that (n, C) vectors are finite.
+
+    Raises:
+        UserError: a vector is not finite. The message names the first such vector.
+    """
     for start in range(0, len(vectors), BLOCK):
         finite = np.isfinite(vectors[start : start + BLOCK]).all(axis=1)
         if not finite.all():

@@ -1,4 +1,4 @@
-"""The files that a learned whitening leaves: its two arrays, their record and an image of the spectrum."""
+"""Files of a learned whitening: its two arrays, their record and a figure of the spectrum."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,13 +12,16 @@ from utils.files.writing import replace_file
 
 
 def write_files(folder: Path, components: np.ndarray, mean: np.ndarray, record: Mapping[str, object]) -> None:
-    """Writes pca_components.npy and pca_mean.npy in the original's form, pca.json and pca.png.
+    """Write pca_components.npy and pca_mean.npy in the format of the original, pca.json and pca.png.
 
     Args:
-        folder: where to.
-        components: (D, C), each divided by the square root of its variance.
-        mean: (C,); the file holds the negative of it.
-        record: for pca.json; its `explained_variance` is drawn.
+        folder: folder to write to.
+        components: components (D, C), each divided by the square root of its variance.
+        mean: mean (C,); the file holds its negative.
+        record: contents of pca.json. Its `explained_variance` is drawn.
+
+    Raises:
+        UserError: a file cannot be written.
     """
     for name, array in ((PCA_COMPONENTS, components), (PCA_MEAN, -mean)):
         with replace_file(folder / name) as file:
@@ -29,18 +32,27 @@ def write_files(folder: Path, components: np.ndarray, mean: np.ndarray, record: 
 
 
 def draw_spectrum(path: Path, variances: Sequence[float], kept: int) -> None:
-    """Draws the variance of each direction, and how much of it all the first ones have together."""
-    from matplotlib.figure import Figure  # not before there is something to draw
+    """Draw the variance of each component, and the cumulative share of the variance.
+
+    Args:
+        path: the file, .png.
+        variances: variances of all components, in decreasing order.
+        kept: number of components that are kept.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    from matplotlib.figure import Figure  # here, since the import takes long
 
     values = np.array(variances)
     numbers = np.arange(1, len(values) + 1)
     figure = Figure(figsize=(9, 3.6), layout="constrained")
-    single, together = figure.subplots(1, 2)
+    single, cumulative = figure.subplots(1, 2)
     single.semilogy(numbers[values > 0], values[values > 0], "k-")
     single.set(xlabel="component", ylabel="variance")
-    together.plot(numbers, 100 * values.cumsum() / values.sum(), "k-")
-    together.set(xlabel="components", ylabel="variance of the first ones together, %", ylim=(0, 101))
-    for axes in (single, together):
+    cumulative.plot(numbers, 100 * values.cumsum() / values.sum(), "k-")
+    cumulative.set(xlabel="components", ylabel="cumulative share of the variance, %", ylim=(0, 101))
+    for axes in (single, cumulative):
         axes.axvline(kept, color="C0", linestyle="--", label=f"{kept} kept")
         axes.grid(alpha=0.3)
         axes.legend()

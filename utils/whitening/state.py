@@ -1,4 +1,4 @@
-"""Saved progress of a PCA: the statistics so far and the settings they were computed with."""
+"""Saved progress of learning a whitening: the statistics of the PCA and the settings of the run."""
 
 import json
 from collections.abc import Mapping
@@ -20,14 +20,14 @@ from utils.whitening.pca import STATE, StreamingPCA
 
 @dataclass
 class PCAProgress:
-    """Number of finished images, and the unreadable images among them."""
+    """Number of finished images, and paths of the unreadable images among them."""
 
     done: int = 0
     unreadable: list[str] = field(default_factory=list)
 
 
 class PCARecord(TypedDict):
-    """Record saved beside the arrays."""
+    """JSON record in the file of the arrays."""
 
     progress: PCAProgress
     settings: dict[str, Setting]
@@ -43,7 +43,11 @@ def image_digest(images: SizedImages) -> str:
 
 
 def save_state(path: Path, pca: StreamingPCA, progress: PCAProgress, settings: Mapping[str, object]) -> None:
-    """Writes all that a learning needs to go on."""
+    """Write the state from which the learning is resumed.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     about = json.dumps({"progress": asdict(progress), "settings": dict(settings)})
     with replace_file(path) as file:
         np.savez(file, allow_pickle=False, about=np.array(about), **pca.state_dict())
@@ -52,16 +56,16 @@ def save_state(path: Path, pca: StreamingPCA, progress: PCAProgress, settings: M
 def load_state(
     path: Path, settings: Mapping[str, object], *, channels: int, images: int
 ) -> tuple[StreamingPCA, PCAProgress]:
-    """Read where a learning stood.
+    """Read the state of a learning.
 
     Args:
-        path: the state's file.
-        settings: what the learning is to go on with.
-        channels: C, the width of the vectors.
-        images: how many there are.
+        path: file of the state.
+        settings: settings of the current run.
+        channels: C, the number of channels of the vectors.
+        images: number of images of the current run.
 
     Raises:
-        UserError: there is no state, it is damaged, or it was saved with other settings.
+        UserError: there is no state, it is unreadable, or it was saved with other settings.
     """
     if not path.is_file():
         raise UserError(f"nothing to resume: there is no {path}")
