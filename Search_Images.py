@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.descriptors.describe import describe as describe_images
+from utils.descriptors.image_describer import GivenImages, ImageDescriber, input_images
 from utils.descriptors.prepared_network import prepared_network
 from utils.descriptors.settings import descriptor_settings
 from utils.descriptors.store import open_store
@@ -115,27 +116,25 @@ class QueryOptions:
 
 
 @called_with_first(DescribeOptions)
-def describe(images: Sequence[str | Path | InputImage], options: DescribeOptions) -> np.ndarray:
-    """Describe image files. An `InputImage(path, box)` stands for the part of an image inside a box.
+def describe(images: GivenImages, options: DescribeOptions) -> np.ndarray:
+    """Describe images: paths, or images of Pillow and uint8 tensors (3, H, W), RGB.
 
-    The options are the options of the command `index`.
+    An `InputImage(path, box)` stands for the part of an image inside a box. The options are those of the
+    command `index`.
 
     Returns:
         Descriptors (N, D) float32, each of Euclidean length 1.
 
     Raises:
+        InvalidImageError: there are no images, or one is of another type or shape.
         UserError: an image is unreadable, or an option is not valid.
     """
-    several = [images] if isinstance(images, str | Path | InputImage) else images
-    inputs = [
-        image if isinstance(image, InputImage) else InputImage(user_path(image, "an image"))
-        for image in several
-    ]
+    inputs = input_images(images)
     device = choose_device(options.device)
     settings = descriptor_settings(options, [options.pooling])
     network = prepared_network(options, json.dumps(settings), device)
-    loading = Loading.on(device, options.longer_side, options.batch_size, options.workers)
-    return describe_images(network, inputs, loading, Processes(0, 1, device), title="images").rows[:]
+    describer = ImageDescriber(network, options.longer_side, options.batch_size, options.workers)
+    return describer.describe(inputs)
 
 
 def build(options: IndexOptions) -> ImageIndex:

@@ -8,43 +8,32 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 from torch import Tensor
 
 from utils.errors import UserError
 from utils.files.regular import open_regular
-from utils.images.eight_bit_colour import eight_bit_rgb
+from utils.images.orientation import SIDEWAYS_ORIENTATIONS, orientation, upright_rgb
 from utils.images.resize import bilinear_resize
 from utils.program.outside_errors import is_shortage, outside_error
 
 Box = tuple[float, float, float, float]
 """A box x1, y1, x2, y2 in pixels of the original image."""
 
-ORIENTATION_TRANSPOSES = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""Transposes that make an image of each EXIF orientation upright; orientation 1 is upright."""
-
-SIDEWAYS_ORIENTATIONS = (5, 6, 7, 8)
-"""EXIF orientations in which height and width are exchanged."""
-
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 class InputImage(NamedTuple):
-    """An image file, or the part of it inside a box."""
+    """An image file or an image in memory, or the part of it inside a box."""
 
     path: Path
+    """The file; the name in messages of an image in memory."""
     box: Box | None = None
     query: str | None = None
     """Name of the query; None for an image of the database."""
+    in_memory: Image.Image | Tensor | None = None
+    """The image if it is in memory, a tensor as (3, H, W) uint8, RGB; None to read the file."""
 
     @contextmanager
     def named_in_errors(self) -> Iterator[None]:
@@ -94,7 +83,7 @@ def load_pixels(image: InputImage, longer_side: int) -> Tensor:
         UserError: the memory does not suffice for the resized image.
     """
     with image.named_in_errors():
-        decoded = read_image(image.path)
+        decoded = read_image(image.path) if image.in_memory is None else _pixels_in_memory(image)
         try:
             pixels = resize(decoded, longer_side)
         except (MemoryError, RuntimeError) as error:  # torch raises RuntimeError if it lacks memory on a CPU
@@ -110,19 +99,30 @@ def load_pixels(image: InputImage, longer_side: int) -> Tensor:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Decode an image to (H, W, 3) uint8, RGB.
+    """Decode an image file to (H, W, 3) uint8, RGB, see `upright_rgb`.
 
-    `eight_bit_rgb` converts the mode, the EXIF orientation is applied, and only the first frame of an
-    animation is decoded. A PNG file with a wrong checksum is unreadable, even if its pixels can be decoded.
+    Only the first frame of an animation is decoded. A PNG file with a wrong checksum is unreadable, even if
+    its pixels can be decoded.
 
     Raises:
         UnreadableImageError: the path is not a regular file, or the file cannot be decoded.
     """
     with _opened(path, verify=True) as image:
-        is_upright = isinstance(image, TiffImageFile)  # its decoder applies the orientation
-        transpose = None if is_upright else ORIENTATION_TRANSPOSES.get(_orientation(image))
-        image = eight_bit_rgb(image)
-        return np.array(image if transpose is None else image.transpose(transpose))
+        return upright_rgb(image)
+
+
+def _pixels_in_memory(image: InputImage) -> np.ndarray:
+    """Return an image in memory as (H, W, 3) uint8, RGB.
+
+    Raises:
+        UnreadableImageError: Pillow has not decoded it yet, and cannot.
+        UserError: the system is short of memory.
+    """
+    with _decoding_errors(image.path):
+        if isinstance(image.in_memory, Image.Image):
+            return upright_rgb(image.in_memory)
+        assert image.in_memory is not None
+        return np.ascontiguousarray(image.in_memory.cpu().numpy().transpose(1, 2, 0))
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -135,7 +135,7 @@ def image_size(path: Path) -> tuple[int, int]:
         width, height = image.size
         if isinstance(image, TiffImageFile):  # some versions of Pillow exchange height and width themselves
             width, height = (image.tag_v2[tag] for tag in (IMAGEWIDTH, IMAGELENGTH))
-        return (width, height) if _orientation(image) in SIDEWAYS_ORIENTATIONS else (height, width)
+        return (width, height) if orientation(image) in SIDEWAYS_ORIENTATIONS else (height, width)
 
 
 def check_box(image: InputImage, longer_side: int) -> None:
@@ -210,25 +210,28 @@ def _opened(path: Path, verify: bool = False) -> Iterator[Image.Image]:
         UnreadableImageError: the path is not a regular file, or the block raises any exception.
         UserError: the system is short of memory or open files.
     """
+    with _decoding_errors(path), open_regular(path) as file:
+        if verify and file.read(len(PNG_SIGNATURE)) == PNG_SIGNATURE:
+            with Image.open(file) as image:
+                image.verify()
+        file.seek(0)
+        with Image.open(file) as image:
+            yield image
+
+
+@contextmanager
+def _decoding_errors(path: Path) -> Iterator[None]:
+    """Convert any exception of a block that decodes an image to a UserError that names the image.
+
+    Raises:
+        UnreadableImageError: the block raises any exception.
+        UserError: the system is short of memory or open files.
+    """
     # Pillow warns about invalid metadata and about more than 89 megapixels; it refuses twice as many.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
-        with open_regular(path) as file:
-            if verify and file.read(len(PNG_SIGNATURE)) == PNG_SIGNATURE:
-                with Image.open(file) as image:
-                    image.verify()
-            file.seek(0)
-            with Image.open(file) as image:
-                yield image
+        yield
     except Exception as error:  # decoders can raise any exception
         if is_shortage(error):  # the image may be readable
             raise UserError(f"{path} cannot be decoded now: {outside_error(error)}") from error
         raise UnreadableImageError(path, error) from error
-
-
-def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation; 1, which is upright, if it is missing or the EXIF data are not valid."""
-    try:
-        return image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # the parser can raise any exception; the pixels may be readable
-        return 1
