@@ -4,7 +4,7 @@ import torchvision.transforms
 from conftest import draw_image
 from PIL import Image
 
-from utils.data.imagenet import LabelledImages
+from utils.data.labelled_images import LabelledImages
 from utils.images.loading import UnreadableImageError
 from utils.training.crops import (
     CentreCrops,

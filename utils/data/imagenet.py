@@ -1,10 +1,10 @@
 """ImageNet (ILSVRC 2012) on disk: its images and their classes."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from utils.data.labelled_images import LabelledImages
 from utils.errors import UserError
 from utils.files.reading import parse_index, read_text
 from utils.images.listing import images_below, images_in, is_thumbnail
@@ -13,15 +13,6 @@ FOLDER = "ImageNet"
 VALIDATION_IMAGES, VALIDATION_LIST = Path("val", "data"), Path("val", "val.txt")
 WNIDS_FILE = Path(__file__).with_name("imagenet_wnids.txt")
 """The WordNet ids of the 1000 classes, sorted: a class index is an index in this list."""
-
-
-@dataclass(frozen=True)
-class LabelledImages:
-    """Images and their class indices, in a fixed order."""
-
-    paths: list[Path]
-    classes: np.ndarray
-    """Class indices, (N,) int64."""
 
 
 def read_wnids() -> list[str]:
@@ -112,7 +103,5 @@ def read_validation_images(folder: Path, classes: int, count: int, seed: int) ->
     if not labels:
         raise UserError(f"no validation images in {data}")
     names = sorted(labels)
-    drawn = np.sort(np.random.default_rng(seed).permutation(len(names))[:count])
-    return LabelledImages(
-        [data / names[index] for index in drawn], np.array([labels[names[index]] for index in drawn])
-    )
+    images = LabelledImages([data / name for name in names], np.array([labels[name] for name in names]))
+    return images.draw(count, seed)

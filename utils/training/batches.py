@@ -12,7 +12,7 @@ from torch import Tensor
 
 from models.attention_classifier import RegionFeatures, region_features
 from models.backbones.backbone import Backbone
-from utils.data.imagenet import LabelledImages
+from utils.data.labelled_images import LabelledImages
 from utils.device import suitable_batch_size
 from utils.errors import UserError
 from utils.file_names import features_lock

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from utils.data.imagenet import LabelledImages
+from utils.data.labelled_images import LabelledImages
 from utils.images.loading import UnreadableImageError, read_image
 from utils.images.workers import worker_items
 
