@@ -31,7 +31,7 @@ def test_a_file_that_fails_leaves_the_old_one(tmp_path):
     assert names(tmp_path) == ["file"]
 
 
-def test_a_full_disk_is_told_and_leaves_the_old_file(tmp_path):
+def test_a_full_disk_is_reported_and_leaves_the_old_file(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"old")
     with pytest.raises(UserError, match=r"cannot write .*the disk is full"), replace_file(path):
@@ -40,7 +40,7 @@ def test_a_full_disk_is_told_and_leaves_the_old_file(tmp_path):
 
 
 @pytest.mark.parametrize("use", [check_writable, make_folder])
-def test_a_folder_that_cannot_be_made_is_told(tmp_path, use):
+def test_a_folder_that_cannot_be_made_is_reported(tmp_path, use):
     (tmp_path / "file").touch()
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(UserError, match="cannot write"):
@@ -54,7 +54,7 @@ def test_checking_leaves_nothing_behind(tmp_path):
     assert (tmp_path / "a" / "b").is_dir()
 
 
-def test_a_new_file_appears_whole_unless_it_is_there_by_then(tmp_path):
+def test_a_new_file_appears_complete_and_does_not_replace_another(tmp_path):
     path = tmp_path / "file"
     with new_file(path) as file:
         file.write(b"first")
@@ -62,4 +62,4 @@ def test_a_new_file_appears_whole_unless_it_is_there_by_then(tmp_path):
     with new_file(path) as file:
         file.write(b"second")
     assert path.read_bytes() == b"first"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+    assert names(tmp_path) == ["file"]

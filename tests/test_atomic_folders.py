@@ -15,7 +15,7 @@ def names(folder):
     return [path.name for path in folder.iterdir()]
 
 
-def test_a_folder_takes_the_place_of_the_old_one(tmp_path):
+def test_a_folder_replaces_the_old_one(tmp_path):
     path = tmp_path / "folder"
     for content in ("first", "second"):
         with replace_folder(path) as draft:
@@ -29,7 +29,7 @@ def test_a_folder_takes_the_place_of_the_old_one(tmp_path):
 
 
 def rename_by(monkeypatch, before):
-    """Lets `before(source, target)` happen right before every renaming."""
+    """Call `before(source, target)` before every renaming."""
     rename = Path.rename
 
     def patched(source, target):
@@ -40,7 +40,7 @@ def rename_by(monkeypatch, before):
 
 
 @pytest.mark.parametrize("failure", [OSError(errno.EIO, "Input/output error"), KeyboardInterrupt()])
-def test_a_folder_that_cannot_be_put_in_place_leaves_the_old_one(tmp_path, monkeypatch, failure):
+def test_a_failed_replacement_leaves_the_old_folder(tmp_path, monkeypatch, failure):
     path = tmp_path / "folder"
     path.mkdir()
     (path / "old").touch()
@@ -58,7 +58,7 @@ def test_a_folder_that_cannot_be_put_in_place_leaves_the_old_one(tmp_path, monke
 
 @pytest.mark.parametrize("there_before", [False, True])
 @pytest.mark.parametrize("keep", [False, True])
-def test_of_two_processes_one_puts_its_folder_in_place(tmp_path, monkeypatch, there_before, keep):
+def test_one_of_two_processes_replaces_the_folder(tmp_path, monkeypatch, there_before, keep):
     path = tmp_path / "folder"
     if there_before:
         path.mkdir()
@@ -110,28 +110,33 @@ def test_a_file_or_a_link_is_not_replaced_by_a_folder(tmp_path):
     assert sorted(names(tmp_path)) == sorted({*before, "late"} - {"file"})
 
 
-def test_what_killed_processes_left_beside_a_folder_is_removed(tmp_path):
+def test_temporary_folders_of_killed_processes_are_removed(tmp_path):
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         pass
-    dead, own, alive = ended.pid, os.getpid(), os.getppid()
+    ended_id, this_id, running_id = ended.pid, os.getpid(), os.getppid()
     removed = [
-        f".a[b].{dead}.tmp",
-        f".a[b].old.{dead}.tmp",
-        f".a[b].{own}.tmp",
-        f".a[b].old.{own}.tmp",
+        f".a[b].{ended_id}.tmp",
+        f".a[b].old.{ended_id}.tmp",
+        f".a[b].{this_id}.tmp",
+        f".a[b].old.{this_id}.tmp",
     ]
-    kept = [f".a[b].{alive}.tmp", f".a[b].old.{alive}.tmp", f".ab.{dead}.tmp", f".a[b].x.{dead}.tmp"]
+    kept = [
+        f".a[b].{running_id}.tmp",
+        f".a[b].old.{running_id}.tmp",
+        f".ab.{ended_id}.tmp",
+        f".a[b].x.{ended_id}.tmp",
+    ]
     for name in (*removed, *kept):
         (tmp_path / name).mkdir()
         (tmp_path / name / "half").touch()
-    file = tmp_path / f".a[b].0{dead}.tmp"
+    file = tmp_path / f".a[b].0{ended_id}.tmp"
     file.touch()
     with replace_folder(tmp_path / "a[b]") as draft:
         assert names(draft) == []
     assert sorted(names(tmp_path)) == sorted([*kept, file.name, "a[b]"])
 
 
-def test_a_process_on_another_computer_loses_its_folder_at_once_and_not_file_by_file(tmp_path, monkeypatch):
+def test_a_temporary_folder_is_renamed_before_its_files_are_removed(tmp_path, monkeypatch):
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         pass
     theirs = tmp_path / f".folder.{ended.pid}.tmp"

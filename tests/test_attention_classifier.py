@@ -12,7 +12,7 @@ from utils.weights.networks import load_attention
 
 
 class Returning(nn.Module):
-    """Layers that return the same maps whatever they are given."""
+    """Layers that return the same maps for every input."""
 
     def __init__(self, maps):
         super().__init__()
@@ -32,7 +32,7 @@ def test_loss_and_gradients_are_the_originals(activation):
     head = load_attention(authors_head_file(), 2048, activation)
     model = AttentionClassifier(head, fc_weight, torch.zeros(1000))
 
-    # The features are the backbone's output of 224 x 224 inputs, so a network that returns them is put there.
+    # The features are the backbone's output for 224 x 224 inputs, so a network that returns them replaces it.
     maps = torch.from_numpy(arrays["features"]).float()
     features = region_features(backbone_of(Returning(maps)), torch.empty(2, 3, 224, 224), 5, 2)
     loss = F.cross_entropy(
@@ -69,7 +69,7 @@ def test_scores_are_the_classifiers_of_the_weighted_mean():
 @needs_authors_head
 @torch.inference_mode()
 def test_a_region_without_a_cell_has_the_same_weight_in_training():
-    # On 34 x 34 pixels some regions begin behind the only cell. Their maxima are 0, so give them others.
+    # On 34 x 34 pixels some regions begin beyond the only cell. Their maxima are 0, so replace these by 1.
     maps = torch.from_numpy(golden_arrays("head_small")["34x34/features"]).float()[None]
     features = region_features(backbone_of(Returning(maps)), torch.empty(1, 3, 34, 34), 5, 1)
     head = load_attention(authors_head_file(), 2048, "tanh")

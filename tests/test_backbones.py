@@ -51,24 +51,24 @@ def test_features_are_the_originals(caffe, size, folded):
     ],
 )
 @torch.inference_mode()
-def test_a_side_has_so_many_cells(backbone, side, cells):
-    entry = BACKBONES[backbone]
-    features = entry.features().eval()(torch.zeros(1, 3, side, 40))
-    assert features.shape[1:3] == (entry.channels, cells)
+def test_number_of_cells_along_a_side(backbone, side, cells):
+    spec = BACKBONES[backbone]
+    features = spec.features().eval()(torch.zeros(1, 3, side, 40))
+    assert features.shape[1:3] == (spec.channels, cells)
     assert torch.isfinite(features).all()
 
 
 @torch.inference_mode()
 def test_resnet101_is_torchvisions_last_stage():
     torch.manual_seed(0)
-    whole = torchvision.models.resnet101().eval()
-    found = {}
-    whole.layer4.register_forward_hook(lambda module, inputs, output: found.update(layer4=output))
+    expected_network = torchvision.models.resnet101().eval()
+    outputs = []
+    expected_network.layer4.register_forward_hook(lambda module, inputs, output: outputs.append(output))
     network = BACKBONES["resnet101"].features().eval()
-    network.load_state_dict(whole.state_dict(), strict=False)
+    network.load_state_dict(expected_network.state_dict(), strict=False)
     images = torch.randn(1, 3, 70, 50)
-    whole(images)
-    torch.testing.assert_close(network(images), found["layer4"])
+    expected_network(images)
+    torch.testing.assert_close(network(images), outputs[0])
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -109,9 +109,9 @@ def test_pixels_are_normalised_as_each_backbone_was_trained(backbone, expected):
 @needs_photographs
 @torch.inference_mode()
 def test_efficientnet_recognises_photographs():
-    entry = BACKBONES["efficientnet_lite0"]
-    network = fold_batch_norms(load_backbone(entry, None)).to(memory_format=torch.channels_last)
-    weights, _ = read_backbone_weights(entry, None)
+    spec = BACKBONES["efficientnet_lite0"]
+    network = fold_batch_norms(load_backbone(spec, None)).to(memory_format=torch.channels_last)
+    weights, _ = read_backbone_weights(spec, None)
     data = SHARED / "data" / "datasets" / "ImageNet"
     wnids = (SHARED / "data" / "imagenet_wnids.txt").read_text().split()
     labelled = [
@@ -127,7 +127,7 @@ def test_efficientnet_recognises_photographs():
         image = image.resize([round(side * ratio) for side in image.size], Image.Resampling.BICUBIC)
         left, top = (image.width - 224) // 2, (image.height - 224) // 2
         pixels = torch.from_numpy(np.array(image.crop((left, top, left + 224, top + 224)))).unsqueeze(0)
-        mean = network(entry.preprocessing()(pixels)).mean((2, 3))
+        mean = network(spec.preprocessing()(pixels)).mean((2, 3))
         hits += int(F.linear(mean, weights["fc.weight"], weights["fc.bias"]).argmax()) == label
     assert len(labelled) == 420
     assert hits / len(labelled) == pytest.approx(0.89, abs=0.01)
@@ -135,7 +135,7 @@ def test_efficientnet_recognises_photographs():
 
 @pytest.mark.parametrize("variant", [0, 1, 2])
 @torch.inference_mode()
-def test_efficientnet_lite_is_that_of_timm(variant):
+def test_efficientnet_lite_equals_timms(variant):
     timm = pytest.importorskip("timm")
     network = BACKBONES[f"efficientnet_lite{variant}"].features().eval()
     other = timm.create_model(f"tf_efficientnet_lite{variant}", num_classes=0, global_pool="").eval()

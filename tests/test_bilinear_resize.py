@@ -20,14 +20,14 @@ assert "numba" not in sys.modules
 pixels = np.arange(6, dtype=np.uint8).reshape(1, 2, 3)
 print(utils.images.loading.bilinear_resize(pixels, 1, 3).ravel().tolist())
 """
-"""Prints a row of two pixels enlarged to three, after it has checked that nothing imports Numba earlier."""
+"""A program that checks that Numba is not imported early, and prints two pixels enlarged to three."""
 
 THREE_PIXELS = "[0, 1, 2, 2, 3, 4, 3, 4, 5]\n"
 """The first pixel, the mean of both with halves rounded up, and the second."""
 
 
 def random_resizes(count):
-    """Images of random sizes and sides to resize them to: sides from 1 pixel on, shrunk and enlarged."""
+    """Yield random images and sizes to resize them to, smaller and larger, with sides of 1 to 500 pixels."""
     rng = np.random.default_rng(0)
     for number in range(count):
         height, width, *size = np.exp(rng.uniform(0, np.log(500), 4)).astype(int).tolist()
@@ -57,7 +57,7 @@ def test_equals_opencv_on_large_images(size):
 
 
 def extreme_images(height, width):
-    """All 255, and 255 next to 0 along x, along y and along both; the last channel is the inverse."""
+    """Yield an image of 255, and images of 0 and 255 alternating along x, y or both; channel 3 inverted."""
     rows, columns = np.indices((height, width))
     for bright in (rows >= 0, columns % 2 == 0, rows % 2 == 0, (rows + columns) % 2 == 0):
         yield np.where(np.stack([bright, bright, ~bright], axis=2), 255, 0).astype(np.uint8)
@@ -84,8 +84,8 @@ def test_weights_whose_sum_is_not_one_equal_opencvs_along_both_axes():
         np.testing.assert_array_equal(bilinear_resize(pixels, height, width), expected)
 
 
-def resize_by_the_text(pixels, height, width):
-    """The method's integer arithmetic, one pixel after the other."""
+def resize_by_definition(pixels, height, width):
+    """Resize by the integer arithmetic of the method, pixel by pixel."""
     x, y = taps(pixels.shape[1], width, clamp_weights=True), taps(len(pixels), height)
     wide = pixels.astype(int)
     out = np.empty((height, width, 3), np.uint8)
@@ -106,7 +106,7 @@ def resize_by_the_text(pixels, height, width):
 @pytest.mark.parametrize("size", [(5, 7), (40, 11), (3, 60), (1, 1)])
 def test_equals_the_arithmetic_pixel_by_pixel(size):
     pixels = np.random.default_rng(2).integers(0, 256, (19, 23, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(bilinear_resize(pixels, *size), resize_by_the_text(pixels, *size))
+    np.testing.assert_array_equal(bilinear_resize(pixels, *size), resize_by_definition(pixels, *size))
 
 
 def test_taps_by_hand():
@@ -135,7 +135,7 @@ def test_an_image_of_one_colour_keeps_it(level):
 def test_read_only_images_are_resized_alike():
     pixels = np.random.default_rng(4).integers(0, 256, (19, 23, 3), dtype=np.uint8)
     pixels.setflags(write=False)
-    np.testing.assert_array_equal(bilinear_resize(pixels, 12, 30), resize_by_the_text(pixels, 12, 30))
+    np.testing.assert_array_equal(bilinear_resize(pixels, 12, 30), resize_by_definition(pixels, 12, 30))
 
 
 def test_threads_do_not_disturb_each_other():
@@ -143,8 +143,8 @@ def test_threads_do_not_disturb_each_other():
     expected = [bilinear_resize(pixels, *size) for pixels, size in images]
     with ThreadPoolExecutor(4) as pool:
         resized = list(pool.map(lambda image: bilinear_resize(image[0], *image[1]), images))
-    for result, alone in zip(resized, expected, strict=True):
-        np.testing.assert_array_equal(result, alone)
+    for result, separate in zip(resized, expected, strict=True):
+        np.testing.assert_array_equal(result, separate)
 
 
 def resize_in_a_process(cache_folder, preparation=""):
@@ -161,7 +161,7 @@ def resize_in_a_process(cache_folder, preparation=""):
     return result.stdout
 
 
-def test_the_compiled_code_is_cached_and_a_damaged_cache_is_ignored(tmp_path):
+def test_the_compiled_code_is_cached_and_an_unreadable_cache_is_ignored(tmp_path):
     assert resize_in_a_process(tmp_path) == THREE_PIXELS
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert {path.suffix for path in files} == {".nbi", ".nbc"}

@@ -39,7 +39,7 @@ def test_json_is_returned_as_it_is(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
         (b"", "it is not JSON"),
         (b"\0", "it is not JSON"),
@@ -63,10 +63,10 @@ def test_json_is_returned_as_it_is(tmp_path):
         (GOOD.replace('"more"', '"kind"').encode(), "it has a key twice"),
     ],
 )
-def test_other_json_is_one_line(tmp_path, data, said):
+def test_other_json_is_one_line(tmp_path, data, message):
     path = tmp_path / "f.json"
     path.write_bytes(data)
-    with pytest.raises(BadFileError, match=rf"^{path} is unreadable: [^\n]*{said}[^\n]*$"):
+    with pytest.raises(BadFileError, match=rf"^{path} is unreadable: [^\n]*{message}[^\n]*$"):
         read_json(path, Schema)
 
 
@@ -113,11 +113,11 @@ def test_what_is_no_file_is_named_and_never_waited_for(tmp_path, read):
 def test_arrays_come_back_as_numpy_reads_them(tmp_path, shape, order, dtype):
     array = np.random.default_rng(0).integers(-9, 9, shape).astype(dtype, order=order)
     np.save(tmp_path / "a.npy", array)
-    found = read_array(tmp_path / "a.npy", (np.floating, np.integer))
-    np.testing.assert_array_equal(found, np.load(tmp_path / "a.npy"), strict=False)
-    assert found.shape == array.shape
-    assert found.dtype == array.dtype.newbyteorder("=")
-    assert found.flags.c_contiguous
+    actual = read_array(tmp_path / "a.npy", (np.floating, np.integer))
+    np.testing.assert_array_equal(actual, np.load(tmp_path / "a.npy"), strict=False)
+    assert actual.shape == array.shape
+    assert actual.dtype == array.dtype.newbyteorder("=")
+    assert actual.flags.c_contiguous
     np.savez_compressed(tmp_path / "a.npz", a=array)
     kinds = (np.floating, np.integer)
     np.testing.assert_array_equal(read_arrays(tmp_path / "a.npz", {"a": (kinds, shape)})["a"], array)
@@ -126,11 +126,11 @@ def test_arrays_come_back_as_numpy_reads_them(tmp_path, shape, order, dtype):
 def test_a_mapped_array_changes_its_file_in_the_mode_for_it_alone(tmp_path):
     path = tmp_path / "a.npy"
     np.save(path, np.zeros((2, 3), np.float32))
-    for mode, left in (("c", 0), ("r+", 1)):
+    for mode, expected in (("c", 0), ("r+", 1)):
         array = map_array(path, (np.float32,), (None, 3), mode)
         array[:] = 1
         array.flush()
-        assert np.load(path).max() == left
+        assert np.load(path).max() == expected
     with pytest.raises(ValueError, match="read-only"):
         map_array(path, (np.float32,), (2, 3))[0] = 1
 
@@ -141,7 +141,7 @@ def header(shape, descr="'<f4'"):
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
         (b"", "no complete .npy file"),
         (b"<html>", "no complete .npy file"),
@@ -161,12 +161,12 @@ def header(shape, descr="'<f4'"):
         (header("(2, 3)", "[('a', '<f4')]") + bytes(24), "expected float32"),
     ],
 )
-def test_other_arrays_are_one_line_and_take_no_memory(tmp_path, data, said):
+def test_other_arrays_are_one_line_and_take_no_memory(tmp_path, data, message):
     path = tmp_path / "a.npy"
     path.write_bytes(data)
     tracemalloc.start()
     for read in (read_array, map_array):
-        with pytest.raises(BadFileError, match=rf"^{path} is unreadable: [^\n]*{said}[^\n]*$"):
+        with pytest.raises(BadFileError, match=rf"^{path} is unreadable: [^\n]*{message}[^\n]*$"):
             read(path, (np.float32,), (None, 3))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -180,19 +180,19 @@ def test_another_order_is_not_mapped(tmp_path, array):
         map_array(tmp_path / "a.npy", (np.float32,), (2, 3))
 
 
-def test_a_damaged_archive_of_arrays_is_one_line(tmp_path):
+def test_an_unreadable_archive_of_arrays_is_one_line_of_error(tmp_path):
     path = tmp_path / "a.npz"
     np.savez(path, a=np.ones(1000))
-    wanted = {"a": ((np.float64,), (1000,))}
-    whole = path.read_bytes()
+    expected = {"a": ((np.float64,), (1000,))}
+    data_of_file = path.read_bytes()
     for data in (
         b"",
         b"PK",
-        whole[:-1],
-        whole[:500],
-        whole.replace(b"a.npy", b"b.npy"),
-        whole[:600] + b"!" + whole[601:],
+        data_of_file[:-1],
+        data_of_file[:500],
+        data_of_file.replace(b"a.npy", b"b.npy"),
+        data_of_file[:600] + b"!" + data_of_file[601:],
     ):
         path.write_bytes(data)
         with pytest.raises(BadFileError, match=rf"^{path} is unreadable: [^\n]+$"):
-            read_arrays(path, wanted)
+            read_arrays(path, expected)

@@ -1,4 +1,4 @@
-"""Poolings side by side: each scores as in a run of its own, and the table says how sure differences are."""
+"""Comparison of poolings: the scores equal those of separate runs, and differences have intervals."""
 
 import json
 import math
@@ -19,7 +19,7 @@ NETWORK = ["--backbone", "efficientnet_lite0", "--device", "cpu", "--weights-dir
 
 
 def compare(scores, seed=0):
-    """The comparison of average precisions by pooling, search and query."""
+    """Return the comparison of average precisions by pooling, search and query."""
     made = {
         pooling: {search: Scores({None: ProtocolScores(queries)}) for search, queries in searches.items()}
         for pooling, searches in scores.items()
@@ -28,7 +28,7 @@ def compare(scores, seed=0):
 
 
 def test_the_table_by_hand():
-    # Each query gains the same, so that every resampling has the same mean.
+    # The difference is equal for all queries, so that every resampling has the same mean.
     first = {"search": {"one": 0.25, "two": 0.5}, "query expansion": {"one": 0.5, "two": 0.75}}
     second = {"search": {"one": 0.375, "two": 0.625}, "query expansion": {"one": 0.25, "two": 0.5}}
     comparison = compare({"ra": first, "rmac": second})
@@ -98,7 +98,7 @@ def test_protocols_have_a_part_of_the_table_each():
 
 @pytest.fixture
 def images(dataset):
-    """Ten images and queries whose labels set the poolings apart, one without any positive."""
+    """Ten images, and queries that distinguish the poolings, one of them without positives."""
     for seed, name in enumerate("efghij", start=10):
         draw_image(dataset / "jpg" / f"{name}.png", seed)
     for name in "bcdefghij":
@@ -109,7 +109,7 @@ def images(dataset):
 
 @pytest.fixture
 def evaluate(measure, images, tmp_path):
-    """Runs with some options: results.json and what is printed."""
+    """A function that evaluates with options and returns results.json and the printed text."""
 
     def run(*options):
         status, out, err = measure("--output", tmp_path / "out", *options, network=NETWORK)
@@ -120,11 +120,11 @@ def evaluate(measure, images, tmp_path):
 
 
 def figures(results):
-    """All scores in results.json, rounded as two runs of one network may differ."""
+    """Return the scores in results.json by name."""
     return {name: value for name, value in results.items() if name.startswith(("AP", "mAP"))}
 
 
-def test_each_pooling_has_the_scores_of_a_run_of_its_own(evaluate, tmp_path):
+def test_each_pooling_has_the_scores_of_a_separate_run(evaluate, tmp_path):
     options = [
         "--S",
         "128",
@@ -137,53 +137,53 @@ def test_each_pooling_has_the_scores_of_a_run_of_its_own(evaluate, tmp_path):
         "--diffusion-alpha",
         "0.5",
     ]
-    own = {pooling: figures(evaluate("--pooling", pooling, *options)[0]) for pooling in POOLINGS}
+    separate = {pooling: figures(evaluate("--pooling", pooling, *options)[0]) for pooling in POOLINGS}
     results, out = evaluate("--compare", ",".join(POOLINGS), *options)
-    assert results["compared"] == own
-    assert figures(results) == own["ra"]
-    assert len({str(of_one) for of_one in own.values()}) == 3
+    assert results["compared"] == separate
+    assert figures(results) == separate["ra"]
+    assert len({str(of_one) for of_one in separate.values()}) == 3
 
     lines = iter(out.splitlines())
     for search, key in (("search", ""), ("query expansion", "_query_expansion"), ("diffusion", "_diffusion")):
         assert next(lines) == f"{search}: mAP, difference to ra and its 95% interval"
-        assert next(lines) == f"ra    {100 * own['ra'][f'mAP{key}']:6.1f}"
+        assert next(lines) == f"ra    {100 * separate['ra'][f'mAP{key}']:6.1f}"
         for pooling in POOLINGS[1:]:
             change = results["differences"][pooling][search]
             known = [
-                own[pooling][f"AP{key}"][query] - precision
-                for query, precision in own["ra"][f"AP{key}"].items()
+                separate[pooling][f"AP{key}"][query] - precision
+                for query, precision in separate["ra"][f"AP{key}"].items()
                 if precision is not None
             ]
             assert change["mean"] == pytest.approx(math.fsum(known) / len(known))
             assert change["low"] <= change["mean"] <= change["high"]
             numbers = [f"{100 * change[name]:+.1f}" for name in ("mean", "low", "high")]
-            mean = f"{100 * own[pooling][f'mAP{key}']:.1f}"
+            mean = f"{100 * separate[pooling][f'mAP{key}']:.1f}"
             assert next(lines).split() == [pooling, mean, numbers[0], f"[{numbers[1]},", f"{numbers[2]}]"]
     assert list(lines) == []
 
 
 def test_the_backbone_sees_each_image_and_each_query_once(evaluate, monkeypatch):
-    seen = []
+    batch_sizes = []
     forward = EfficientNetLiteFeatures.forward
     monkeypatch.setattr(
         EfficientNetLiteFeatures,
         "forward",
-        lambda self, images: seen.append(len(images)) or forward(self, images),
+        lambda self, images: batch_sizes.append(len(images)) or forward(self, images),
     )
     results, _ = evaluate("--compare", "ra,rmac,mac")
-    assert sum(seen) == results["images"] + results["queries"] == 10 + 11
+    assert sum(batch_sizes) == results["images"] + results["queries"] == 10 + 11
 
 
-def test_rankings_and_scores_without_a_name_are_those_of_the_first_named(evaluate, tmp_path):
+def test_rankings_and_unnamed_scores_belong_to_the_first_pooling(evaluate, tmp_path):
     results, _ = evaluate("--compare", "mac,rmac")
     assert figures(results) == results["compared"]["mac"] != results["compared"]["rmac"]
     with np.load(tmp_path / "out" / "descriptors.npz") as arrays:
         query = arrays["query_names"].tolist().index("q_1")
-        # side by side, in the order of their names in the option
+        # concatenated in the order of the option
         assert arrays["descriptors"].shape == (10, 2 * 512)
         similar = arrays["descriptors"][:, :512] @ arrays["query_descriptors"][query, :512]
     ranking = (tmp_path / "out" / "rankings" / "q_1.rnk").read_text().split()
-    assert ranking == ["abcdefghij"[place] for place in np.argsort(-similar)]
+    assert ranking == ["abcdefghij"[index] for index in np.argsort(-similar)]
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])
@@ -206,19 +206,19 @@ def test_a_revisited_set_has_each_protocol_in_the_table(measure, images, tmp_pat
     labels = {"imlist": list("abcdefghij"), "qimlist": ["a", "b"], "gnd": gnd}
     (images / "gnd_rparis6k.json").write_text(json.dumps(labels))
     options = ["--output", tmp_path / "out", "--qe", "0"]
-    own = {}
+    separate = {}
     for pooling in ("rmac", "mac"):
         assert measure(*options, "--pooling", pooling, network=NETWORK)[0] == 0
-        own[pooling] = json.loads((tmp_path / "out" / "results.json").read_text())["protocols"]
+        separate[pooling] = json.loads((tmp_path / "out" / "results.json").read_text())["protocols"]
     status, out, err = measure(*options, "--compare", "rmac,mac", network=NETWORK)
     assert status == 0, err
     results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert results["compared"] == {pooling: {"protocols": of_one} for pooling, of_one in own.items()}
+    assert results["compared"] == {pooling: {"protocols": of_one} for pooling, of_one in separate.items()}
     assert list(results["differences"]["mac"]["search"]) == ["easy", "medium", "hard"]
     lines = out.splitlines()
-    for place, protocol in enumerate(("easy", "medium", "hard")):
-        assert lines[3 * place].startswith(f"search, {protocol}: mAP, difference to rmac")
+    for index, protocol in enumerate(("easy", "medium", "hard")):
+        assert lines[3 * index].startswith(f"search, {protocol}: mAP, difference to rmac")
         for row, pooling in enumerate(("rmac", "mac"), start=1):
-            mean = f"{100 * own[pooling][protocol]['mAP']:.1f}"
-            assert lines[3 * place + row].split()[:2] == [pooling, mean]
+            mean = f"{100 * separate[pooling][protocol]['mAP']:.1f}"
+            assert lines[3 * index + row].split()[:2] == [pooling, mean]
     assert len(lines) == 9

@@ -14,16 +14,16 @@ from utils.scoring.compute_ap import check_program, compute_ap, compute_ap_by_bi
 
 @pytest.mark.parametrize("case", golden_json("average_precision"))
 def test_equals_vggs_program_to_its_printed_digits(case):
-    found = compute_ap(case["ranking"], case["good"], case["ok"], case["junk"])
-    assert f"{found:.6g}" == f"{case['ap']:.6g}"
+    precision = compute_ap(case["ranking"], case["good"], case["ok"], case["junk"])
+    assert f"{precision:.6g}" == f"{case['ap']:.6g}"
 
 
 def printed(precision):
     return f"{precision:.6g}"
 
 
-# The last digit that the loop prints when g++ has compiled it hangs on its types: float for the variables,
-# double for the literals and so for what they are multiplied with.
+# The last printed digit of VGG's program depends on its types: float for the variables, double for the
+# literals and for products with them.
 @pytest.mark.parametrize(
     ("positives", "gap", "expected"),
     [
@@ -35,7 +35,7 @@ def printed(precision):
     ],
 )
 def test_computes_in_float32_as_vggs_program_does(positives, gap, expected):
-    ranking = [str(place) for place in range(positives * gap)]
+    ranking = [str(index) for index in range(positives * gap)]
     good = ranking[gap - 1 :: gap]
     assert printed(compute_ap(ranking, good, [], [])) == expected
     assert printed(average_precision(ranking, set(good), np.float32, float)) == expected
@@ -46,14 +46,14 @@ def test_computes_in_float32_as_vggs_program_does(positives, gap, expected):
 
 
 def test_is_the_area_by_trapezoids():
-    # After each of the four images: recall 1/2, 1/2, 1, 1 and precision 1, 1/2, 2/3, 1/2; from recall 0,
-    # precision 1 that is 1/2 * (1 + 1) / 2 + 1/2 * (1/2 + 2/3) / 2.
+    # After each of the four images: recall 1/2, 1/2, 1, 1 and precision 1, 1/2, 2/3, 1/2. From recall 0 and
+    # precision 1, the area is 1/2 * (1 + 1) / 2 + 1/2 * (1/2 + 2/3) / 2.
     assert compute_ap("adbe", "a", "b", "") == pytest.approx(0.5 + 0.5 * (0.5 + 2 / 3) / 2)
 
 
 def test_junk_is_passed_over_even_where_it_is_good_too():
     assert compute_ap("jabj", ["a"], ["b"], ["j"]) == 1
-    # g counts as junk in the ranking and as a positive in the recall, which so never gets beyond a half.
+    # g is skipped in the ranking as junk, but is a positive in the recall, which ends at 1/2.
     assert compute_ap("gab", ["g", "a"], [], ["g"]) == pytest.approx(0.5)
 
 
@@ -67,7 +67,7 @@ def test_without_positives_it_is_undefined():
 
 
 def program(folder, body):
-    """An executable in the place of VGG's compiled one."""
+    """Write an executable that replaces VGG's compiled program, and return its path."""
     path = folder / "compute_ap"
     path.write_text(f"#!{sys.executable}\nimport sys\nlabels, ranking = sys.argv[1:]\n{body}\n")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
@@ -85,7 +85,7 @@ def test_a_program_is_given_the_labels_and_the_ranking(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         ("sys.exit(3)", "status 3"),
         ("print('oops')", "not a number"),
@@ -93,8 +93,8 @@ def test_a_program_is_given_the_labels_and_the_ranking(tmp_path):
         ("sys.stdout.buffer.write(b'\\xff')", "not a number"),
     ],
 )
-def test_a_failing_program_is_an_error(tmp_path, body, said):
-    with pytest.raises(UserError, match=said):
+def test_a_failing_program_is_an_error(tmp_path, body, message):
+    with pytest.raises(UserError, match=message):
         compute_ap_by_binary(program(tmp_path, body), tmp_path / "q_1", tmp_path / "q_1.rnk")
 
 
@@ -117,7 +117,7 @@ def test_a_program_may_print_that_it_is_undefined(tmp_path):
     assert math.isnan(compute_ap_by_binary(binary, tmp_path / "q_1", tmp_path / "q_1.rnk"))
 
 
-def test_a_file_without_leave_to_run_is_told_before_any_work(tmp_path):
+def test_a_file_without_permission_to_execute_is_refused(tmp_path):
     (tmp_path / "compute_ap").touch(mode=0o644)
     with pytest.raises(UserError, match="chmod"):
         check_program(tmp_path / "compute_ap")
