@@ -238,7 +238,7 @@ def test_dead_channels_have_no_variance_and_no_weight(dtype):
     np.testing.assert_allclose(pca.whitened_components(4)[:, [1, 4]], 0, atol=1e-12)
     assert not pca.state_dict()["scatter"][[1, 4]].any()
     assert pca.mean[[1, 4]].tolist() == [dtype(0.1), 0]
-    with pytest.raises(UserError, match=r"carry 4 components .* not 6: --components 4"):
+    with pytest.raises(UserError, match=r"have only 4 components .* not 6: --components 4"):
         pca.whitened_components(6)
 
 
@@ -314,7 +314,7 @@ def test_the_same_vector_again_and_again():
     pca = learned(np.tile(np.float32([0.1, 0.3, 7]), (10, 1)))
     assert pca.rank == 0
     assert pca.variances.tolist() == [0, 0, 0]
-    with pytest.raises(UserError, match=r"carry 0 components .* more images"):
+    with pytest.raises(UserError, match=r"have only 0 components .* more images"):
         pca.whitened_components(1)
 
 
