@@ -38,7 +38,6 @@ from utils.prepare.layout import (
     discard_if_invalid,
     fetch_file,
     fill_part,
-    fill_weights,
     sort_archives,
 )
 from utils.prepare.recipes import (
@@ -49,6 +48,7 @@ from utils.prepare.recipes import (
     WITH_DISTRACTORS,
 )
 from utils.prepare.verify import verify
+from utils.prepare.weights import check_weights, fill_weights
 from utils.program.run_command import run_command
 from utils.text import log_to_stderr
 from utils.weights.report import report_weights
@@ -140,6 +140,7 @@ def prepare(name: str, options: PrepareOptions) -> Path:
         fill_weights(folder, options.archives, options.insecure_hosts, limits)
         for line in report_weights(folder):
             print(line)
+        check_weights(folder)
         return folder
 
     # Each part of the data set is a folder, unpacked from its archives and moved into place when complete.

@@ -247,7 +247,7 @@ def test_bad_options_are_told(measure, tmp_path):
 def test_missing_files_are_told_before_any_work(measure, dataset, tmp_path):
     assert "no data set at" in error_line(measure("--dataset", "Oxford"))
     assert "--pooling rmac --no-whiten" in error_line(measure(network=["--backbone", "efficientnet_lite0"]))
-    assert "weights.tar" in error_line(measure(network=[]))
+    assert "Prepare_Datasets.py weights" in error_line(measure(network=[]))
     assert "no weights at" in error_line(measure(network=["--pooling", "rmac", "--no-whiten"]))
     (tmp_path / "file").touch()
     assert "cannot write" in error_line(measure("--output", tmp_path / "file"))

@@ -134,7 +134,7 @@ def test_the_counters_of_batch_norms_may_be_missing_and_a_classifier_be_there():
 
 
 def test_a_missing_backbone_says_how_to_get_it_or_do_without(tmp_path):
-    with pytest.raises(UserError, match=r"resnet101_caffeProto\.pth.*weights\.tar.*efficientnet_lite0"):
+    with pytest.raises(UserError, match=r"resnet101_caffeProto\.pth.*Prepare_Datasets.*efficientnet_lite0"):
         load_backbone(BACKBONES["resnet101_caffe"], tmp_path)
 
 
@@ -252,7 +252,11 @@ def test_a_backbone_downloaded_by_torchvision_is_never_unpickled_unsafely(tmp_pa
 @pytest.mark.parametrize(
     ("load", "file", "said"),
     [
-        (partial(load_backbone, BACKBONES["resnet101_caffe"]), "resnet101_caffeProto.pth", "weights.tar"),
+        (
+            partial(load_backbone, BACKBONES["resnet101_caffe"]),
+            "resnet101_caffeProto.pth",
+            "Datasets.py weights",
+        ),
         (lambda folder: load_attention(folder / "a.pth", 8, "tanh"), "a.pth", "--pooling rmac does without"),
         (lambda folder: load_whitening(folder, 8), "pca_components.npy", "--no-whiten does without"),
     ],

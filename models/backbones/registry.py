@@ -53,8 +53,7 @@ BACKBONES: dict[str, BackboneSpec] = {
         features=CaffeResNet101Features,
         weights=WeightsFile(
             AUTHORS_BACKBONE,
-            "python Prepare_Datasets.py weights gets it out of the authors' weights.tar; "
-            "--backbone efficientnet_lite0 needs no download",
+            "python Prepare_Datasets.py weights gets it; --backbone efficientnet_lite0 needs no download",
         ),
         channels=2048,
         stride=32,

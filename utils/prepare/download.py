@@ -35,6 +35,10 @@ CHUNK_BYTES = 1 << 18
 log = logging.getLogger(__name__)
 
 
+class DownloadError(UserError):
+    """Raised if no mirror provides a file."""
+
+
 class _MirrorError(Exception):
     """Raised if a mirror does not provide the file; the message is a short reason."""
 
@@ -96,7 +100,8 @@ def download(
         The path.
 
     Raises:
-        UserError: no mirror provides the file, it cannot be written, or another file is at the path.
+        DownloadError: no mirror provides the file.
+        UserError: it cannot be written, or another file is at the path.
     """
     if path.exists():
         return path
@@ -111,7 +116,8 @@ def download(
                 failures.append(f"{url} ({error})")
     except OSError as error:  # errors of the network are _MirrorErrors
         raise unwritable(file.part, error) from error
-    raise UserError(f"could not download {path.name}: {', '.join(failures)}; {instructions}".rstrip("; "))
+    reasons = ", ".join(failures)
+    raise DownloadError(f"could not download {path.name}: {reasons}; {instructions}".rstrip("; "))
 
 
 class _Download:

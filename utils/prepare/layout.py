@@ -13,7 +13,7 @@ from utils.files.folders import replace_folder
 from utils.files.writing import make_folder
 from utils.prepare.archives import Limits, members, unpack
 from utils.prepare.download import download
-from utils.prepare.recipes import AUTHORS_WEIGHTS, SAME_IMAGES, WEIGHTS, Part
+from utils.prepare.recipes import SAME_IMAGES, Part
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ def fill_part(
         if given:
             log.warning("note: %s exists already, and %s was not unpacked", target, _names(given))
         else:
-            _remove_downloads(downloads, part)
+            remove_downloads(downloads, part)
         return
     twin = datasets_dir / SAME_IMAGES.get(folder.name, folder.name) / part.folder
     if part.folder == Path(IMAGES_FOLDER) and not given and _is_filled(twin):
@@ -95,34 +95,7 @@ def fill_part(
                 "name all of its archives at once"
             )
     if not given:
-        _remove_downloads(downloads, part)
-
-
-def fill_weights(
-    folder: Path, given: Sequence[Path], insecure_hosts: Collection[str], limits: Limits
-) -> None:
-    """Unpack the authors' weights.tar into the weights folder; existing files are kept.
-
-    Raises:
-        UserError: the archive cannot be downloaded, or lacks a file.
-    """
-    missing = [name for name in AUTHORS_WEIGHTS if not (folder / name).exists()]
-    unpacked = folder / ".weights.tar.unpacked"
-    if missing:
-        archives = list(given) or fetch(WEIGHTS, folder / DOWNLOADS, "the weights come in", insecure_hosts)
-        with discard_if_invalid([] if given else archives), replace_folder(unpacked) as draft:
-            for archive in archives:
-                unpack(archive, draft, WEIGHTS.target_path, limits)
-            lacking = [name for name in missing if not (draft / name).exists()]
-            if lacking:
-                raise UserError(
-                    f"{archives[0]} is not the authors' weights.tar: it lacks {', '.join(lacking)}"
-                )
-        for name in missing:
-            (unpacked / name).rename(folder / name)
-    shutil.rmtree(unpacked, ignore_errors=True)
-    if not given:
-        _remove_downloads(folder / DOWNLOADS, WEIGHTS)
+        remove_downloads(downloads, part)
 
 
 @contextmanager
@@ -159,7 +132,7 @@ def fetch(part: Part, downloads: Path, purpose: str, insecure_hosts: Collection[
             f"{purpose} an archive that cannot be downloaded ({part.ask}): name it with --archive"
         )
     instructions = "if you have the archive already, name it with --archive"
-    files = {downloads / _file_name(mirrors[-1]): mirrors for mirrors in part.archives}
+    files = {downloads / file_name(mirrors[-1]): mirrors for mirrors in part.archives}
     return [fetch_file(path, mirrors, insecure_hosts, instructions) for path, mirrors in files.items()]
 
 
@@ -210,13 +183,14 @@ def _is_filled(folder: Path) -> bool:
     return folder.is_dir() and any(folder.iterdir())
 
 
-def _remove_downloads(downloads: Path, part: Part) -> None:
+def remove_downloads(downloads: Path, part: Part) -> None:
     """Remove the downloaded archives of a part, which are not needed after unpacking."""
     for mirrors in part.archives:
         for suffix in ("", ".part", ".part.json"):
-            (downloads / (_file_name(mirrors[-1]) + suffix)).unlink(missing_ok=True)
+            (downloads / (file_name(mirrors[-1]) + suffix)).unlink(missing_ok=True)
     remove_if_empty(downloads)
 
 
-def _file_name(url: str) -> str:
+def file_name(url: str) -> str:
+    """Return the last part of a URL."""
     return url.rsplit("/", 1)[-1]

@@ -191,4 +191,29 @@ WEIGHTS = Part(
     files=len(AUTHORS_WEIGHTS),
 )
 
+ATTENTION_HEAD = Part(
+    Path(),
+    re.compile(re.escape(ATTENTION_WEIGHTS)),
+    (
+        (
+            "https://raw.githubusercontent.com/jaeyoon1603/Retrieval-RegionalAttention/"
+            f"59211f53ede705d1d3f03f73e3a46b9f52b7841b/weights/{ATTENTION_WEIGHTS}",
+        ),
+    ),
+)
+"""The attention head of weights.tar, in the authors' repository."""
+
+ATTENTION_HEAD_SHA256 = "038e6a852e3b64a9b3b9dc6b105047e04b65cf36f4b1df99fbb9d692ec704f8e"
+
+_IMPORTED_FEATURES = "imagenet-caffe-resnet101-features-10a101d.pth"
+IMPORTED_FEATURES = Part(
+    Path(),
+    re.compile(re.escape(_IMPORTED_FEATURES)),
+    (_mirrors(f"cmp.felk.cvut.cz/cnnimageretrieval/data/networks/imagenet/{_IMPORTED_FEATURES}")[::-1],),
+)
+"""Another import of the Caffe weights of the authors' backbone, by cnnimageretrieval-pytorch."""
+
+IMPORTED_FEATURES_DIGITS = "10a101d"
+"""First digits of a checksum of this file, which are part of its name."""
+
 COMPUTE_AP = _mirrors(f"{OXFORD}/compute_ap.cpp")

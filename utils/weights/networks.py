@@ -143,9 +143,11 @@ def load_classifier(options: BackboneOptions) -> tuple[Tensor, Tensor]:
     state, source = read_backbone_weights(spec, options.weights_dir, options.backbone_weights)
     weight, bias = state.get("fc.weight"), state.get("fc.bias")
     if weight is None or bias is None or weight.shape != (len(bias), spec.channels):
-        raise UserError(
-            f"{source} has no classifier, as training needs: fc.weight (K, {spec.channels}), fc.bias (K)"
+        advice = (
+            "; the file in the authors' weights.tar has it" if isinstance(spec.weights, WeightsFile) else ""
         )
+        needed = f"fc.weight (K, {spec.channels}), fc.bias (K)"
+        raise UserError(f"{source} has no classifier, as training needs: {needed}{advice}")
     return weight.float(), bias.float()
 
 

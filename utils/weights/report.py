@@ -10,23 +10,25 @@ from utils.weights.networks import load_attention, load_backbone, load_whitening
 
 
 def report_weights(folder: Path) -> Iterator[str]:
-    """Load the authors' four files into their modules, and yield a line about each file.
+    """Load the authors' files that are there into their modules, and yield a line about each file.
 
     Raises:
-        UserError: a file is missing, unreadable or does not fit its module.
+        UserError: a file is unreadable or does not fit its module.
     """
     spec = backbone_spec(DEFAULT_BACKBONE)
-    backbone = load_backbone(spec, folder)
-    parameters = sum(parameter.numel() for parameter in backbone.parameters())
-    yield _line(folder / AUTHORS_BACKBONE, f"{parameters:,} parameters of the backbone")
-    head = load_attention(folder / ATTENTION_WEIGHTS, spec.channels, "tanh")
-    yield _line(
-        folder / ATTENTION_WEIGHTS,
-        ", ".join(f"{name} {tuple(value.shape)}" for name, value in head.state_dict().items()),
-    )
-    whitening = load_whitening(folder, spec.channels)
-    yield _line(folder / PCA_COMPONENTS, str(tuple(whitening.components.shape)))
-    yield _line(folder / PCA_MEAN, str(tuple(whitening.negative_mean.shape)))
+    if (folder / AUTHORS_BACKBONE).exists():
+        parameters = sum(parameter.numel() for parameter in load_backbone(spec, folder).parameters())
+        yield _line(folder / AUTHORS_BACKBONE, f"{parameters:,} parameters of the backbone")
+    if (folder / ATTENTION_WEIGHTS).exists():
+        head = load_attention(folder / ATTENTION_WEIGHTS, spec.channels, "tanh")
+        yield _line(
+            folder / ATTENTION_WEIGHTS,
+            ", ".join(f"{name} {tuple(value.shape)}" for name, value in head.state_dict().items()),
+        )
+    if (folder / PCA_COMPONENTS).exists() and (folder / PCA_MEAN).exists():
+        whitening = load_whitening(folder, spec.channels)
+        yield _line(folder / PCA_COMPONENTS, str(tuple(whitening.components.shape)))
+        yield _line(folder / PCA_MEAN, str(tuple(whitening.negative_mean.shape)))
 
 
 def _line(path: Path, contents: str) -> str:
