@@ -271,7 +271,7 @@ def test_a_damaged_file_is_told_with_what_to_do(tmp_path, load, file, said):
 
 def test_a_wrong_backbone_file_says_where_the_right_one_is(tmp_path):
     torch.save({"weight": torch.zeros(1)}, tmp_path / "resnet101_caffeProto.pth")
-    with pytest.raises(UserError, match=r"parameters are missing.*weights\.tar"):
+    with pytest.raises(UserError, match=r"parameters are missing.*Prepare_Datasets"):
         load_backbone(BACKBONES["resnet101_caffe"], tmp_path)
 
 

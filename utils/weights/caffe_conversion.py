@@ -64,7 +64,7 @@ def for_bgr_images(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor
         source: the file of the state dict, for errors.
 
     Raises:
-        UserError: there is no first convolution of three channels, or a name of another layer.
+        UserError: the first convolution is missing or has another shape, or there are other layers.
     """
     converted = {}
     for name, tensor in state.items():
@@ -76,6 +76,6 @@ def for_bgr_images(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor
     if weight is None or weight.shape[1:] != (3, 7, 7) or weight.layout != torch.strided:
         raise BadFileError(f"{source} is not the import of ResNet-101 for RGB images: no 0.weight for them")
     red_green_blue = torch.tensor(BACKBONES[IMPORT_PREPROCESSING].scale, dtype=torch.float64)
-    unscaled = weight.to(torch.float64) / red_green_blue.reshape(3, 1, 1)
-    converted[FIRST_CONVOLUTION] = unscaled.flip(1).to(torch.float32)
+    unscaled = weight.double() / red_green_blue.reshape(3, 1, 1)
+    converted[FIRST_CONVOLUTION] = unscaled.flip(1).float()
     return converted
