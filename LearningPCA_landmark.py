@@ -106,7 +106,11 @@ class PCAOptions(BackboneOptions, ImageOptions, RunOptions):
         return weights_folder(self.output, self.backbone)
 
     def check(self) -> None:
-        """Refuse more components than the vectors have dimensions."""
+        """Check that there are not more components than dimensions of the vectors.
+
+        Raises:
+            UserError: there are more.
+        """
         channels = self.spec.channels
         if self.components is not None and self.components > channels:
             raise UserError(
@@ -189,7 +193,6 @@ def add_up(
 
     Raises:
         UserError: too many images are unreadable, or the state is unreadable or cannot be written.
-        SystemExit: SIGTERM or Ctrl-C stopped the learning, after its state was saved.
     """
     state_file, settings = options.folder / PCA_STATE, settings_of(options, images)
     channels = network.backbone.channels
@@ -302,7 +305,11 @@ main = called_with(PCAOptions)(learn)
 
 
 def command_line(words: Sequence[str] | None = None) -> None:
-    """Parse the words, or the command line of this process if there are none, and learn."""
+    """Parse the words, or the command line of this process if there are none, and learn.
+
+    Raises:
+        UserError: an option is invalid, or as for `learn`.
+    """
     learn(parse_options(PCAOptions, __doc__.splitlines()[0], words))
 
 

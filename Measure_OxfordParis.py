@@ -77,27 +77,28 @@ class MeasureOptions(DescriptorOptions, RunOptions, StoreOptions, SearchOptions)
 
     @property
     def poolings(self) -> tuple[PoolingName, ...]:
-        """Poolings of the descriptors: those of --compare, or else --pooling."""
+        """Poolings of the descriptors, from --compare or, if it is not given, --pooling."""
         return self.compare or (self.pooling,)
 
     def check(self) -> None:
-        """Refuse a comparison of fewer than two different poolings."""
+        """Check that --compare names two or more different poolings.
+
+        Raises:
+            UserError: it does not.
+        """
         if self.compare and (len(self.compare) < 2 or len(set(self.compare)) < len(self.compare)):
             raise UserError(f"compare {','.join(self.compare)} is not two or more different poolings")
 
 
 def evaluate(options: MeasureOptions) -> dict[str, object]:
-    """Evaluate one network on one data set.
-
-    Only the first process searches, scores and writes.
+    """Evaluate one network on one data set. Only the first process searches, scores and writes.
 
     Returns:
         The contents of results.json: settings, average precisions as fractions, versions, and seconds per
         stage. All processes but the first return an empty dict.
 
     Raises:
-        UserError: an option, an image or a file is invalid, or a file cannot be written. Most errors are
-            raised before any image is decoded.
+        UserError: an option, an image or a file is invalid, or a file cannot be written.
     """
     check_paths(options)
     device = choose_device(process_device(options.device))
@@ -268,7 +269,11 @@ main = called_with(MeasureOptions)(evaluate)
 
 
 def command_line(words: Sequence[str] | None = None) -> None:
-    """Parse the words, or the command line of this process if there are none, and evaluate."""
+    """Parse the words, or the command line of this process if there are none, and evaluate.
+
+    Raises:
+        UserError: an option is invalid, or as for `evaluate`.
+    """
     evaluate(parse_options(MeasureOptions, __doc__.splitlines()[0], words))
 
 

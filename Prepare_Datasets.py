@@ -238,7 +238,11 @@ main = called_with_first(PrepareOptions)(prepare)
 
 
 def command_line(words: Sequence[str] | None = None) -> None:
-    """Parse the words, or the command line of this process if there are none, and prepare or verify."""
+    """Parse the words, or the command line of this process if there are none, and prepare or verify.
+
+    Raises:
+        UserError: an option is invalid, or as for `prepare` and `verify_all`.
+    """
     command, words = split_command(sys.argv[1:] if words is None else words)
     description = __doc__.splitlines()[0]
     if command == VERIFY:

@@ -292,7 +292,11 @@ def indexed_with(index: ImageIndex, options: QueryOptions) -> DescribeOptions:
 
 
 def run_index(options: IndexOptions) -> None:
-    """Run the command `index`, and print the number of indexed images."""
+    """Run the command `index`, and print the number of indexed images.
+
+    Raises:
+        UserError: as for `build`.
+    """
     try:
         before = set(read_catalogue(options.index).keys)
     except UserError:
@@ -307,7 +311,12 @@ def run_index(options: IndexOptions) -> None:
 
 
 def run_query(options: QueryOptions) -> None:
-    """Run the command `query`: print the matches, and write them as JSON if --json is given."""
+    """Run the command `query`: print the matches, and write them as JSON if --json is given.
+
+    Raises:
+        UserError: there is no index, it was made with other weights, the image is unreadable, or a file
+            cannot be written.
+    """
     if options.json is not None:
         check_output_file(options.json, JSON_BEGIN)
         if options.html is not None and os.path.realpath(options.json) == os.path.realpath(options.html):
@@ -326,7 +335,11 @@ def run_query(options: QueryOptions) -> None:
 
 
 def command_line(words: Sequence[str] | None = None) -> None:
-    """Parse the words, or the command line of this process if there are none, and run the command."""
+    """Parse the words, or the command line of this process if there are none, and run the command.
+
+    Raises:
+        UserError: an option is invalid, or as for `run_index` and `run_query`.
+    """
     parser = ArgumentParser(__doc__.splitlines()[0])
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="index|query", help="each has its own --help"

@@ -108,7 +108,11 @@ class TrainingOptions(BackboneOptions, HeadOptions, RunOptions):
         return cast(dict[str, Setting], binding_settings(self)) | {"precompute": self.precompute is not None}
 
     def check(self) -> None:
-        """Refuse a resize range that is empty, or shorter than the crop."""
+        """Check the range of --resize.
+
+        Raises:
+            UserError: the range is empty, or begins below the side of the crop.
+        """
         if min(self.resize) < self.crop or self.resize[0] > self.resize[1]:
             sides = " ".join(map(str, self.resize))
             raise UserError(f"--resize {sides} must be a range of sides no shorter than --crop {self.crop}")
@@ -361,7 +365,11 @@ main = called_with(TrainingOptions)(train)
 
 
 def command_line(words: Sequence[str] | None = None) -> None:
-    """Parse the words, or the command line of this process if there are none, and train."""
+    """Parse the words, or the command line of this process if there are none, and train.
+
+    Raises:
+        UserError: an option is invalid, or as for `train`.
+    """
     train(parse_options(TrainingOptions, __doc__.splitlines()[0], words))
 
 

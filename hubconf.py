@@ -104,18 +104,18 @@ def resnet101_caffe(
 
 
 def _check_package_names() -> None:
-    """Check that no other package with the name of one of this project is loaded.
+    """Check that no package of another project with the name `models` or `utils` is loaded.
 
     Raises:
-        ImportError: one is, and Python would take this project's modules from there.
+        ImportError: such a package is loaded, so that Python would not find the modules of this project.
     """
     here = pathlib.Path(__file__).resolve().parent
     for name in ("models", "utils"):
         loaded = sys.modules.get(name)
         folders = [pathlib.Path(folder).resolve() for folder in getattr(loaded, "__path__", [])]
         if loaded is not None and here / name not in folders:
-            place = getattr(loaded, "__file__", None) or ", ".join(map(str, folders))
+            source = getattr(loaded, "__file__", None) or ", ".join(map(str, folders))
             raise ImportError(
-                f"{here.name} has a package {name}, but another one is loaded already ({place}): "
+                f"{here.name} has a package {name}, but another one is loaded already ({source}): "
                 "rename that one, or load the network in a program that does not import it"
             )

@@ -1,6 +1,6 @@
-"""Draws the README's image: queries of an evaluation and the first images of their rankings.
+"""Draw the figure of the README: queries of an evaluation and the first images of their rankings.
 
-The query's own image is left out, wherever it ranks.
+The image of the query itself is left out of its ranking.
 
     python Measure_OxfordParis.py --dataset Mini ... --output results
     python -m docs.draw_rankings datasets/Mini results docs/rankings.jpg --queries landmark00_1 landmark08_2
@@ -24,9 +24,9 @@ from utils.scoring import report
 
 
 def strip(data: RetrievalDataset, query: Query, ranking: list[str], count: int) -> Strip:
-    """A query and the first `count` images of its ranking."""
-    found = [name for name in ranking if name != query.image][:count]
-    results = [Result(read_image(data.images[name]), kind_of(name, query)) for name in found]
+    """Return a query with the first `count` images of its ranking."""
+    first = [name for name in ranking if name != query.image][:count]
+    results = [Result(read_image(data.images[name]), kind_of(name, query)) for name in first]
     return Strip(read_image(data.images[query.image]), query.box, results)
 
 
@@ -39,12 +39,16 @@ class DrawOptions:
     dataset: Path = option(help="folder of the data set", positional=True)
     results: Path = option(help="--output of the evaluation", positional=True)
     image: Path = option(help="file to write, .jpg, .png or .pdf", positional=True)
-    queries: tuple[str, ...] = option(default=(), help="names; the first three if not given", separate=True)
+    queries: tuple[str, ...] = option(default=(), help="queries; the first three if not given", separate=True)
     count: int = option(default=6, help="images per query", valid=Range(1, 10))
 
 
 def command_line() -> None:
-    """Read the options and draw."""
+    """Parse the command line of this process, and draw the figure.
+
+    Raises:
+        UserError: an option is invalid, a file is unreadable, or the figure cannot be written.
+    """
     options = parse_options(DrawOptions, __doc__.splitlines()[0])
     data = read_dataset(options.dataset)
     queries = {query.name: query for query in data.queries}

@@ -16,7 +16,7 @@ from utils.errors import UserError
 from utils.prepare.archives import Limits, members, unpack
 
 FILES = {"jpg/a.jpg": b"first", "jpg/deep/b.jpg": bytes(range(256)) * 1000, "readme.txt": b""}
-UNREADABLE = "damaged or incomplete: download it again"
+UNREADABLE = "unreadable or incomplete: download it again"
 COMPRESSORS = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
 
 

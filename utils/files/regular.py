@@ -9,7 +9,7 @@ KINDS = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISDIR, 
 
 
 class NotRegularError(OSError):
-    """A path leads to a pipe, a device, a socket or a folder instead of a file."""
+    """Error for a path that leads to a pipe, a device, a socket or a folder instead of a file."""
 
 
 def open_regular(path: Path) -> BinaryIO:

@@ -63,15 +63,15 @@ def images_in(folder: Path) -> FolderContents:
     """
     contents = FolderContents([], [], [], [])
     try:
-        with os.scandir(folder) as entries:
-            visible = [entry for entry in entries if not entry.name.startswith(".")]
+        with os.scandir(folder) as items:
+            visible = [item for item in items if not item.name.startswith(".")]
     except OSError as error:
         raise UserError(f"cannot list {folder}: {error.strerror}") from error
-    for entry in sorted(visible, key=lambda entry: entry.name):
-        path = folder / entry.name
-        if _is_folder(entry):
+    for item in sorted(visible, key=lambda item: item.name):
+        path = folder / item.name
+        if _is_folder(item):
             contents.folders.append(path)
-        elif _is_image(path, entry.name):
+        elif _is_image(path, item.name):
             contents.images.append(path)
         else:
             contents.others.append(path)
@@ -128,9 +128,9 @@ def report_thumbnails(contents: FolderContents, folder: Path) -> None:
         )
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def _is_folder(item: os.DirEntry[str]) -> bool:
     try:
-        return entry.is_dir()
+        return item.is_dir()
     except OSError:  # links in a cycle
         return False
 

@@ -71,8 +71,8 @@ def options_class(cls: type[Options]) -> type[Options]:
     """Turn a class whose fields are options into a frozen dataclass.
 
     The constructor checks each value and raises a UserError if it is invalid. It then calls the method
-    `check` of each base class and of the class, which checks that the options suit each other. The attribute
-    `title` is the title of the group in --help.
+    `check` of each base class and of the class, which raises a UserError if options do not suit each other.
+    The attribute `title` is the title of the group in --help.
     """
 
     def check_values(self: object) -> None:

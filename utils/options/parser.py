@@ -31,7 +31,11 @@ class ArgumentParser(argparse.ArgumentParser):
         super().__init__(prog=prog, description=description, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
-        """Raise a UserError with the parser's message, without the middle part if it is long."""
+        """Raise an error with the parser's message, without the middle part if it is long.
+
+        Raises:
+            UserError: always.
+        """
         if len(message) > LONGEST_MESSAGE:
             half = LONGEST_MESSAGE // 2
             message = f"{message[:half]}...{message[-half:]}"

@@ -53,7 +53,11 @@ class BackboneOptions:
         return backbone_spec(self.backbone)
 
     def check(self) -> None:
-        """Refuse the name of an unknown backbone."""
+        """Check the name of the backbone.
+
+        Raises:
+            UserError: there is no such backbone.
+        """
         try:
             backbone_spec(self.backbone)
         except ValueError as error:
@@ -116,7 +120,11 @@ class DescriptorOptions(BackboneOptions, HeadOptions, ImageOptions):
         return self.spec.longer_side if self.S is None else self.S
 
     def check(self) -> None:
-        """Refuse an empty list of scales and a list of too many."""
+        """Check the number of scales.
+
+        Raises:
+            UserError: there are none or too many.
+        """
         if not 1 <= len(self.scales) <= MOST_SCALES:
             expected = f"a list of 1 to {MOST_SCALES} numbers, each greater than 0, 16 at most"
             raise UserError(f"scales {shorten(self.scales)} is not {expected}")
@@ -161,7 +169,11 @@ class StoreOptions:
     )
 
     def check(self) -> None:
-        """Refuse a precision without a store."""
+        """Check that --store-precision comes with --descriptors.
+
+        Raises:
+            UserError: it does not.
+        """
         if self.store_precision != StoreOptions.store_precision and self.descriptors is None:
             raise UserError(
                 f"store_precision {self.store_precision} has no effect without a store: "
@@ -201,7 +213,11 @@ class SearchOptions:
     )
 
     def check(self) -> None:
-        """Refuse values that have no effect without another option."""
+        """Check that no option lacks the other option without which it has no effect.
+
+        Raises:
+            UserError: an option has no effect.
+        """
         if self.alpha != SearchOptions.alpha and not self.qe:
             raise UserError(f"alpha {self.alpha} has no effect without query expansion: leave one out")
         if self.diffusion_alpha != SearchOptions.diffusion_alpha and not self.diffusion:

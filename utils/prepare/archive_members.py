@@ -99,7 +99,7 @@ def archive_errors(archive: Path) -> Iterator[None]:
     except (*INVALID_ARCHIVE, *INVALID_HEADER, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # gzip and bz2 raise OSError without one
             raise UserError(f"cannot read {archive}: {error.strerror}") from error
-        raise BadFileError(f"{archive} is damaged or incomplete: download it again ({error})") from error
+        raise BadFileError(f"{archive} is unreadable or incomplete: download it again ({error})") from error
 
 
 def _first_bytes(file: IO[bytes]) -> bytes:

@@ -112,7 +112,7 @@ def stored_source(
 ) -> BatchSource:
     """Return a source of centre crops, whose features are computed once and kept in a file.
 
-    Each epoch of the training goes through all training images in a new order.
+    Each epoch goes through all training images in a new order.
 
     Args:
         stored: the file of features.
@@ -124,8 +124,7 @@ def stored_source(
         draws: batch size, workers and seed of the orders.
 
     Raises:
-        UserError: the file was made with other settings or cannot be written, no training image is readable,
-            or there are several processes.
+        UserError: the file has other settings or cannot be written, or no training image is readable.
     """
     if processes.count > 1:
         raise UserError("--precompute works in one process: start it without torchrun")
@@ -198,7 +197,7 @@ def _featured(batches: Iterable[CropBatch], extract: Extract) -> Iterator[Featur
 
 
 def _steps(first: int, end: int, batch_size: int) -> Iterator[range]:
-    """Yield the numbers of the crops of each step; those of step s start at s times the batch size."""
+    """Yield the numbers of the crops of each step, which begin at the step times the batch size."""
     return (range(step * batch_size, (step + 1) * batch_size) for step in range(first, end))
 
 

@@ -76,8 +76,7 @@ def precompute(
     Args:
         path: the file, in NumPy's format.
         images: the images, in the order of the rows.
-        extract_from: function that yields the features of each image from an index on, None for an
-            unreadable image.
+        extract_from: yields the features of each image from an index on; None for an unreadable image.
         made_with: settings that the features depend on.
         channels: C, the number of channels of the backbone.
 

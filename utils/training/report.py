@@ -10,7 +10,7 @@ from utils.files.writing import replace_file, user_error_if_unwritable
 STYLES = {
     "k-o": "training, since the last report",
     "C0-s": "validation",
-    "C1--": "validation, all regions alike",
+    "C1--": "validation, equal weights",
 }
 
 
