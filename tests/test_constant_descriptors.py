@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 
 def saturated_network():
-    """A network of huge weights: whatever it sees, each of its sigmoids gives 1."""
+    """Return a network of huge weights, whose sigmoids give 1 for every image."""
     layers = nn.Sequential(nn.Conv2d(3, 8, 32, 32), nn.Sigmoid())
     for values in layers.parameters():
         nn.init.constant_(values, 1e30)
@@ -33,7 +33,7 @@ def described(paths, store=None):
 
 
 @pytest.mark.parametrize("in_store", [False, True])
-def test_images_that_differ_do_not_all_have_one_descriptor(tmp_path, in_store):
+def test_one_descriptor_for_different_images_is_an_error(tmp_path, in_store):
     paths = [tmp_path / f"{seed}.png" for seed in range(3)]
     for seed, path in enumerate(paths):
         draw_image(path, seed)

@@ -8,16 +8,16 @@ from utils.search.database_augmentation import augment_database
 
 @pytest.mark.parametrize("rows", [1, 7, 256])
 @pytest.mark.parametrize("k", [1, 4, 19, 50])
-def test_augmentation_is_that_of_a_naive_loop_whatever_the_blocks(monkeypatch, rows, k):
+def test_augmentation_equals_a_naive_loop_for_every_block_size(monkeypatch, rows, k):
     monkeypatch.setattr(database_augmentation, "ROWS", rows)
     database = unit(np.random.default_rng(0).standard_normal((20, 6))).astype(np.float32)
     augmented = augment_database(database, k)
     for image, vector in enumerate(database.astype(np.float64)):
-        others = [place for place in range(20) if place != image]
-        others.sort(key=lambda place, vector=vector: -float(vector @ database[place]))
+        others = [index for index in range(20) if index != image]
+        others.sort(key=lambda index, vector=vector: -float(vector @ database[index]))
         total = vector.copy()
-        for rank, place in enumerate(others[:k], start=1):
-            total += (k + 1 - rank) / (k + 1) * database[place]
+        for rank, index in enumerate(others[:k], start=1):
+            total += (k + 1 - rank) / (k + 1) * database[index]
         np.testing.assert_allclose(augmented[image], unit(total), rtol=0, atol=1e-6)
     assert (augmented.dtype, augmented.shape) == (np.float32, (20, 6))
 
@@ -31,14 +31,14 @@ def test_weights_fall_by_a_third_where_two_neighbours_are_added():
 def test_an_equal_image_is_a_neighbour_and_equal_images_stay_equal():
     database = np.array([[3, 4], [0, 1], [3, 4]], np.float32)
     augmented = augment_database(database, 1)
-    # Twins add each other and keep their direction; (0, 1) adds half of the first twin: (1.5, 3).
+    # The equal images add each other and keep their direction; (0, 1) adds half of (3, 4): (1.5, 3).
     np.testing.assert_allclose(augmented, [[0.6, 0.8], [0.2**0.5, 0.8**0.5], [0.6, 0.8]], rtol=1e-6)
     assert (augmented[0] == augmented[2]).all()
 
 
 def test_neighbours_are_added_as_they_were_before():
-    # A chain: the second image's neighbour is the first; were it added after it has itself changed, the
-    # second would get a share of the third dimension.
+    # The neighbour of the second image is the first, whose neighbour is the third. If the augmented first
+    # image were added, the second would have a third component.
     database = np.array([[1, 0, 0], [0.6, 0.8, 0], [0.9, 0, 0.4]], np.float32)
     np.testing.assert_allclose(augment_database(database, 1)[1], unit(np.array([1.1, 0.8, 0])), rtol=1e-6)
 

@@ -22,7 +22,7 @@ HEAD, COMPONENTS, MEAN = (
 
 @pytest.fixture
 def weights(tmp_path):
-    """A weights folder with small attention and whitening files of the embedded backbone."""
+    """A weights folder with small attention and whitening files for the embedded backbone."""
     folder = tmp_path / "weights" / "efficientnet_lite0"
     folder.mkdir(parents=True)
     torch.save({"weight": torch.arange(6.0).reshape(2, 3), "bias": torch.zeros(2)}, folder / HEAD)
@@ -73,10 +73,10 @@ def test_another_value_shape_type_or_name_has_another_digest(state):
 
 
 def test_without_attention_and_whitening_neither_their_files_nor_the_activation_count(tmp_path):
-    found = settings(tmp_path)
-    assert settings(tmp_path, activation="softplus") == found
-    assert found.pop("backbone weights")
-    assert found == {
+    saved = settings(tmp_path)
+    assert settings(tmp_path, activation="softplus") == saved
+    assert saved.pop("backbone weights")
+    assert saved == {
         "method": 2,
         "backbone": "efficientnet_lite0",
         "pooling": "rmac",
@@ -89,9 +89,9 @@ def test_without_attention_and_whitening_neither_their_files_nor_the_activation_
 
 
 def test_mac_has_one_region_whatever_the_number_of_levels(tmp_path):
-    found = settings(tmp_path, pooling="mac")
-    assert settings(tmp_path, pooling="mac", L=2) == found
-    assert "L" not in found
+    saved = settings(tmp_path, pooling="mac")
+    assert settings(tmp_path, pooling="mac", L=2) == saved
+    assert "L" not in saved
     assert differing(settings(tmp_path, pooling="mac,rmac"), settings(tmp_path, pooling="mac,rmac", L=2)) == {
         "L"
     }
@@ -99,28 +99,28 @@ def test_mac_has_one_region_whatever_the_number_of_levels(tmp_path):
 
 @pytest.mark.parametrize("pooling", ["ra", "mac,ra", "ra,rmac,mac"])
 def test_with_attention_its_weights_and_activation_count(weights, pooling):
-    found = settings(weights, pooling=pooling)
-    assert differing(found, settings(weights, pooling=pooling, activation="softplus")) == {"activation"}
+    before = settings(weights, pooling=pooling)
+    assert differing(before, settings(weights, pooling=pooling, activation="softplus")) == {"activation"}
     path = weights / "efficientnet_lite0" / HEAD
     state = torch.load(path, weights_only=True)
     torch.save(dict(reversed(state.items())), path)
-    assert settings(weights, pooling=pooling) == found  # another file of the same values
+    assert settings(weights, pooling=pooling) == before  # another file of the same values
     state["bias"][1] = 1e-6
     torch.save(state, path)
-    assert differing(found, settings(weights, pooling=pooling)) == {"attention weights"}
+    assert differing(before, settings(weights, pooling=pooling)) == {"attention weights"}
 
 
 @pytest.mark.parametrize("name", [COMPONENTS, MEAN])
 def test_with_whitening_both_its_files_count(weights, name):
-    found = settings(weights, whiten=True)
-    assert differing(found, settings(weights)) == {"whiten", "whitening"}
+    before = settings(weights, whiten=True)
+    assert differing(before, settings(weights)) == {"whiten", "whitening"}
     path = weights / "efficientnet_lite0" / name
     values = np.load(path)
     np.save(path, np.asfortranarray(values))
-    assert settings(weights, whiten=True) == found
+    assert settings(weights, whiten=True) == before
     values.ravel()[2] += 1e-6
     np.save(path, values)
-    assert differing(found, settings(weights, whiten=True)) == {"whitening"}
+    assert differing(before, settings(weights, whiten=True)) == {"whitening"}
 
 
 @pytest.mark.parametrize(
@@ -132,15 +132,15 @@ def test_each_setting_that_changes_descriptors_counts(tmp_path, name, value):
 
 
 def test_the_backbones_weights_count_without_the_folding_of_batch_norms(weights, monkeypatch):
-    found = settings(weights)
+    before = settings(weights)
     state = {"weight": torch.ones(3)}
     monkeypatch.setattr("utils.descriptors.settings.read_backbone_weights", lambda *_: (state, "somewhere"))
     other = settings(weights)
-    assert differing(found, other) == {"backbone weights"}
+    assert differing(before, other) == {"backbone weights"}
     assert other["backbone weights"] == digest(state)
 
 
-def test_missing_files_are_told(tmp_path):
+def test_missing_files_are_reported(tmp_path):
     with pytest.raises(UserError, match=f"no weights at .*{HEAD}"):
         settings(tmp_path, pooling="ra")
     with pytest.raises(UserError, match=f"no PCA file at .*{COMPONENTS}"):
@@ -148,16 +148,17 @@ def test_missing_files_are_told(tmp_path):
 
 
 def test_a_store_of_an_earlier_method_is_refused_by_name(tmp_path):
-    found = settings(tmp_path)
-    open_store(tmp_path / "store", found | {"method": 1})
+    saved = settings(tmp_path)
+    open_store(tmp_path / "store", saved | {"method": 1})
     with pytest.raises(UserError, match=r"another version .*\(method 1, now 2\): delete it") as error:
-        open_store(tmp_path / "store", found)
+        open_store(tmp_path / "store", saved)
     assert str(tmp_path / "store") in str(error.value)
 
 
 def test_settings_come_back_from_json_as_they_were(weights):
-    found = settings(weights, pooling="ra", whiten=True)
-    assert json.loads(json.dumps(found)) == found
+    saved = settings(weights, pooling="ra", whiten=True)
+    assert {"method", "attention weights", "whitening"} < saved.keys()
+    assert json.loads(json.dumps(saved)) == saved
 
 
 def test_s_is_the_backbones_where_it_is_not_given():

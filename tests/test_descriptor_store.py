@@ -31,7 +31,7 @@ def filled(folder, rows, made_with=None, **options):
     return store
 
 
-def test_what_was_written_is_found_by_another_process_by_key(tmp_path):
+def test_written_rows_are_read_by_key(tmp_path):
     rows = vectors(10)
     filled(tmp_path / "store", rows)
     store = open_store(tmp_path / "store", {"S": 64})
@@ -59,31 +59,31 @@ def test_float16_is_half_the_size_and_rounded_once(tmp_path):
     ]  # numpy's header has 128 bytes
     assert sizes == [1000 * 6 * 2, 1000 * 6 * 4]
     store = open_store(tmp_path / "half", {"S": 64}, precision="float16")
-    found = store.rows([f"key {row}" for row in range(1000)])[:]
-    assert found.dtype == np.float32
-    np.testing.assert_array_equal(found, rows.astype(np.float16))
+    actual = store.rows([f"key {row}" for row in range(1000)])[:]
+    assert actual.dtype == np.float32
+    np.testing.assert_array_equal(actual, rows.astype(np.float16))
 
 
 def test_shards_are_of_bounded_size_and_hold_all(tmp_path, monkeypatch):
     monkeypatch.setattr(descriptor_store, "SHARD_ROWS", 4)
     rows = vectors(11)
     store = open_store(tmp_path / "store", {})
-    for start, behind in ((0, 3), (3, 9), (9, 11)):
-        store.add([f"key {row}" for row in range(start, behind)], rows[start:behind])
+    for start, stop in ((0, 3), (3, 9), (9, 11)):
+        store.add([f"key {row}" for row in range(start, stop)], rows[start:stop])
     store.flush()
     assert sorted(len(np.load(path)) for path in (tmp_path / "store").glob("*.npy")) == [3, 4, 4]
     store.read()
     np.testing.assert_array_equal(store.rows([f"key {row}" for row in range(11)])[:], rows)
 
 
-def test_the_later_of_two_rows_of_a_key_holds(tmp_path):
+def test_the_last_row_of_a_key_is_used(tmp_path):
     filled(tmp_path / "store", vectors(3, seed=1))
     filled(tmp_path / "store", vectors(2, seed=2))
     store = open_store(tmp_path / "store", {"S": 64})
     assert len(store) == 3
-    found = store.rows(["key 0", "key 1", "key 2"])[:]
-    np.testing.assert_array_equal(found[:2], vectors(2, seed=2))
-    np.testing.assert_array_equal(found[2], vectors(3, seed=1)[2])
+    actual = store.rows(["key 0", "key 1", "key 2"])[:]
+    np.testing.assert_array_equal(actual[:2], vectors(2, seed=2))
+    np.testing.assert_array_equal(actual[2], vectors(3, seed=1)[2])
 
 
 def test_two_that_write_at_once_do_not_replace_each_others_shards(tmp_path):
@@ -178,7 +178,7 @@ def flip_a_bit(path):
 
 
 @pytest.mark.parametrize(
-    ("suffix", "damage"),
+    ("suffix", "change"),
     [
         (".npy", flip_a_bit),
         (".npy", lambda path: path.write_bytes(path.read_bytes()[:-5])),
@@ -195,10 +195,10 @@ def flip_a_bit(path):
         (".npy", lambda path: np.save(path, np.empty((2, 0), np.float32))),
     ],
 )
-def test_a_damaged_shard_is_named_and_described_anew_once_deleted(tmp_path, suffix, damage):
+def test_an_unreadable_shard_is_named_and_can_be_deleted(tmp_path, suffix, change):
     filled(tmp_path / "store", vectors(2))
     (path,) = (tmp_path / "store").glob(f"shard-*{suffix}")
-    damage(path)
+    change(path)
     with pytest.raises(UserError, match=r"is unreadable: .*; delete it") as caught:
         open_store(tmp_path / "store", {"S": 64})
     assert path.stem in str(caught.value)
@@ -206,7 +206,7 @@ def test_a_damaged_shard_is_named_and_described_anew_once_deleted(tmp_path, suff
     assert len(open_store(tmp_path / "store", {"S": 64})) == 0
 
 
-def test_a_shard_of_another_width_or_of_nan_is_damaged(tmp_path):
+def test_a_shard_of_another_width_or_with_nan_is_unreadable(tmp_path):
     filled(tmp_path / "width", vectors(2))
     filled(tmp_path / "width", vectors(2, width=5))
     with pytest.raises(
@@ -233,7 +233,7 @@ def test_a_pipe_as_a_shard_is_named_and_one_that_cannot_be_read_is_not_to_be_del
 
 
 @pytest.mark.parametrize("text", ["", "[]", "\0", "[" * 100_000, '{"S": [[1]]}'])
-def test_a_damaged_record_of_settings_is_one_line(tmp_path, text):
+def test_unreadable_settings_are_one_line_of_error(tmp_path, text):
     filled(tmp_path, vectors(1))
     (tmp_path / "store.json").write_text(text)
     with pytest.raises(UserError, match=r"store\.json is unreadable: .*; name another folder"):
@@ -246,7 +246,7 @@ def test_what_a_killed_process_left_an_hour_ago_is_removed(tmp_path):
     for path in left:
         path.write_bytes(b"half")
     assert len(open_store(tmp_path / "store", {"S": 64})) == 2
-    assert all(path.exists() for path in left)  # its process may be at work
+    assert all(path.exists() for path in left)  # their process may still run
     for path in left:
         os.utime(path, (time.time() - 4000,) * 2)
     assert len(open_store(tmp_path / "store", {"S": 64})) == 2
@@ -264,7 +264,7 @@ def test_thousands_of_shards_keep_no_files_open(tmp_path, monkeypatch):
         filled(tmp_path, rows)
         database = open_store(tmp_path, {"S": 64}).rows([f"key {row}" for row in range(100)])
         np.testing.assert_array_equal(database[:], rows)
-        assert sum(len(places) for places, _ in database.blocks()) == 100
+        assert sum(len(indices) for indices, _ in database.blocks()) == 100
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
@@ -316,9 +316,9 @@ def test_a_process_killed_at_any_moment_loses_less_than_two_shards(tmp_path):
         process.stdout.close()
         last = int(rest[-1]) if rest else last
         store = open_store(folder, {})
-        found = store.rows([str(number) for number in range(len(store))])[:]
+        actual = store.rows([str(number) for number in range(len(store))])[:]
         np.testing.assert_array_equal(
-            found, np.repeat(np.arange(len(store), dtype=np.float32)[:, None], 64, 1)
+            actual, np.repeat(np.arange(len(store), dtype=np.float32)[:, None], 64, 1)
         )
         assert len(store) > last - 32
         assert len(store) >= before

@@ -6,11 +6,11 @@ import torch
 from utils.device import choose_device, suitable_batch_size, suitable_workers
 from utils.errors import UserError
 
-CPU, GPU = torch.device("cpu"), torch.device("cuda")  # to name one, none need be there
+CPU, GPU = torch.device("cpu"), torch.device("cuda")  # a device can be named without being present
 
 
 @pytest.mark.parametrize("name", ["cpu", "auto"])
-def test_a_chosen_device_computes_in_whole_float32_and_repeats_itself(monkeypatch, name):
+def test_a_chosen_device_computes_in_full_float32_and_deterministically(monkeypatch, name):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
     choose_device(name)
@@ -25,11 +25,11 @@ def test_auto_is_the_cpu_where_there_is_no_gpu(monkeypatch):
 
 def test_auto_is_the_gpu_where_there_is_one(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch, "empty", lambda *size, device: None)  # as if there were one
+    monkeypatch.setattr(torch, "empty", lambda *size, device: None)  # pretend that there is one
     assert choose_device("auto") == GPU
 
 
-def test_a_gpu_that_cannot_compute_is_told(monkeypatch):
+def test_a_gpu_that_cannot_compute_is_an_error(monkeypatch):
     def fail(*size, device):
         raise RuntimeError("no such GPU\nand a long trace")
 
@@ -41,14 +41,14 @@ def test_a_gpu_that_cannot_compute_is_told(monkeypatch):
 @pytest.mark.parametrize(
     ("device", "cores", "workers"),
     [
-        # On a CPU, where the network wants the cores itself, one worker for every eight of them.
+        # On a CPU, where the network needs the cores, one worker per eight cores.
         (CPU, None, 0),
         (CPU, 1, 0),
         (CPU, 7, 0),
         (CPU, 8, 1),
         (CPU, 15, 1),
         (CPU, 64, 8),
-        # Beside a GPU, all cores up to eight.
+        # With a GPU, one worker per core, up to eight.
         (GPU, None, 1),
         (GPU, 2, 2),
         (GPU, 8, 8),
@@ -62,7 +62,7 @@ def test_suitable_workers_are_as_many_as_the_network_leaves_cores_for(monkeypatc
 
 @pytest.mark.parametrize(("device", "images"), [(CPU, 1), (GPU, 16)])
 def test_suitable_batches_are_single_images_on_a_cpu_and_larger_on_a_gpu(monkeypatch, device, images):
-    monkeypatch.setattr(os, "cpu_count", lambda: 64)  # which does not matter
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)  # has no effect
     assert suitable_batch_size(device) == images
 
 

@@ -13,16 +13,16 @@ from utils.search.diffusion import (
 from utils.search.similarity import compute_similarities, rank
 
 HALF = 0.5
-"""Cosine of neighbours in the chain below: its cube, an affinity, is 1/8."""
+"""Cosine of neighbours in the chain below. Its cube, their affinity, is 1/8."""
 
 
 def random_rows(count, dimensions, seed):
-    """Unit vectors, as many similarities between them negative as positive."""
+    """Return random unit vectors, with about as many negative as positive similarities."""
     return unit(np.random.default_rng(seed).standard_normal((count, dimensions))).astype(np.float32)
 
 
 def dense_graph(database, k):
-    """S, full, entry by entry."""
+    """Return the matrix S in full, computed element by element."""
     products = np.float32(database.astype(np.float64) @ database.T.astype(np.float64))
     count = len(database)
     near = [
@@ -44,11 +44,11 @@ def dense_graph(database, k):
 
 
 def dense_scores(graph, similar, neighbours, alpha):
-    """The whole system, solved by elimination."""
+    """Return the solution of the full linear system, by elimination."""
     start = np.zeros(similar.shape)
     for row, y in zip(similar, start, strict=True):
-        for place in sorted(range(len(row)), key=lambda p, row=row: (-row[p], p))[:neighbours]:
-            y[place] = max(0.0, float(row[place])) ** 3
+        for index in sorted(range(len(row)), key=lambda p, row=row: (-row[p], p))[:neighbours]:
+            y[index] = max(0.0, float(row[index])) ** 3
     return np.linalg.solve(np.eye(len(graph)) - alpha * graph, start.T).T
 
 
@@ -67,7 +67,7 @@ def test_the_graph_joins_mutual_neighbours_with_a_positive_similarity(k):
 
 
 def test_one_sided_neighbours_are_not_joined():
-    # Images 0 and 1 are nearest to each other; that of 2 is 1, which does not return it.
+    # Images 0 and 1 are each other's nearest neighbour. The nearest of 2 is 1, but not the reverse.
     database = np.array([[1, 0], [0.9, 0.1], [0.5, 0.2]])
     assert neighbour_graph(database, 1).toarray().tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 0]]
 
@@ -75,7 +75,7 @@ def test_one_sided_neighbours_are_not_joined():
 @pytest.mark.parametrize("alpha", [0.5, 0.9, ALPHA])
 @pytest.mark.parametrize("k", [1, 4, 39])
 @pytest.mark.parametrize("neighbours", [1, QUERY_NEIGHBOURS, 100])
-def test_scores_solve_the_whole_system(alpha, k, neighbours):
+def test_scores_solve_the_full_system(alpha, k, neighbours):
     database = random_rows(40, 5, 0)
     similar = compute_similarities(random_rows(6, 5, 1), database)
     scores = diffuse(neighbour_graph(database, k), similar, neighbours, alpha)
@@ -97,10 +97,12 @@ def test_a_pair_shares_what_reaches_it():
 
 
 def chain():
-    """Four images in a row, each similar to the next alone, and one apart that is nearer to the query.
+    """Return a chain of four images, each similar to the next, one separate image, and a query.
+
+    The query is most similar to the first image of the chain, less to the separate image, and to no other.
 
     Returns:
-        (5, 5) descriptors, in the order first, last but one, apart, second, last of the row; (1, 5) query.
+        (5, 5) descriptors in the order first, third, separate, second, fourth; (1, 5) query.
     """
     cosines = np.eye(4) + HALF * (np.eye(4, k=1) + np.eye(4, k=-1))
     rows = np.zeros((5, 5))
@@ -117,7 +119,7 @@ def test_a_chain_of_neighbours_brings_an_unlike_image_before_a_more_similar_one(
     scores = diffuse(neighbour_graph(database, 2), similar, neighbours=1)
     assert rank(similar)[0].tolist() == [0, 3, 2, 1, 4]
     assert scores[0, 2] == 0
-    # Degrees are 1/8 at both ends, 1/4 between: beside its diagonal S has 1 / sqrt(2), 1/2, 1 / sqrt(2).
+    # Degrees are 1/8 at both ends and 1/4 between: beside its diagonal, S has 1 / sqrt(2), 1/2, 1 / sqrt(2).
     path = np.diag([0.5**0.5, 0.5, 0.5**0.5], 1)
     by_hand = np.linalg.solve(np.eye(4) - ALPHA * (path + path.T), [0.9**3, 0, 0, 0])
     np.testing.assert_allclose(scores[0, [0, 3, 1, 4]], by_hand, rtol=1e-4)
@@ -139,7 +141,7 @@ def test_scores_that_differ_by_rounding_alone_tie():
     assert rank(negative_ranks(scores, np.zeros((1, 3), np.float32))).tolist() == [[0, 1, 2]]
 
 
-def test_each_query_has_a_ranking_of_its_own():
+def test_each_query_is_ranked_separately():
     database = random_rows(40, 5, 2)
     similar = compute_similarities(random_rows(6, 5, 3), database)
     scores = diffuse(neighbour_graph(database, 3), similar, neighbours=2)
@@ -163,13 +165,13 @@ def test_images_that_are_all_equal_stay_in_the_databases_order():
     similar = compute_similarities(database[:1], database)
     scores = diffuse(neighbour_graph(database, 10), similar)
     assert rank(negative_ranks(scores, similar)).tolist() == [[0, 1, 2, 3, 4, 5, 6]]
-    # Every row of S sums to 1, and so does y's share: f = 1 / (1 - alpha) everywhere.
+    # Every row of S sums to 1, and y is 1 everywhere, so that f = 1 / (1 - alpha) everywhere.
     np.testing.assert_allclose(scores, np.full((1, 7), 100), rtol=1e-4)
 
 
 @pytest.mark.parametrize("database", [np.zeros((3, 2)), np.eye(3), np.array([[1, 0], [-1, 0], [0, -1]])])
-def test_images_without_neighbours_keep_their_own_share(database):
-    with np.errstate(all="raise"):  # nothing is divided by their degree of 0
+def test_images_without_neighbours_keep_their_initial_score(database):
+    with np.errstate(all="raise"):  # no division by their degree of 0
         graph = neighbour_graph(database.astype(np.float32), 2)
     assert graph.nnz == 0
     similar = np.array([[0.5, -1, 0.2]], np.float32)
@@ -184,7 +186,7 @@ def test_a_query_that_is_like_nothing_keeps_its_ranking():
     assert rank(negative_ranks(scores, similar)).tolist() == [[2, 1, 3, 4, 0]]
 
 
-def test_a_single_image_is_found():
+def test_a_single_image_is_retrieved():
     graph = neighbour_graph(np.ones((1, 2), np.float32), 5)
     scores = diffuse(graph, np.array([[0.5]], np.float32))
     np.testing.assert_allclose(scores, [[0.125]], rtol=1e-6)

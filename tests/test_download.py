@@ -25,7 +25,7 @@ REPOSITORY = Path(__file__).parents[1]
 
 @dataclass
 class File:
-    """One file of a host, and how the host sends it."""
+    """A file of a host, with the settings by which the host sends it."""
 
     content: bytes = CONTENT
     etag: str | None = '"1"'
@@ -33,15 +33,15 @@ class File:
     ranges: bool = True
     obeys_if_range: bool = True
     cuts: list[int] = field(default_factory=list)
-    """How many bytes each answer sends before the connection ends; the answers after these are whole."""
+    """Bytes that each answer sends before the connection ends. Later answers are complete."""
     stalls: bool = False
-    """Whether a cut answer stays silent instead of ending."""
+    """True if a cut answer leaves the connection open and silent."""
     announces: int | None = None
     """A false Content-Length."""
     piece: int = 1 << 20
     pause: float = 0.0
     shift: int = 0
-    """By how much the ranges that are sent miss those that were asked for."""
+    """Number of bytes by which a range starts before the requested position."""
 
     def answer(self, handler):
         start = self.start(handler.headers)
@@ -53,8 +53,8 @@ class File:
         body = self.content[start:]
         handler.send_response(206 if "Range" in handler.headers and (start or self.shift) else 200)
         if start or self.shift:
-            end, whole = len(self.content) - 1, len(self.content)
-            handler.send_header("Content-Range", f"bytes {start}-{end}/{whole}")
+            end, length = len(self.content) - 1, len(self.content)
+            handler.send_header("Content-Range", f"bytes {start}-{end}/{length}")
         handler.send_header("Content-Length", str(self.announces or len(body)))
         for name, value in (("ETag", self.etag), ("Last-Modified", self.modified)):
             if value is not None:
@@ -62,8 +62,8 @@ class File:
         handler.end_headers()
         cut = self.cuts.pop(0) if self.cuts else None
         body = body[:cut]
-        for place in range(0, len(body), self.piece):
-            handler.wfile.write(body[place : place + self.piece])
+        for position in range(0, len(body), self.piece):
+            handler.wfile.write(body[position : position + self.piece])
             if self.pause:
                 time.sleep(self.pause)
         if cut is not None and self.stalls:
@@ -110,12 +110,12 @@ class Host(ThreadingHTTPServer):
         return f"{self.scheme}://{host}:{self.server_port}/{name}"
 
     def serve(self, file, name="file"):
-        """Puts a file, a redirect's target or a function that answers there, and returns its address."""
+        """Serve a file, a redirect to an address or the answers of a function, and return the URL."""
         self.files[f"/{name}"] = file
         return self.url(name)
 
     def handle_error(self, *_):
-        pass  # clients that go away are what the tests are about
+        pass  # many tests end connections early
 
 
 @pytest.fixture(autouse=True)
@@ -158,31 +158,31 @@ def part_of(path):
     return path.with_name("file.tar.part")
 
 
-def break_off(host, path, at, **file):
-    """Leaves the first `at` bytes of a download that broke off and could not go on."""
-    down = lambda handler: handler.send_error(503)  # noqa: E731
-    url = host.serve(File(cuts=[at], **file))
-    whole = host.files["/file"]
+def break_off(host, path, size, **file):
+    """Download the first `size` bytes of a file, fail, and return the URL."""
+    unavailable = lambda handler: handler.send_error(503)  # noqa: E731
+    url = host.serve(File(cuts=[size], **file))
+    complete = host.files["/file"]
 
     def once(handler):
-        whole.answer(handler)
-        host.files["/file"] = down
+        complete.answer(handler)
+        host.files["/file"] = unavailable
 
     host.files["/file"] = once
     with pytest.raises(UserError, match="503"):
         download([url], path)
-    assert part_of(path).stat().st_size == at
+    assert part_of(path).stat().st_size == size
     host.ranges.clear()
     return url
 
 
 def assert_only(path, content=CONTENT):
-    """The file has this content, and nothing else lies in its folder."""
+    """Check that a file has this content, and that its folder has no other file."""
     assert path.read_bytes() == content
     assert [item.name for item in path.parent.iterdir()] == [path.name]
 
 
-def test_a_file_comes_whole_and_alone(host, path):
+def test_a_file_is_downloaded_completely(host, path):
     url = host.serve(File())
     assert download([url], path) == path
     assert_only(path)
@@ -190,7 +190,7 @@ def test_a_file_comes_whole_and_alone(host, path):
     assert host.headers[0]["User-Agent"] == "regional-attention-retrieval"
 
 
-def test_an_empty_file_comes_too(host, path):
+def test_an_empty_file_is_downloaded(host, path):
     download([host.serve(File(b""))], path)
     assert_only(path, b"")
 
@@ -338,7 +338,7 @@ def test_first_bytes_of_which_nothing_is_known_are_not_gone_on_with(host, path, 
     assert_only(path)
 
 
-def test_first_bytes_that_are_the_whole_file_are_not_sent_again(host, path):
+def test_a_complete_part_is_not_sent_again(host, path):
     url = break_off(host, path, 40_000)
     part_of(path).write_bytes(CONTENT)
     host.serve(File())
@@ -384,7 +384,7 @@ def test_the_mirrors_after_the_one_that_gave_the_file_are_not_asked(start_host, 
     assert_only(path)
 
 
-def test_if_no_mirror_gives_it_the_error_tells_each_ones_reason_in_one_line(start_host, path):
+def test_if_all_mirrors_fail_the_error_has_the_reason_of_each_in_one_line(start_host, path):
     first, closed = start_host(), start_host()
     closed.shutdown()
     closed.server_close()
@@ -432,7 +432,7 @@ def test_a_content_length_that_is_too_long_never_makes_a_file(host, path):
 
 
 def send_unannounced(content):
-    """An answer that ends with the connection and states no length."""
+    """Return a function that answers without a length, up to the end of the connection."""
 
     def answer(handler):
         handler.send_response(200)
@@ -447,8 +447,8 @@ def send_chunks(handler):
     handler.send_response(200)
     handler.send_header("Transfer-Encoding", "chunked")
     handler.end_headers()
-    for place in range(0, len(CONTENT), 50_000):
-        piece = CONTENT[place : place + 50_000]
+    for position in range(0, len(CONTENT), 50_000):
+        piece = CONTENT[position : position + 50_000]
         handler.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
     handler.wfile.write(b"0\r\n\r\n")
 
@@ -489,10 +489,10 @@ def test_redirects_that_lead_nowhere_are_failures(host, path, target):
 
 
 @pytest.fixture(scope="session")
-def bad_certificate(tmp_path_factory):
-    """What a server shows whose certificate nobody vouches for."""
+def self_signed(tmp_path_factory):
+    """The TLS context of a server with a self-signed certificate."""
     if shutil.which("openssl") is None:
-        pytest.skip("no openssl to make a certificate with")
+        pytest.skip("openssl is not installed")
     folder = tmp_path_factory.mktemp("certificate")
     key, certificate = str(folder / "key.pem"), str(folder / "certificate.pem")
     curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
@@ -504,21 +504,21 @@ def bad_certificate(tmp_path_factory):
     return context
 
 
-def test_a_bad_certificate_is_a_failure_that_names_the_option(start_host, path, bad_certificate):
-    bad, good = start_host(bad_certificate), start_host()
-    url = bad.serve(File(OTHER))
+def test_an_invalid_certificate_is_a_failure_that_names_the_option(start_host, path, self_signed):
+    insecure, secure = start_host(self_signed), start_host()
+    url = insecure.serve(File(OTHER))
     message = (
         r"the certificate of 127\.0\.0\.1 is not valid: self.signed certificate; --insecure-host 127\.0\.0\.1"
     )
     with pytest.raises(UserError, match=message):
         download([url], path, insecure_hosts=["localhost"])
-    assert bad.ranges == []
-    download([url, good.serve(File())], path)
+    assert insecure.ranges == []
+    download([url, secure.serve(File())], path)
     assert_only(path)
 
 
-def test_a_bad_certificate_of_a_host_that_the_user_named_is_noted(start_host, path, bad_certificate, caplog):
-    host = start_host(bad_certificate)
+def test_an_invalid_certificate_of_an_insecure_host_is_noted(start_host, path, self_signed, caplog):
+    host = start_host(self_signed)
     host.serve(File(cuts=[9000]))
     download([host.url(host="localhost")], path, insecure_hosts={"LocalHost"})
     assert host.ranges == [None, "bytes=9000-"]
@@ -526,8 +526,8 @@ def test_a_bad_certificate_of_a_host_that_the_user_named_is_noted(start_host, pa
     assert_only(path)
 
 
-def test_a_redirect_to_a_bad_certificate_of_another_host_is_refused(start_host, path, bad_certificate):
-    first, second = start_host(bad_certificate), start_host(bad_certificate)
+def test_a_redirect_to_an_invalid_certificate_of_another_host_is_refused(start_host, path, self_signed):
+    first, second = start_host(self_signed), start_host(self_signed)
     second.serve(File())
     url = first.serve(second.url(host="localhost"))
     with pytest.raises(UserError, match="the certificate of localhost is not valid"):
@@ -537,8 +537,8 @@ def test_a_redirect_to_a_bad_certificate_of_another_host_is_refused(start_host, 
     assert_only(path)
 
 
-def test_a_redirect_from_http_to_https_is_followed(start_host, path, bad_certificate):
-    first, second = start_host(), start_host(bad_certificate)
+def test_a_redirect_from_http_to_https_is_followed(start_host, path, self_signed):
+    first, second = start_host(), start_host(self_signed)
     url = first.serve(second.serve(File()))
     with pytest.raises(UserError, match=r"--insecure-host 127\.0\.0\.1"):
         download([url], path)
@@ -546,7 +546,7 @@ def test_a_redirect_from_http_to_https_is_followed(start_host, path, bad_certifi
     assert_only(path)
 
 
-def test_a_full_disk_is_told_and_the_rest_comes_once_there_is_room(host, path):
+def test_a_full_disk_is_reported_and_the_next_call_goes_on(host, path):
     resource = pytest.importorskip("resource")
     content = CONTENT * 20
     url = host.serve(File(content))
@@ -564,7 +564,7 @@ def test_a_full_disk_is_told_and_the_rest_comes_once_there_is_room(host, path):
     assert_only(path, content)
 
 
-def test_a_place_that_cannot_be_written_is_told(host, path):
+def test_a_path_that_cannot_be_written_is_reported(host, path):
     url = host.serve(File())
     path.parent.write_bytes(b"")
     with pytest.raises(UserError, match="cannot write"):

@@ -24,7 +24,7 @@ def write(folder, text):
 
 
 def contents(folder):
-    """Each path below a folder to its text."""
+    """Return the text of each file below a folder, by path."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     return {str(path.relative_to(folder)): path.read_text() for path in files}
 
@@ -105,7 +105,7 @@ def test_a_kill_between_two_moves_loses_nothing(tmp_path, moves):
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
     done = subprocess.run([sys.executable, "-c", KILLED, tmp_path, str(moves)], env=environment, cwd=ROOT)
     assert done.returncode == -signal.SIGKILL
-    if (tmp_path / "record").exists():  # the record is there only beside the entries that belong to it
+    if (tmp_path / "record").exists():  # a record exists only with the files that belong to it
         assert contents(tmp_path / "folder") == {"old": ""}
         assert (tmp_path / "array").read_text() == "old"
     with pytest.raises(RuntimeError), replace_entries(tmp_path, NAMES):
@@ -178,7 +178,7 @@ def test_a_lock_refuses_a_second_writer_and_leaves_no_file(tmp_path):
             with refused, only_writer(lock, target):
                 pytest.fail("two at once")
     assert not list(tmp_path.iterdir())
-    lock.touch()  # of a killed process
+    lock.touch()  # left by a killed process
     with only_writer(lock, target):
         pass
     assert not list(tmp_path.iterdir())

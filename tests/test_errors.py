@@ -105,10 +105,10 @@ def test_an_error_of_the_system_is_one_line_and_status_2(capsys):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 @pytest.mark.parametrize(
-    ("redirection", "status", "said"),
+    ("redirection", "status", "message"),
     [("> /dev/full", 2, "error: "), (">&-", 0, ""), ("| true", 141, "")],
 )
-def test_standard_output_may_be_full_closed_or_gone(redirection, status, said):
+def test_standard_output_may_be_full_closed_or_gone(redirection, status, message):
     code = (
         "import sys, time; from utils.program.run_command import run_command; "
         "sys.exit(run_command(lambda: (time.sleep(0.3), print('x' * 99999))))"
@@ -118,8 +118,8 @@ def test_standard_output_may_be_full_closed_or_gone(redirection, status, said):
         ["bash", "-c", script], capture_output=True, text=True, cwd=Path(__file__).parents[1]
     )
     assert done.returncode == status
-    assert done.stderr.startswith(said)
-    assert done.stderr.count("\n") == bool(said)
+    assert done.stderr.startswith(message)
+    assert done.stderr.count("\n") == bool(message)
 
 
 def test_a_name_that_the_terminal_cannot_show_is_printed_all_the_same():
@@ -134,11 +134,11 @@ def test_a_name_that_the_terminal_cannot_show_is_printed_all_the_same():
 
 
 @pytest.mark.parametrize("script", ["Measure_OxfordParis.py", "Search_Images.py", "LearningPCA_landmark.py"])
-def test_a_user_without_a_home_folder_is_told_nothing_about_matplotlibs_cache(script):
-    places = ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")
+def test_no_warning_about_matplotlibs_cache_without_a_home_folder(script):
+    variables = ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")
     done = subprocess.run(
         [sys.executable, Path(__file__).parents[1] / script, "--help"],
-        env={**os.environ, **dict.fromkeys(places, "/proc/none")},
+        env={**os.environ, **dict.fromkeys(variables, "/proc/none")},
         capture_output=True,
         text=True,
     )

@@ -1,4 +1,4 @@
-"""Options of the evaluation that cannot be are one line, from the command line and from Python."""
+"""Invalid options of the evaluation are one line of error, on the command line and in Python."""
 
 import numpy as np
 import pytest

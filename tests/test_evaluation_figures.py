@@ -15,7 +15,7 @@ RMAC = ["--pooling", "rmac", "--no-whiten"]
 
 @pytest.fixture
 def measure(dataset, tmp_path):
-    """Runs the command line on the tiny data set with figures and output, and gives its status."""
+    """A function that evaluates the tiny data set with figures and returns the exit status."""
 
     def run(*options):
         words = ["--dataset", str(dataset), "--S", "64", "--device", "cpu", "--workers", "0", *options]
@@ -37,17 +37,17 @@ def test_each_query_has_a_strip_and_curves(measure, dataset, tmp_path):
 
 
 def test_attention_is_drawn_where_there_is_any(measure, tmp_path):
-    assert measure("--compare", "ra,rmac") == 0  # with the weights that come with the project
+    assert measure("--compare", "ra,rmac") == 0  # with the weights of the project
     (path,) = (tmp_path / "figures" / "attention").iterdir()
     assert path.name == "q_1.png"
 
 
 def test_the_area_under_a_querys_curve_is_its_average_precision():
     rng = np.random.default_rng(0)
-    names = [f"image{place}" for place in range(60)]
+    names = [f"image{index}" for index in range(60)]
     queries = []
     for number in range(8):
-        drawn = [names[place] for place in rng.permutation(60)[:20]]
+        drawn = [names[index] for index in rng.permutation(60)[:20]]
         good, ok, junk = (frozenset(part) for part in (drawn[:6], [*drawn[6:9], "nowhere"], drawn[8:]))
         queries.append(Query(f"q{number}", "", (0, 0, 1, 1), good, ok, junk))
     queries.append(Query("none", "", (0, 0, 1, 1), frozenset(), frozenset(), frozenset()))

@@ -31,7 +31,7 @@ def drawn(path):
 
 
 def near(pixels, color):
-    """Where an image has a colour, but for its rounding."""
+    """Return a mask of the pixels that have a colour, up to rounding."""
     return (abs(pixels - np.array(color)) <= 2).all(2)
 
 
@@ -42,7 +42,7 @@ def extent(mask):
 
 @pytest.fixture(scope="module")
 def strip(tmp_path_factory):
-    """A query, a positive, something wrong and junk, all white."""
+    """A drawn strip of a query, a positive, a negative and junk, all white images."""
     path = tmp_path_factory.mktemp("strip") / "strip.png"
     results = [Result(WHITE, kind, 0.5) for kind in ("positive", "wrong", "junk")]
     draw_strip(path, WHITE, (30, 30, 90, 60), results)
@@ -51,7 +51,7 @@ def strip(tmp_path_factory):
 
 def test_frames_have_the_colours_of_their_kinds_in_the_order_of_the_ranking(strip):
     spans = [extent(near(strip, color))[2:] for color in (BLUE, GREEN, RED)]
-    # dark text has grey rims: of the greys only those right of the other frames count
+    # dark text has grey edges: only greys to the right of the other frames count
     right = spans[-1][1] + 2
     spans.append(extent(near(strip[:, right:], GREY))[2:])
     spans[-1] = (spans[-1][0] + right, spans[-1][1] + right)
@@ -67,7 +67,7 @@ def test_frames_differ_in_grey_print_too(strip):
         return mask[(top + bottom) // 2, left : (left + right) // 2].sum()
 
     assert thickness(RED) >= 2 * thickness(GREEN) >= 4
-    # green is closed all round, junk's is full of gaps
+    # the green frame is solid, that of junk is dashed
     green = near(strip, GREEN)
     top, bottom, left, right = extent(green)
     assert green[(top + 1), left:right].all()
@@ -78,32 +78,32 @@ def test_frames_differ_in_grey_print_too(strip):
     assert changes > 10
 
 
-def test_the_box_is_drawn_at_its_place_in_the_query(tmp_path, strip):
+def test_the_box_is_drawn_at_its_position_in_the_query(tmp_path, strip):
     results = [Result(WHITE, kind, 0.5) for kind in ("positive", "wrong", "junk")]
     draw_strip(tmp_path / "no_box.png", WHITE, None, results)
     without = drawn(tmp_path / "no_box.png")
     top, bottom, left, right = extent(near(without, BLUE))
     height, width = bottom - top, right - left
-    found = extent((strip != without).any(2))
+    actual = extent((strip != without).any(2))
     expected = (top + height / 3, top + height * 2 / 3, left + width / 4, left + width * 3 / 4)
-    np.testing.assert_allclose(found, expected, atol=5)
+    np.testing.assert_allclose(actual, expected, atol=5)
 
 
 def texts(monkeypatch, draw):
-    """What a figure says, seen where it would be written."""
-    seen = []
-    monkeypatch.setattr(figures, "save", lambda figure, path: seen.append(figure))
+    """Return the texts of each axes of a figure, and the figure, which is not saved."""
+    saved = []
+    monkeypatch.setattr(figures, "save", lambda figure, path: saved.append(figure))
     draw()
-    return [[text.get_text() for text in axes.texts] for axes in seen[0].axes], seen[0]
+    return [[text.get_text() for text in axes.texts] for axes in saved[0].axes], saved[0]
 
 
 def test_rank_mark_and_score_stand_below_the_first_ten(monkeypatch, tmp_path):
     kinds = ["positive", "junk", "wrong"] * 4
-    results = [Result(WHITE, kind, 1 - place / 8) for place, kind in enumerate(kinds)]
-    said, _ = texts(monkeypatch, lambda: draw_strip(tmp_path / "a.png", WHITE, None, results))
-    assert len(said) == 11
-    assert said[:4] == [["query"], ["1 + 1.000"], ["2 junk 0.875"], ["3 × 0.750"]]
-    assert said[10] == ["10 + -0.125"]
+    results = [Result(WHITE, kind, 1 - index / 8) for index, kind in enumerate(kinds)]
+    actual, _ = texts(monkeypatch, lambda: draw_strip(tmp_path / "a.png", WHITE, None, results))
+    assert len(actual) == 11
+    assert actual[:4] == [["query"], ["1 + 1.000"], ["2 junk 0.875"], ["3 × 0.750"]]
+    assert actual[10] == ["10 + -0.125"]
 
 
 def test_queries_may_have_fewer_results_than_others(monkeypatch, tmp_path):
@@ -111,12 +111,12 @@ def test_queries_may_have_fewer_results_than_others(monkeypatch, tmp_path):
         Strip(WHITE, None, [Result(WHITE, "wrong"), Result(WHITE, "junk")]),
         Strip(WHITE, None, [Result(WHITE, "positive")]),
     ]
-    said, _ = texts(monkeypatch, lambda: draw_strips(tmp_path / "a.png", strips))
-    assert said == [["query"], ["1 ×"], ["2 junk"], ["query"], ["1 +"], []]
+    actual, _ = texts(monkeypatch, lambda: draw_strips(tmp_path / "a.png", strips))
+    assert actual == [["query"], ["1 ×"], ["2 junk"], ["query"], ["1 +"], []]
 
 
 def test_precision_and_recall_by_hand():
-    # + - - + and one positive that is never found
+    # + - - + and one positive that is not retrieved
     recall, precision = precision_recall(np.array([0, 3]), 3)
     np.testing.assert_allclose(recall, [0, 0, 1 / 3, 1 / 3, 2 / 3])
     np.testing.assert_allclose(precision, [1, 1, 1, 1 / 3, 2 / 4])
@@ -125,20 +125,20 @@ def test_precision_and_recall_by_hand():
 @pytest.mark.parametrize("seed", range(5))
 def test_the_area_below_the_curve_is_the_average_precision(seed):
     rng = np.random.default_rng(seed)
-    places = np.sort(rng.choice(200, 20, replace=False))
-    recall, precision = precision_recall(places, 25)
+    indices = np.sort(rng.choice(200, 20, replace=False))
+    recall, precision = precision_recall(indices, 25)
     area = np.sum(np.diff(recall) * (precision[1:] + precision[:-1]) / 2)
-    assert area == pytest.approx(average_precision(places, 25), rel=1e-5)
+    assert area == pytest.approx(average_precision(indices, 25), rel=1e-5)
 
 
-def test_nothing_found_is_a_point_and_nothing_to_find_an_error():
+def test_no_retrieved_positives_are_a_point_and_no_positives_an_error():
     assert [values.tolist() for values in precision_recall(np.array([], int), 2)] == [[0], [1]]
     with pytest.raises(ValueError, match="positives"):
         precision_recall(np.array([], int), 0)
 
 
 def test_curves_differ_in_colour_and_line_style_and_are_named(monkeypatch, tmp_path):
-    curves = {f"method {place}": precision_recall(np.array([place, 9]), 2) for place in range(4)}
+    curves = {f"method {index}": precision_recall(np.array([index, 9]), 2) for index in range(4)}
     _, figure = texts(monkeypatch, lambda: draw_precision_recall(tmp_path / "a.png", curves))
     lines = figure.axes[0].lines
     assert len({line.get_color() for line in lines}) == 4
@@ -158,7 +158,7 @@ def test_attention_stands_beside_its_image_on_the_scale_of_its_weights(monkeypat
     _, figure = texts(monkeypatch, lambda: draw_attention(tmp_path / "a.png", WHITE, heat))
     image, heat_map, bar = figure.axes
     assert image.images[0].get_array().tolist() == WHITE.tolist()
-    # a white image in 0.7 of matplotlib's darkest and lightest colours of inferno
+    # matplotlib's darkest and lightest colours of inferno, with opacity 0.7 over a white image
     shown = np.asarray(heat_map.images[0].get_array(), float)
     np.testing.assert_allclose(
         shown[0, 0], 255 * (0.7 * np.array([0.001462, 0.000466, 0.013866]) + 0.3), atol=1

@@ -47,7 +47,7 @@ for name, write in writers.items():
     except UserError as error:
         print(name, error)
     assert path.read_text() == "old"
-    assert [entry.name for entry in path.parent.iterdir()] == ["file"]
+    assert [file.name for file in path.parent.iterdir()] == ["file"]
 """
 
 

@@ -1,4 +1,4 @@
-"""Any words of a command line give options that JSON keeps, an error for the user, or help."""
+"""Any command line gives options that survive JSON, a UserError, or the help."""
 
 import argparse
 import contextlib
@@ -28,7 +28,7 @@ SCRIPTS = {
     "query": (Search_Images, ["run_index", "run_query"], ["query"]),
     "prepare": (Prepare_Datasets, ["prepare", "verify"], []),
 }
-"""Name to a script, its functions that do the work, and the words before its options."""
+"""By name: a script, its functions that do the work, and the words before its options."""
 
 WORDS = [
     *(
@@ -87,12 +87,12 @@ WORDS = [
 
 
 class _StopError(Exception):
-    """Ends a command line once its parser is complete."""
+    """Raised to end a command line when its parser is complete."""
 
 
 @lru_cache
 def option_strings(name):
-    """The options of a script's command."""
+    """Return the option strings of a command of a script."""
     script, _, command = SCRIPTS[name]
     parsers = []
 
@@ -115,7 +115,7 @@ def option_strings(name):
 
 
 def words(name):
-    """Lists of words that a user could type behind a script's name."""
+    """Return a strategy of words that a user could type after the name of a script."""
     value = st.sampled_from(WORDS) | st.text(st.characters(exclude_characters="\0"), max_size=12)
     option = st.sampled_from(option_strings(name))
     glued = st.tuples(option, value).map("=".join)

@@ -1,7 +1,7 @@
-"""Files in any state give a legal value or an error for the user, and no loader hangs or takes all memory.
+"""Files with any content give a valid value or a UserError, and no loader hangs or takes all memory.
 
 The short form runs the same examples each time. The long form, `pytest tests/test_fuzz_readers.py
--s --fuzz-seconds 3600`, goes on with new seeds until the time is over and shows each finding with its seed.
+-s --fuzz-seconds 3600`, draws new examples until the time is over and prints each failure with its seed.
 """
 
 import faulthandler
@@ -29,14 +29,14 @@ SECONDS = 10
 
 SHORT_EXAMPLES, LONG_EXAMPLES = 25, 300
 MOST_FINDINGS = 5
-"""Findings of one kind after which the long form leaves it out."""
+"""Failures of one kind of file after which the long form skips it."""
 
 MEMORY = 4 << 30
-"""Bytes that a loader may take beyond what the process has, in the long form."""
+"""Bytes that the process may allocate in the long form."""
 
 
 class TooSlow(BaseException):
-    """Passes through readers that turn every exception of a library into an error for the user."""
+    """Raised at the time limit; no Exception, so that readers do not turn it into a UserError."""
 
 
 @contextmanager
@@ -46,12 +46,13 @@ def limited_time():
 
     before = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, SECONDS)
-    faulthandler.dump_traceback_later(6 * SECONDS, exit=True, file=sys.__stderr__)  # if it is C code
+    # for C code, which signals do not interrupt
+    faulthandler.dump_traceback_later(6 * SECONDS, exit=True, file=sys.__stderr__)
     try:
         yield
     except TooSlow as slow:
         frames = "".join(traceback.format_tb(slow.__traceback__)[-4:])
-        raise AssertionError(f"it takes more than {SECONDS} seconds:\n{frames}") from None
+        raise AssertionError(f"loading takes more than {SECONDS} seconds:\n{frames}") from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -59,7 +60,7 @@ def limited_time():
 
 
 def attempt(kind, changed):
-    """Read a folder of valid files but for those changed."""
+    """Load a folder of valid files, some of them replaced."""
     with tempfile.TemporaryDirectory() as name:
         for path, data in (kind.files | changed).items():
             (Path(name) / path).parent.mkdir(parents=True, exist_ok=True)
@@ -72,7 +73,7 @@ def attempt(kind, changed):
 
 
 def changes(kind):
-    """A strategy of files to put in the place of a kind's valid ones."""
+    """Return a strategy of replacements for the valid files of a kind."""
     others = [other.files[other.file] for other in KINDS.values()]
     data, tree = kind.files[kind.file], kind.tree()
     of_bytes = changed_bytes(data, others).map(lambda changed: {kind.file: changed})

@@ -1,4 +1,4 @@
-"""Archives that the user gives: recognised by all that they hold, and laid out completely or not at all."""
+"""Archives given by the user are recognised by their contents, and unpacked completely or not at all."""
 
 import io
 import tarfile
@@ -17,7 +17,7 @@ from utils.program.run_command import run_command
 
 @pytest.fixture
 def prepare(tmp_path, capsys):
-    """Run the command line in this process: status, standard output, standard error."""
+    """A function that runs the command line in this process and returns status, output and errors."""
 
     def run(*words):
         words = [str(word) for word in words]
@@ -141,8 +141,8 @@ def test_an_archive_is_recognised_by_an_image_behind_thousands_of_other_files(pr
     given = WRITERS[kind](tmp_path / f"photos.{kind}", files)
     status, _, err = prepare("Landmark", "--archive", given, "--datasets-dir", tmp_path / "data")
     assert status == 0, err
-    found = [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
-    assert found == [tmp_path / "data" / "Landmark" / "train" / "data" / "images_a.jpg"]
+    written = [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
+    assert written == [tmp_path / "data" / "Landmark" / "train" / "data" / "images_a.jpg"]
 
 
 @pytest.mark.parametrize("kind", WRITERS)
@@ -154,7 +154,7 @@ def test_a_hostile_archive_leaves_no_folder(prepare, tmp_path, kind):
     assert "is unsafe" in err
     assert list(tmp_path.iterdir()) == [given]
 
-    (tmp_path / "data").mkdir()  # the user's own stays
+    (tmp_path / "data").mkdir()  # an existing folder of the user is kept
     prepare("Landmark", "--archive", given, "--datasets-dir", tmp_path / "data")
     assert list((tmp_path / "data").iterdir()) == []
 

@@ -45,7 +45,7 @@ def test_is_enlarged_as_torch_enlarges_bilinearly():
     scaled = torch.from_numpy((heat - heat.min()) / (heat.max() - heat.min()))[None, None]
     fine = F.interpolate(scaled, size=(30, 50), mode="bilinear", align_corners=False)[0, 0].numpy()
     expected = 255 * OPACITY * colormaps["inferno"](fine)[..., :3]
-    # two ways of rounding may lie on two sides of a step between neighbours of 256 colours
+    # different rounding may give neighbouring colours of the 256
     np.testing.assert_allclose(np.asarray(heat_map(heat, grey(0, 30, 50))), expected, atol=3)
 
 
@@ -78,19 +78,19 @@ def network():
     return RetrievalNetwork(backbone_of(layers, channels=4, preprocessing=preprocessing), [pooling]).eval()
 
 
-def test_of_a_image_file_the_attention_inside_its_box_is_told(tmp_path, network):
+def test_attention_of_an_image_file_is_inside_its_box(tmp_path, network):
     draw_image(tmp_path / "a.png", size=(256, 192))
-    entry = BACKBONES["resnet101"]
-    found = image_attention(network, InputImage(tmp_path / "a.png", (64, 0, 256, 96)), 256)
+    spec = BACKBONES["resnet101"]
+    actual = image_attention(network, InputImage(tmp_path / "a.png", (64, 0, 256, 96)), 256)
     pixels = np.asarray(Image.open(tmp_path / "a.png"))[0:96, 64:256].astype(np.float32)
-    images = torch.from_numpy((pixels - np.float32(entry.mean)) / np.float32(entry.scale))
+    images = torch.from_numpy((pixels - np.float32(spec.mean)) / np.float32(spec.scale))
     with torch.inference_mode():
         expected = network.attention_map(images.permute(2, 0, 1)[None])[0]
-    assert found.shape == (3, 6)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert actual.shape == (3, 6)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
-def test_a_image_that_cannot_be_decoded_is_an_error(tmp_path, network):
+def test_an_unreadable_image_is_an_error(tmp_path, network):
     (tmp_path / "a.png").write_bytes(b"no image")
     with pytest.raises(UserError, match="decoded"):
         image_attention(network, InputImage(tmp_path / "a.png"), 256)

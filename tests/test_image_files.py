@@ -28,21 +28,21 @@ def test_all_images_below_a_folder_are_listed_in_the_order_of_their_paths(photos
     for name in ("notes.txt", "10/photo.heic", ".hidden.jpg", "._a.PNG", ".thumbnails/b.jpg"):
         (photos / name).parent.mkdir(exist_ok=True)
         (photos / name).touch()
-    found = images_below(photos)
-    assert names(found.images, photos) == ["10/1.tiff", "10/deep/er/1.webp", "2/1.jpeg", "a.PNG", "b.jpg"]
-    assert names(found.others, photos) == ["10/photo.heic", "notes.txt"]
-    assert not found.thumbnails
-    assert not found.folders
+    listing = images_below(photos)
+    assert names(listing.images, photos) == ["10/1.tiff", "10/deep/er/1.webp", "2/1.jpeg", "a.PNG", "b.jpg"]
+    assert names(listing.others, photos) == ["10/photo.heic", "notes.txt"]
+    assert not listing.thumbnails
+    assert not listing.folders
 
 
 def test_images_right_in_a_folder_are_listed_beside_its_folders(photos):
     (photos / "@eaDir").mkdir()
     (photos / "b_thumb.jpg").touch()
-    found = images_in(photos)
-    assert names(found.images, photos) == ["a.PNG", "b.jpg", "b_thumb.jpg"]
-    assert names(found.folders, photos) == ["10", "2", "@eaDir"]
-    assert not found.others
-    assert not found.thumbnails
+    listing = images_in(photos)
+    assert names(listing.images, photos) == ["a.PNG", "b.jpg", "b_thumb.jpg"]
+    assert names(listing.folders, photos) == ["10", "2", "@eaDir"]
+    assert not listing.others
+    assert not listing.thumbnails
 
 
 @pytest.mark.parametrize(
@@ -56,10 +56,10 @@ def test_thumbnails_are_left_out_and_listed(photos, name):
     before = images_below(photos).images
     (photos / name).parent.mkdir(parents=True, exist_ok=True)
     (photos / name).touch()
-    found = images_below(photos)
-    assert found.images == before
-    assert len(found.thumbnails) == 1
-    assert name.startswith(names(found.thumbnails, photos)[0])
+    listing = images_below(photos)
+    assert listing.images == before
+    assert len(listing.thumbnails) == 1
+    assert name.startswith(names(listing.thumbnails, photos)[0])
 
 
 @pytest.mark.parametrize("name", ["thumb.jpg.jpg", "Tom Thumb.jpg", "thumbprint.jpg", "greenthumb/b.jpg"])
@@ -106,7 +106,7 @@ def irregular(folder, kind):
     elif kind == "device":
         path.symlink_to("/dev/zero")
     elif kind == "socket":
-        os.chdir(folder)  # a socket's path is short
+        os.chdir(folder)  # the path of a socket must be short
         with socket.socket(socket.AF_UNIX) as listening:
             listening.bind("x.jpg")
     elif kind == "dangling link":
@@ -165,18 +165,18 @@ def test_a_folder_that_cannot_be_listed_is_an_error_at_the_top_and_listed_below(
     assert images_below(tmp_path).others == [tmp_path / "closed"]
 
 
-def test_a_folder_that_several_links_lead_to_is_looked_into_once(tmp_path):
-    for place in ("photos/rome", "elsewhere", "photos/paris"):
-        (tmp_path / place).mkdir(parents=True)
-        (tmp_path / place / "1.jpg").touch()
+def test_a_folder_with_several_links_to_it_is_listed_once(tmp_path):
+    for folder in ("photos/rome", "elsewhere", "photos/paris"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "1.jpg").touch()
     photos = tmp_path / "photos"
-    for link, place in (
+    for link, target in (
         ("again", "rome"),
         ("linked", "../elsewhere"),
         ("more", "../elsewhere"),
         ("rome/loop", ".."),
         ("paris/same", "../rome"),
     ):
-        (photos / link).symlink_to(place)
-    found = [str(path.relative_to(photos)) for path in images_below(photos).images]
-    assert found == ["again/1.jpg", "linked/1.jpg", "paris/1.jpg"]
+        (photos / link).symlink_to(target)
+    images = [str(path.relative_to(photos)) for path in images_below(photos).images]
+    assert images == ["again/1.jpg", "linked/1.jpg", "paris/1.jpg"]

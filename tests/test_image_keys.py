@@ -9,7 +9,7 @@ from utils.descriptors.keys import image_key, image_keys
 from utils.images.loading import InputImage
 
 
-def test_a_images_key_changes_with_its_file_its_name_and_its_box(tmp_path):
+def test_an_images_key_changes_with_its_file_its_name_and_its_box(tmp_path):
     path = tmp_path / "a.png"
     draw_image(path)
     first = image_key(InputImage(path), "a")
@@ -26,7 +26,7 @@ def test_a_images_key_changes_with_its_file_its_name_and_its_box(tmp_path):
 
 
 def saved(path, pixels):
-    """Saves an image whose file has the same time as all others."""
+    """Save an image to a file with modification time 0."""
     path.parent.mkdir(exist_ok=True)
     Image.fromarray(pixels).save(path)
     os.utime(path, ns=(0, 0))
@@ -35,7 +35,7 @@ def saved(path, pixels):
 
 @pytest.mark.parametrize("suffix", ["ppm", "bmp", "tif", "png", "jpg"])
 def test_images_of_one_name_size_and_time_have_different_keys(tmp_path, suffix):
-    """One pixel in a hundred thousand differs, where no sample of the file would show it."""
+    """One of 120,000 pixels differs, so that a sample of the file would not show it."""
     one = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
     two = one.copy()
     two[75, 100] ^= 64

@@ -42,7 +42,7 @@ def test_enlarges_between_pixel_centres():
 
 
 def test_shrinks_without_antialiasing():
-    # Twelve pixels to four: centres at 1, 4, 7, 10, whatever lies between them.
+    # Twelve pixels to four: centres at 1, 4, 7, 10. Pixels between them have no effect.
     pixels = np.zeros((3, 12, 3), np.uint8)
     pixels[1, [1, 4, 7, 10]] = [[10], [20], [30], [40]]
     assert resize(pixels, 4)[:, :, 0].tolist() == [[10, 20, 30, 40]]
@@ -76,8 +76,8 @@ def test_exif_orientation_is_applied(tmp_path, orientation, suffix):
     assert image_size(path) == expected.shape[:2]
 
 
-def test_damaged_exif_data_do_not_matter(tmp_path):
-    path = tmp_path / "damaged.jpg"
+def test_invalid_exif_data_are_ignored(tmp_path):
+    path = tmp_path / "invalid.jpg"
     Image.new("RGB", (4, 2), (255, 0, 0)).save(path, exif=b"Exif\0\0II*\0\xff\xff\xff\x7f")
     assert read_image(path).shape == (2, 4, 3)
 
@@ -90,7 +90,7 @@ def test_an_image_whose_exif_data_cannot_be_parsed_is_read_as_upright(tmp_path, 
     draw_image(path)
     Image.open(path).save(path, exif=exif)
     pixels = np.array(Image.open(path))
-    assert image_size(path) == (64, 48)  # turned, as long as its EXIF data are whole
+    assert image_size(path) == (64, 48)  # turned, because its EXIF data can be parsed
 
     def fail(image):
         raise SyntaxError("not a TIFF file")
@@ -123,14 +123,14 @@ def test_sixteen_bits_keep_the_upper_eight(tmp_path):
 
 
 def tiff(pixels, sample_format, photometric=1, bits=None, width=None):
-    """A TIFF file with one strip of these bytes, written by hand."""
+    """Return the bytes of a TIFF file with one strip of pixels."""
     height, count = pixels.shape
     data = pixels.tobytes()
     tags = [(256, width or count), (257, height), (258, bits or 8 * pixels.itemsize), (259, 1)]
     tags += [(262, photometric), (273, 8 + 2 + 12 * 10 + 4), (277, 1), (278, height), (279, len(data))]
     tags += [(339, sample_format)]
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
-    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + data
+    fields = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + fields + bytes(4) + data
 
 
 UNSIGNED, SIGNED, REAL = 1, 2, 3
@@ -139,7 +139,7 @@ UNSIGNED, SIGNED, REAL = 1, 2, 3
 @pytest.mark.parametrize(
     ("pixels", "options", "expected"),
     [
-        # What OpenCV's imread makes of the same files.
+        # Expected values by OpenCV's imread.
         (np.array([[0, 255, 256, 0x8070, 0xFFFF]], "<u2"), {}, [0, 0, 1, 0x80, 0xFF]),
         (np.array([[0, 255, 256, -5, 0x7FFF]], "<i2"), {"sample_format": SIGNED}, [0, 0, 1, 0xFF, 0x7F]),
         (np.array([[0, 255, 256, 0xFFFF, 0x7FFF]], "<u2"), {"photometric": 0}, [0xFF, 0xFF, 0xFE, 0, 0x80]),
@@ -227,7 +227,7 @@ def test_a_png_with_a_wrong_checksum_is_unreadable(tmp_path, part):
 
 
 def write_black(path, width, height):
-    """A black image of one bit per pixel."""
+    """Write a black PNG of one bit per pixel."""
     row = bytes(1 + (width + 7) // 8)
     compressor = zlib.compressobj()
     data = b"".join(compressor.compress(row) for _ in range(height)) + compressor.flush()
@@ -291,7 +291,7 @@ def test_what_cannot_be_decoded_is_named(tmp_path, content):
 
 @pytest.fixture
 def ramp(tmp_path):
-    """100 x 40 pixels whose red is the column and green the row."""
+    """An image of 100 x 40 pixels whose red value is the column and green the row."""
     path = tmp_path / "ramp.png"
     pixels = np.zeros((40, 100, 3), np.uint8)
     pixels[..., 0] = np.arange(100)
@@ -328,13 +328,13 @@ def test_a_box_without_a_pixel_is_an_error(ramp, box):
 def test_a_box_beyond_what_float32_holds_is_clamped(tmp_path):
     path = tmp_path / "image.png"
     draw_image(path)
-    whole = load_pixels(InputImage(path), 32)
-    assert load_pixels(InputImage(path, (-1e300, -1e38, 1e39, 1e300)), 32).equal(whole)
+    full_image = load_pixels(InputImage(path), 32)
+    assert load_pixels(InputImage(path, (-1e300, -1e38, 1e39, 1e300)), 32).equal(full_image)
     with pytest.raises(EmptyBoxError):
         load_pixels(InputImage(path, (1e39, 0, 1e300, 10)), 32)
 
 
-def test_a_resized_image_larger_than_the_memory_is_told(tmp_path):
+def test_a_resized_image_larger_than_the_memory_is_an_error(tmp_path):
     path = tmp_path / "image.png"
     draw_image(path)
     with pytest.raises(UserError, match="try a smaller --S"):

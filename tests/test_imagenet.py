@@ -10,7 +10,7 @@ from utils.training.crops import CentreCrops, CropSettings, crop_batches
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two images of the third and one of the last class; a validation image of each of classes 0 to 4."""
+    """A data set of two images of class 2, one of class 999, and a validation image per class from 0 to 4."""
     wnids = read_wnids()
     for wnid, count in ((wnids[2], 2), (wnids[999], 1)):
         (tmp_path / "train" / "data" / wnid).mkdir(parents=True)
@@ -39,7 +39,7 @@ def test_the_wnids_are_those_of_ilsvrc():
     assert read_wnids() == (SHARED / "data" / "imagenet_wnids.txt").read_text().split()
 
 
-def test_a_class_is_its_wnids_place_however_many_folders_there_are(folder):
+def test_a_class_is_the_index_of_its_wnid_for_any_number_of_folders(folder):
     images = read_training_images(folder, 1000)
     assert images.classes.tolist() == [2, 2, 999]
     assert [path.name for path in images.paths] == [
@@ -47,7 +47,7 @@ def test_a_class_is_its_wnids_place_however_many_folders_there_are(folder):
     ]
 
 
-def test_other_folders_are_a_data_set_of_their_own_if_the_classifier_fits(folder):
+def test_folders_of_other_classes_are_read_if_the_classifier_fits(folder):
     data = folder / "train" / "data"
     (data / "aardvark").mkdir()
     draw_image(data / "aardvark" / "a.jpg")
@@ -57,7 +57,7 @@ def test_other_folders_are_a_data_set_of_their_own_if_the_classifier_fits(folder
 
 
 def test_images_in_folders_of_a_class_are_of_that_class(folder):
-    wnid = read_wnids()[5]  # as Tiny ImageNet is packed
+    wnid = read_wnids()[5]  # the layout of Tiny ImageNet
     path = folder / "train" / "data" / wnid / "images" / f"{wnid}_0"
     path.parent.mkdir(parents=True)
     draw_image(path.with_suffix(".png"))
@@ -91,9 +91,9 @@ def test_missing_or_empty_training_images_are_errors(tmp_path):
 
 
 def test_validation_images_are_drawn_once(folder):
-    whole = read_validation_images(folder, 1000, 100, 0)
-    assert whole.classes.tolist() == [0, 1, 2, 3, 4]
-    assert [path.name for path in whole.paths] == [f"v{number}.JPEG" for number in range(5)]
+    all_images = read_validation_images(folder, 1000, 100, 0)
+    assert all_images.classes.tolist() == [0, 1, 2, 3, 4]
+    assert [path.name for path in all_images.paths] == [f"v{number}.JPEG" for number in range(5)]
     part = read_validation_images(folder, 1000, 3, 1)
     assert len(set(part.paths)) == 3
     assert part.paths == read_validation_images(folder, 1000, 3, 1).paths
@@ -102,7 +102,7 @@ def test_validation_images_are_drawn_once(folder):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("v0.JPEG 0\n", "lacks a line for 4 files"),
         (
@@ -114,13 +114,13 @@ def test_validation_images_are_drawn_once(folder):
         ("v0.JPEG -1\n", "line 1: expected"),
     ],
 )
-def test_a_bad_listing_is_told(folder, text, said):
+def test_an_invalid_listing_is_reported(folder, text, message):
     write_listing(folder, text)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         read_validation_images(folder, 1000, 10, 0)
 
 
-def test_a_missing_listing_is_told(folder):
+def test_a_missing_listing_is_reported(folder):
     (folder / "val" / "val.txt").unlink()
     with pytest.raises(UserError, match=r"val\.txt is missing"):
         read_validation_images(folder, 1000, 10, 0)

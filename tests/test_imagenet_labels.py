@@ -9,8 +9,8 @@ from utils.prepare.imagenet_labels import list_from_devkit
 
 @pytest.fixture
 def devkit(tmp_path):
-    """The kit's two files: its classes 1, 2 and 3 are the third, first and second of the sorted ones."""
-    numbered = zip((1, 2, 3), (read_wnids()[place] for place in (2, 0, 1)), strict=True)
+    """The two files of the kit, whose classes 1, 2 and 3 are the third, first and second in sorted order."""
+    numbered = zip((1, 2, 3), (read_wnids()[index] for index in (2, 0, 1)), strict=True)
     synsets = np.array(list(numbered), [("ILSVRC2012_ID", "i4"), ("WNID", "U9")])
     savemat(tmp_path / "meta.mat", {"synsets": synsets})
     (tmp_path / "labels.txt").write_text("3\n1\n")
@@ -33,7 +33,7 @@ def test_a_file_on_which_the_parser_crashes_is_an_error(devkit):
     labels, classes = devkit
     data = bytearray(classes.read_bytes())
     assert len(data) == 616
-    data[408] = 38  # on which scipy.io.loadmat ends the process by a segmentation fault
+    data[408] = 38  # scipy.io.loadmat ends the process with a segmentation fault
     classes.write_bytes(data)
     with pytest.raises(UserError, match=r"meta\.mat and .* are not valid files of ILSVRC 2012"):
         list_from_devkit(labels, classes)

@@ -9,7 +9,7 @@ from utils.errors import UserError
 
 @pytest.fixture
 def folder(tmp_path):
-    """Images at the top and, as Google Landmarks v2 unpacks, three folders below it."""
+    """A folder of images at the top and three levels below, as in Google Landmarks v2."""
     for seed, name in enumerate(("top", "0/0/1/001a", "0/0/1/001b", "f/e/0/fe0c")):
         path = tmp_path / f"{name}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,7 +33,7 @@ def test_folders_are_read_one_after_the_other_and_an_image_in_two_of_them_counts
     assert find_images(folders, None, 0) == [folder / name for name in names]
 
 
-def test_a_folder_without_images_is_told(tmp_path):
+def test_a_folder_without_images_is_an_error(tmp_path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(UserError, match=r"no images in .* or the folders in it"):
         find_images([tmp_path], None, 0)
@@ -44,9 +44,9 @@ def test_a_folder_without_images_is_told(tmp_path):
 def test_a_pipe_and_a_dangling_link_are_unreadable(folder, caplog):
     os.mkfifo(folder / "pipe.jpg")
     (folder / "f" / "link.jpg").symlink_to("nowhere")
-    found = select_large_images(find_images([folder], None, 0), 64, 1)
-    assert found.unreadable == [folder / "f" / "link.jpg", folder / "pipe.jpg"]
+    selection = select_large_images(find_images([folder], None, 0), 64, 1)
+    assert selection.unreadable == [folder / "f" / "link.jpg", folder / "pipe.jpg"]
     assert "left out 2 images that cannot be read" in caplog.text
     assert str(folder / "pipe.jpg") in caplog.text
-    assert len(found.paths) == 4
-    assert found.sizes[0] == (48, 64)
+    assert len(selection.paths) == 4
+    assert selection.sizes[0] == (48, 64)
