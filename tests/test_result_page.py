@@ -119,7 +119,11 @@ def test_rank_score_and_name_of_every_result_are_shown(tmp_path):
     lines = [text.strip() for text in page.texts if text.strip()]
     after = lines[lines.index("Results") + 1 :]
     absent = "no image"
-    assert after == [absent, "1", "0.9877", "a", absent, "2", "-0.5000", "b", absent, "3", "c"]
+    assert after == [
+        *(absent, "1", "similarity 0.9877", "a"),
+        *(absent, "2", "similarity -0.5000", "b"),
+        *(absent, "3", "c"),
+    ]
     assert lines[lines.index("Query") + 1 : lines.index("Results")] == [absent, "the query"]
     assert not any(CAPTION in text for text in lines)
 
