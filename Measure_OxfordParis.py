@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from models.poolings.registry import PoolingName
 from utils.data.open_dataset import open_dataset
 from utils.data.oxford_paris import RetrievalDataset, check_queries
 from utils.descriptors.describe import Descriptors, describe
@@ -34,7 +35,7 @@ from utils.images.batches import Loading
 from utils.options.options_class import option, options_class
 from utils.options.parser import called_with, parse_options
 from utils.options.saved_options import to_json
-from utils.options.shared import DescriptorOptions, PoolingName, RunOptions, SearchOptions, StoreOptions
+from utils.options.shared import DescriptorOptions, RunOptions, SearchOptions, StoreOptions
 from utils.processes import join_processes, log_level, process_device
 from utils.program.run_command import run_command
 from utils.scoring import report
@@ -64,7 +65,7 @@ class MeasureOptions(DescriptorOptions, RunOptions, StoreOptions, SearchOptions)
     )
     compare: tuple[PoolingName, ...] = option(
         default=(),
-        help="poolings to use instead of --pooling, such as ra,rmac,mac; the scores are printed side by side",
+        help="poolings to use instead of --pooling, such as ra,rmac,gem; the scores are printed side by side",
         metavar="POOLING,...",
     )
     skip_bad_images: bool = option(default=False, help="leave out unreadable images")

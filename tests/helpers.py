@@ -5,9 +5,9 @@ from torch import nn
 
 from models.backbones.backbone import Backbone
 from models.backbones.preprocessing import Preprocessing
-from models.poolings.mac import MAC
-from models.poolings.regional_attention import RegionalAttention
-from models.poolings.rmac import RMAC
+from models.poolings.gem import DEFAULT_P
+from models.poolings.pooling import PoolingParts
+from models.poolings.registry import POOLINGS
 from models.retrieval_network import RetrievalNetwork
 
 NO_PREPROCESSING = Preprocessing("RGB", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -25,9 +25,7 @@ def backbone_of(layers, stride=32, channels=3, preprocessing=NO_PREPROCESSING):
 
 def pooling_of(name, levels=5, stride=32, attention=None):
     """Return a pooling by its name on the command line."""
-    if name == "mac":
-        return MAC()
-    return RMAC(levels, stride) if name == "rmac" else RegionalAttention(levels, stride, attention)
+    return POOLINGS[name].build(PoolingParts(levels, stride, DEFAULT_P, attention))
 
 
 def network_of(pooling, layers=None, *, levels=5, stride=32, attention=None, whitening=None, scales=(1.0,)):

@@ -55,7 +55,7 @@ def test_three_regions_by_hand():
     assert actual.tolist() == [[[1, 1.5, 2, 2.5]] * 2]
 
 
-@pytest.mark.parametrize("pooling", ["rmac", "mac"])
+@pytest.mark.parametrize("pooling", ["rmac", "mac", "spoc", "gem", "rgem"])
 @torch.inference_mode()
 def test_without_a_head_all_cells_are_alike(pooling):
     maps = torch.rand(2, 3, 3, 5)

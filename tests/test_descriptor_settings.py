@@ -97,6 +97,26 @@ def test_mac_has_one_region_whatever_the_number_of_levels(tmp_path):
     }
 
 
+def test_the_exponent_counts_with_gem_only(weights):
+    for pooling in ("ra", "rmac", "mac", "spoc", "mac,rmac"):
+        assert "gem_p" not in settings(weights, pooling=pooling)
+    for pooling in ("gem", "rgem", "ra,gem"):
+        one, other = (
+            descriptor_settings(
+                replace(OPTIONS, weights_dir=weights, pooling="gem", gem_p=p), pooling.split(",")
+            )
+            for p in (3, 4)
+        )
+        assert one["gem_p"] == 3
+        assert differing(one, other) == {"gem_p"}
+
+
+@pytest.mark.parametrize("pooling", ["mac", "spoc", "gem", "mac,gem"])
+def test_poolings_of_the_entire_map_do_not_depend_on_levels(tmp_path, pooling):
+    assert "L" not in settings(tmp_path, pooling=pooling)
+    assert "L" in settings(tmp_path, pooling=f"{pooling},rgem")
+
+
 @pytest.mark.parametrize("pooling", ["ra", "mac,ra", "ra,rmac,mac"])
 def test_with_attention_its_weights_and_activation_count(weights, pooling):
     before = settings(weights, pooling=pooling)

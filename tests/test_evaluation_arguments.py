@@ -23,8 +23,13 @@ NAN, INFINITE = float("nan"), float("inf")
         ("--store-precision int8", "--store-precision: 'int8' is not one of float32, float16"),
         ("--compare ra", "compare ra is not two or more different poolings"),
         ("--compare mac,mac", "compare mac,mac is not two or more different poolings"),
-        ("--compare mac,gem", "--compare: 'gem' is not one of ra, rmac, mac"),
-        ("--compare mac,", "--compare: '' is not one of ra, rmac, mac"),
+        ("--compare mac,sum", "--compare: 'sum' is not one of ra, rmac, mac, spoc, gem, rgem"),
+        ("--compare mac,", "--compare: '' is not one of ra, rmac, mac, spoc, gem, rgem"),
+        ("--pooling gem --gem-p 0.5", "--gem-p: '0.5' is not a number from 1 to 100"),
+        ("--pooling gem --gem-p inf", "--gem-p: 'inf' is not a number from 1 to 100"),
+        ("--gem-p 4", "gem_p 4.0 has no effect without GeM: choose pooling gem or rgem"),
+        ("--pooling mac --gem-p 4", "gem_p 4.0 has no effect without GeM: choose pooling gem or rgem"),
+        ("--pooling gem --compare mac,spoc --gem-p 4", "gem_p 4.0 has no effect without GeM"),
         ("--scales 1,inf", "'inf' is not a number greater than 0, 16 at most"),
         ("--qe 0 --alpha 3", "alpha 3.0 has no effect without query expansion"),
         ("--diffusion-alpha 0.5", "diffusion_alpha 0.5 has no effect without diffusion"),
@@ -44,9 +49,10 @@ def test_of_the_command_line_a_wrong_option_is_one_line(measure, words, message)
     [
         *[("alpha", value) for value in ("x", -1, NAN, INFINITE, None, [1])],
         *[("diffusion_alpha", value) for value in ("x", 1.0, -0.1, NAN, None)],
-        *[("compare", value) for value in ("ra,rmac", ["mac", "gem"], ["mac", "mac"], ["mac"], [["mac"], 1])],
+        *[("compare", value) for value in ("ra,rmac", ["mac", "sum"], ["mac", "mac"], ["mac"], [["mac"], 1])],
         *[("scales", value) for value in ((), [0], [1, "2"], "1,2", 1, [NAN])],
         *[(name, value) for name in ("dba", "diffusion") for value in (-1, 1.0, "2", np.int64(2))],
+        *[("gem_p", value) for value in (0, 101, "3", NAN, None, 4)],
         *[(name, None) for name in ("pooling", "search", "store_precision")],
         ("search", "faiss"),
     ],
@@ -79,7 +85,8 @@ def test_the_help_names_defaults_as_they_are_typed_and_none_that_say_nothing(cap
 
 
 def test_of_options_that_go_together_only_the_data_set_is_missed(tmp_path):
-    options = {"alpha": 3, "diffusion": 2, "diffusion_alpha": 0, "scales": [1, 0.5], "compare": ["mac", "ra"]}
+    options = {"alpha": 3, "diffusion": 2, "diffusion_alpha": 0, "scales": [1, 0.5], "gem_p": 4}
+    options["compare"] = ["mac", "gem"]
     store = {"descriptors": tmp_path / "store", "store_precision": "float16"}
     with pytest.raises(UserError, match="no data set at"):
         Measure_OxfordParis.main("no such data set", device="cpu", **options, **store)

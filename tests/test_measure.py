@@ -238,7 +238,7 @@ def test_a_query_on_an_undecodable_image_is_named_even_if_those_are_skipped(meas
 def test_bad_options_are_told(measure, tmp_path):
     assert "--S: '0' is not a whole number from 1 to 32768" in error_line(measure("--S", "0"))
     assert "unrecognized arguments: --pool" in error_line(measure("--pool", "rmac"))
-    assert "--pooling: 'gem' is not one of ra, rmac, mac" in error_line(measure("--pooling", "gem"))
+    assert "--pooling: 'sum' is not one of ra, rmac, mac" in error_line(measure("--pooling", "sum"))
     assert "device 'gpu' cannot be used" in error_line(measure("--device", "gpu"))
     if not torch.cuda.is_available():
         assert "device 'cuda' cannot be used" in error_line(measure("--device", "cuda"))
@@ -365,7 +365,7 @@ def test_a_program_scores_as_the_native_scorer_whatever_ends_the_labels_lines(
 
 def test_main_checks_its_arguments_as_the_command_line_does(dataset):
     for wrong in (
-        {"pooling": "gem"},
+        {"pooling": "sum"},
         {"backbone": "vgg"},
         {"precision": "int8"},
         {"S": 0},

@@ -157,6 +157,15 @@ def test_a_store_of_other_settings_is_refused_before_any_work(measure, store, de
     assert not decoded
 
 
+def test_a_store_of_another_exponent_is_refused_before_any_work(measure, store, decoded):
+    assert measure("--descriptors", store, "--pooling", "gem")[0] == 0
+    decoded.clear()
+    assert measure("--descriptors", store, "--pooling", "gem", "--gem-p", "3", "--L", "2")[0] == 0
+    line = error_line(measure("--descriptors", store, "--pooling", "gem", "--gem-p", "4"))
+    assert f"{store} was saved with other settings: gem_p 3.0 (now 4.0)" in line
+    assert not decoded
+
+
 def test_a_store_does_not_care_for_what_changes_no_descriptor(measure, store, decoded):
     measure("--descriptors", store)
     decoded.clear()

@@ -38,7 +38,7 @@ def networks(poolings, scales=(1.0,), whiten=True):
     )
 
 
-@pytest.mark.parametrize("poolings", [("ra", "rmac", "mac"), ("mac", "ra"), ("mac", "rmac")])
+@pytest.mark.parametrize("poolings", [("ra", "rmac", "mac"), ("mac", "ra"), ("spoc", "gem", "rgem", "ra")])
 @pytest.mark.parametrize("scales", [(1.0,), (0.5, 1.0, 1.5)])
 @pytest.mark.parametrize("whiten", [True, False])
 def test_a_network_with_several_poolings_describes_as_one_network_per_pooling(poolings, scales, whiten):

@@ -386,6 +386,19 @@ def test_an_index_of_maxima_can_be_searched(command, images):
     assert (status, out) == (0, f"1\t1.0000\t{images / 'c.png'}\n")
 
 
+def test_an_index_of_generalised_means_is_searched_with_its_exponent(command, images):
+    options = ["--pooling", "gem", "--no-whiten", "--S", "64", "--device", "cpu"]
+    assert command("index", images, *options, "--gem-p", "2.5")[0] == 0
+    index = read_index(Path("search_index"))
+    assert index.settings["gem_p"] == 2.5
+    shutil.copy(images / "c.png", "elsewhere.png")  # is described, and not found by its key
+    status, out, _ = command("query", "elsewhere.png", "--top", "1")
+    assert (status, out) == (0, f"1\t1.0000\t{images / 'c.png'}\n")
+    status, _, err = command("index", images, *options)
+    assert status == 2
+    assert "gem_p 2.5 (now 3.0)" in err
+
+
 def test_a_image_comes_first_however_many_equals_sort_before_it(command, images):
     for number in range(5):
         shutil.copy(images / "c.png", images / f"a{number}.png")
@@ -489,8 +502,8 @@ def test_an_indexing_killed_at_any_moment_leaves_an_index_that_answers(
 
 
 def test_main_functions_check_their_options_as_the_command_line_does(images, tmp_path):
-    with pytest.raises(UserError, match="pooling 'gem' is not one of"):
-        Search_Images.index(images, index=tmp_path / "index", pooling="gem")
+    with pytest.raises(UserError, match="pooling 'sum' is not one of"):
+        Search_Images.index(images, index=tmp_path / "index", pooling="sum")
     with pytest.raises(UserError, match="S 0 is not a whole number from 1 to 32768"):
         Search_Images.describe([images / "a.png"], S=0)
 

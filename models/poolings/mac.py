@@ -8,19 +8,14 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from models.poolings.pooling import Pooling, Regions
+from models.poolings.pooling import GlobalPooling
 
 
-class MAC(Pooling):
-    """MAC pooling: a single region that covers the entire map."""
+class MAC(GlobalPooling):
+    """MAC pooling."""
 
     name: ClassVar[str] = "mac"
 
-    def forward(self, maps: Tensor, image_size: tuple[int, int]) -> Regions:
-        """Return the maximum of each channel, (N, 1, C), with weight 1."""
-        vectors = maps.amax((2, 3)).unsqueeze(1)
-        return Regions(vectors, vectors.new_ones(vectors.shape[:2]))
-
-    def coverage(self, maps: Tensor, image_size: tuple[int, int]) -> Tensor:
-        """Return ones, (1, h · w)."""
-        return maps.new_ones(1, maps.shape[2] * maps.shape[3])
+    def pool(self, maps: Tensor) -> Tensor:
+        """Return the maximum of each channel, (N, C)."""
+        return maps.amax((2, 3))

@@ -1,9 +1,11 @@
 """The interface of all poolings, from feature maps to regions with a vector and a weight each."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Self
 
 from torch import Tensor, nn
+
+from models.poolings.attention_head import ContextAwareRegionalAttention
 
 
 class Regions(NamedTuple):
@@ -13,6 +15,19 @@ class Regions(NamedTuple):
     """(N, R, C), one vector per region."""
     weights: Tensor
     """(N, R), greater than 0."""
+
+
+class PoolingParts(NamedTuple):
+    """Everything that poolings are built from; each pooling takes the parts that it needs."""
+
+    levels: int
+    """L, the number of R-MAC levels."""
+    stride: int
+    """Pixels per cell of the feature map."""
+    gem_p: float
+    """p, the exponent of GeM."""
+    attention: ContextAwareRegionalAttention | None = None
+    """The attention head; None if no pooling has attention."""
 
 
 class Pooling(nn.Module, ABC):
@@ -26,6 +41,18 @@ class Pooling(nn.Module, ABC):
 
     has_attention: ClassVar[bool] = False
     """True if the weights are learned and differ between regions."""
+
+    options: ClassVar[frozenset[str]] = frozenset()
+    """The names of the options that the vectors or weights depend on."""
+
+    @classmethod
+    @abstractmethod
+    def build(cls, parts: PoolingParts) -> Self:
+        """Return the pooling, built from the parts that it needs.
+
+        Raises:
+            ValueError: a part is missing or not valid.
+        """
 
     @abstractmethod
     def forward(self, maps: Tensor, image_size: tuple[int, int]) -> Regions:
@@ -55,3 +82,25 @@ class Pooling(nn.Module, ABC):
         covers = self.coverage(maps, image_size)
         regions = covers.sum(0).clamp(min=1)  # avoids 0 / 0 in cells without a region
         return (weights @ covers / regions).unflatten(1, maps.shape[-2:])
+
+
+class GlobalPooling(Pooling):
+    """Base class of poolings with a single region of weight 1, which covers the entire map."""
+
+    @classmethod
+    def build(cls, parts: PoolingParts) -> Self:
+        """Return the pooling, which needs no parts."""
+        return cls()
+
+    @abstractmethod
+    def pool(self, maps: Tensor) -> Tensor:
+        """Return one vector per feature map, (N, C)."""
+
+    def forward(self, maps: Tensor, image_size: tuple[int, int]) -> Regions:
+        """Return the vector of the entire map, (N, 1, C), with weight 1."""
+        vectors = self.pool(maps).unsqueeze(1)
+        return Regions(vectors, vectors.new_ones(vectors.shape[:2]))
+
+    def coverage(self, maps: Tensor, image_size: tuple[int, int]) -> Tensor:
+        """Return ones, (1, h · w)."""
+        return maps.new_ones(1, maps.shape[2] * maps.shape[3])

@@ -1,10 +1,11 @@
-"""Pooling of a feature map over the R-MAC regions: one maximum and one mean per region and channel.
+"""Pooling of a feature map over the R-MAC regions: one maximum, mean or other value per region and channel.
 
 The regions of a level are all pairs of a few row ranges and a few column ranges. The maximum is computed in
 two passes: over the rows of each row range, then over the columns of each column range. The mean is one
 matrix product. Both avoid a loop over regions and images.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -16,6 +17,9 @@ from models.poolings.regions import rmac_levels
 
 Range = tuple[int, int]
 """Start and stop of a range of cells; empty if stop <= start."""
+
+Reduction = Callable[[Tensor, int], Tensor]
+"""A function of a tensor and one of its dimensions, which it removes."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +87,28 @@ def region_max(features: Tensor, grid: CellGrid) -> Tensor:
     Returns:
         (N, R, C), in the number type of `features`.
     """
+    return reduce_regions(features, grid, torch.amax)
+
+
+def reduce_regions(features: Tensor, grid: CellGrid, reduction: Reduction) -> Tensor:
+    """Return a value of each channel over each region; 0 for a region without cells.
+
+    Args:
+        features: (N, C, h, w) feature maps; fastest in channels_last.
+        grid: the regions on a map of h × w cells.
+        reduction: the value of several cells. As with a maximum, the reduction of the reductions of columns
+            of equal length must be the reduction of all their cells.
+
+    Returns:
+        (N, R, C), in the number type of `features`.
+    """
     cells = features.permute(0, 2, 3, 1).contiguous()
     pooled = []
     for level in grid.levels:
-        bands = torch.stack([_range_max(cells, rows, dim=1) for rows in level.rows], dim=1)
-        regions = torch.stack([_range_max(bands, columns, dim=2) for columns in level.columns], dim=2)
+        bands = torch.stack([_reduce_range(cells, rows, 1, reduction) for rows in level.rows], dim=1)
+        regions = torch.stack(
+            [_reduce_range(bands, columns, 2, reduction) for columns in level.columns], dim=2
+        )
         pooled.append(regions.flatten(1, 2))
     return torch.cat(pooled, dim=1)
 
@@ -114,12 +135,12 @@ def has_cells(grid: CellGrid, device: torch.device) -> Tensor:
     return averaging_matrix(grid, device, torch.float32).any(1)
 
 
-def _range_max(x: Tensor, cells: Range, dim: int) -> Tensor:
-    """Return the maximum of x over a range of a dimension, which is removed; 0 for an empty range."""
+def _reduce_range(x: Tensor, cells: Range, dim: int, reduction: Reduction) -> Tensor:
+    """Return a value of x over a range of a dimension, which is removed; 0 for an empty range."""
     first, stop = cells
     if stop <= first:
         return torch.zeros_like(x.select(dim, 0))
-    return x.narrow(dim, first, stop - first).amax(dim)
+    return reduction(x.narrow(dim, first, stop - first), dim)
 
 
 @lru_cache(maxsize=256)

@@ -4,11 +4,11 @@ Tolias, Sicre and Jégou, "Particular object retrieval with integral max-pooling
 2016, section 3.2.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from torch import Tensor
 
-from models.poolings.pooling import Pooling, Regions
+from models.poolings.pooling import Pooling, PoolingParts, Regions
 from models.poolings.region_pooling import CellGrid, averaging_matrix, cell_grid, region_max
 from models.poolings.regions import check_levels
 
@@ -25,6 +25,7 @@ class RMAC(Pooling):
     """
 
     name: ClassVar[str] = "rmac"
+    options: ClassVar[frozenset[str]] = frozenset({"L"})
 
     def __init__(self, levels: int, stride: int) -> None:
         super().__init__()
@@ -32,10 +33,19 @@ class RMAC(Pooling):
         self.levels = levels
         self.stride = stride
 
+    @classmethod
+    def build(cls, parts: PoolingParts) -> Self:
+        """Return the pooling with the grid of the parts."""
+        return cls(parts.levels, parts.stride)
+
     def forward(self, maps: Tensor, image_size: tuple[int, int]) -> Regions:
-        """Return the maximum of each region, (N, R, C), with the weights of `weights`."""
+        """Return the vectors of `vectors` with the weights of `weights`."""
         grid = self.grid(maps, image_size)
-        return Regions(region_max(maps, grid), self.weights(maps, grid))
+        return Regions(self.vectors(maps, grid), self.weights(maps, grid))
+
+    def vectors(self, maps: Tensor, grid: CellGrid) -> Tensor:
+        """Return the maximum of each region, (N, R, C); 0 for a region without cells."""
+        return region_max(maps, grid)
 
     def weights(self, maps: Tensor, grid: CellGrid) -> Tensor:
         """Return the weights of the regions, (N, R), all 1."""

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from models.poolings.registry import POOLINGS, PoolingName, need_attention, options_of
 from utils.file_names import ATTENTION_WEIGHTS, PCA_COMPONENTS, PCA_MEAN, weights_folder
 from utils.options.options_class import declared_options
 from utils.options.saved_options import to_json
-from utils.options.shared import DescriptorOptions, PoolingName
+from utils.options.shared import DescriptorOptions
 from utils.saved_settings import METHOD
 from utils.weights.backbone_weights import read_backbone_weights
 from utils.weights.state_dicts import read_state_dict, read_weights_array
@@ -38,20 +39,16 @@ def descriptor_settings(options: DescriptorOptions, poolings: Sequence[PoolingNa
         UserError: a file of weights is missing or unreadable.
     """
     saved = to_json(options)
-    settings = {METHOD: METHOD_VERSION} | {
-        one.name: saved[one.name] for one in declared_options(DescriptorOptions) if one.binding
-    }
+    binding = {one.name for one in declared_options(DescriptorOptions) if one.binding}
+    unused = options_of(POOLINGS) - options_of(poolings)
+    settings = {METHOD: METHOD_VERSION} | {name: saved[name] for name in saved if name in binding - unused}
     settings["S"] = options.longer_side
     settings["pooling"] = ",".join(poolings)
     folder = weights_folder(options.weights_dir, options.backbone)
     state, _ = read_backbone_weights(options.spec, options.weights_dir, options.backbone_weights)
     settings["backbone weights"] = digest(state)
-    if set(poolings) == {"mac"}:
-        del settings["L"]  # its one region is the whole map
-    if "ra" in poolings:
+    if need_attention(poolings):
         settings["attention weights"] = digest(read_state_dict(folder / ATTENTION_WEIGHTS))
-    else:
-        del settings["activation"]
     if options.whiten:
         arrays = {
             name: torch.from_numpy(read_weights_array(folder / name)) for name in (PCA_COMPONENTS, PCA_MEAN)

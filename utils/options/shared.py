@@ -6,14 +6,15 @@ from typing import Literal
 from models.backbones.registry import BACKBONES, DEFAULT_BACKBONE, TIMM_PREFIX, backbone_spec
 from models.backbones.spec import BackboneSpec
 from models.poolings.attention_head import Activation
+from models.poolings.gem import DEFAULT_P, LARGEST_P
 from models.poolings.regions import MAX_LEVELS
+from models.poolings.registry import DEFAULT_POOLING, POOLINGS, PoolingName, options_of
 from utils.errors import UserError
 from utils.file_names import DATASETS_DIR, WEIGHTS_DIR
 from utils.options.option import Range
 from utils.options.options_class import option, options_class
 from utils.text import shorten
 
-PoolingName = Literal["ra", "rmac", "mac"]
 Precision = Literal["float32", "bfloat16", "float16"]
 StorePrecision = Literal["float32", "float16"]
 SearchKind = Literal["exact", "faiss-flat", "faiss-ivfpq"]
@@ -101,8 +102,15 @@ class DescriptorOptions(BackboneOptions, HeadOptions, ImageOptions):
     title = "descriptors"
 
     pooling: PoolingName = option(
-        default="ra",
-        help="regional attention, R-MAC (equal weights) or MAC (one region: the feature map)",
+        default=DEFAULT_POOLING,
+        help="of regions: regional attention, R-MAC (equal weights) or GeM (equal weights); "
+        "of the entire map: MAC (maximum), SPoC (mean) or GeM (generalised mean)",
+        binding=True,
+    )
+    gem_p: float = option(
+        default=DEFAULT_P,
+        help="exponent of GeM: 1 for the mean, and towards the maximum as it grows",
+        valid=Range(1, LARGEST_P),
         binding=True,
     )
     scales: tuple[float, ...] = option(
@@ -119,15 +127,23 @@ class DescriptorOptions(BackboneOptions, HeadOptions, ImageOptions):
         """S, or the backbone's default."""
         return self.spec.longer_side if self.S is None else self.S
 
+    @property
+    def poolings(self) -> tuple[PoolingName, ...]:
+        """The poolings to describe images by."""
+        return (self.pooling,)
+
     def check(self) -> None:
-        """Check the number of scales.
+        """Check the number of scales, and that a pooling uses the exponent if it is not the default.
 
         Raises:
-            UserError: there are none or too many.
+            UserError: there are no or too many scales, or the exponent has no effect.
         """
         if not 1 <= len(self.scales) <= MOST_SCALES:
             expected = f"a list of 1 to {MOST_SCALES} numbers, each greater than 0, 16 at most"
             raise UserError(f"scales {shorten(self.scales)} is not {expected}")
+        if self.gem_p != DescriptorOptions.gem_p and "gem_p" not in options_of(self.poolings):
+            names = " or ".join(name for name in POOLINGS if "gem_p" in options_of([name]))
+            raise UserError(f"gem_p {self.gem_p} has no effect without GeM: choose pooling {names}")
 
 
 @options_class

@@ -14,6 +14,7 @@ from typing import NamedTuple, NotRequired, TypedDict
 import numpy as np
 
 from models.poolings.attention_head import Activation
+from models.poolings.registry import PoolingName
 from utils.descriptors.keys import image_key
 from utils.descriptors.rows import StoredRows
 from utils.descriptors.store import DescriptorStore, open_store
@@ -22,7 +23,7 @@ from utils.file_names import CATALOGUE, INDEX_STORE
 from utils.files.records import read_json
 from utils.files.writing import replace_file
 from utils.images.loading import InputImage
-from utils.options.shared import PoolingName, Precision, StorePrecision
+from utils.options.shared import Precision, StorePrecision
 from utils.search.exact import exact_search
 
 INDEX_INSTRUCTIONS = "create it with python Search_Images.py index FOLDER"
@@ -50,6 +51,7 @@ class SavedSettings(TypedDict):
     S: int
     L: NotRequired[int]
     activation: NotRequired[Activation]
+    gem_p: NotRequired[float]
     scales: list[float]
     precision: Precision
 

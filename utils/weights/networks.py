@@ -12,16 +12,14 @@ from models.backbones.batch_norm_folding import fold_batch_norms
 from models.backbones.efficientnet_lite import EfficientNetLiteFeatures
 from models.backbones.spec import BackboneSpec, TimmWeights, WeightsFile
 from models.poolings.attention_head import Activation, ContextAwareRegionalAttention
-from models.poolings.mac import MAC
-from models.poolings.pooling import Pooling
-from models.poolings.regional_attention import RegionalAttention
-from models.poolings.rmac import RMAC
+from models.poolings.pooling import PoolingParts
+from models.poolings.registry import POOLINGS, PoolingName, need_attention
 from models.retrieval_network import RetrievalNetwork
 from models.whitening import Whitening
 from utils.device import PRECISIONS
 from utils.errors import UserError, advising
 from utils.file_names import ATTENTION_WEIGHTS, PCA_COMPONENTS, PCA_MEAN, weights_folder
-from utils.options.shared import BackboneOptions, DescriptorOptions, PoolingName
+from utils.options.shared import BackboneOptions, DescriptorOptions
 from utils.weights.backbone_weights import instructions, read_backbone_weights
 from utils.weights.state_dicts import fill, read_state_dict, read_weights_array
 
@@ -37,27 +35,23 @@ def load_network(
 
     Args:
         options: options of its descriptors; `options.pooling` is ignored.
-        poolings: names of the poolings; only `ra` needs attention weights.
+        poolings: names of the poolings.
         device: device to compute on.
 
     Raises:
         UserError: a file is missing, unreadable or made for another network.
     """
     spec = options.spec
-    check_head_files(options, needs_attention="ra" in poolings, needs_pca=options.whiten)
+    needs_attention = need_attention(poolings)
+    check_head_files(options, needs_attention=needs_attention, needs_pca=options.whiten)
     folder = weights_folder(options.weights_dir, options.backbone)
-
-    def pooling(name: PoolingName) -> Pooling:
-        if name == "mac":
-            return MAC()
-        if name == "rmac":
-            return RMAC(options.L, spec.stride)
+    backbone, head = load_folded_backbone(options), None
+    if needs_attention:
         head = load_attention(folder / ATTENTION_WEIGHTS, spec.channels, options.activation)
-        return RegionalAttention(options.L, spec.stride, head)
-
+    parts = PoolingParts(options.L, spec.stride, options.gem_p, head)
     network = RetrievalNetwork(
-        load_folded_backbone(options),
-        [pooling(name) for name in poolings],
+        backbone,
+        [POOLINGS[name].build(parts) for name in poolings],
         load_whitening(folder, spec.channels, spec.is_nonnegative) if options.whiten else None,
         options.scales,
     )
