@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from models.poolings.attention_head import Activation
+    from models.poolings.registry import PoolingName
     from utils.descriptors.image_describer import ImageDescriber
-    from utils.options.shared import PoolingName, Precision
+    from utils.options.shared import Precision
 
 dependencies = ["torch", "torchvision", "numpy", "PIL", "tqdm", "filelock", "numba"]
 
@@ -28,6 +29,7 @@ def regional_attention(
     *,
     L: int = 5,
     activation: "Activation" = "tanh",
+    gem_p: float = 3.0,
     scales: tuple[float, ...] = (1.0,),
     precision: "Precision" = "float32",
     backbone_weights: str | pathlib.Path | None = None,
@@ -37,12 +39,13 @@ def regional_attention(
 
     Args:
         backbone: a name as --backbone takes it, also `timm/` and the name of a network in timm.
-        pooling: `ra` (regional attention), `rmac` or `mac`.
+        pooling: a name as --pooling takes it: `ra`, `rmac`, `rgem`, `mac`, `spoc` or `gem`.
         whiten: whiten the region vectors by the PCA of the backbone.
         weights_dir: the weights folder; the one beside this file if None.
         S: the longer side of the resized image, in pixels; the default of the backbone if None.
         L: the number of R-MAC levels.
         activation: the function between the layers of the attention head, `tanh` or `softplus`.
+        gem_p: the exponent of `gem` and `rgem`.
         scales: factors by which each image is resized; the descriptors of all scales are averaged.
         precision: the number type of the backbone.
         backbone_weights: a state dict of the backbone; the published weights if None.
@@ -68,6 +71,7 @@ def regional_attention(
         S=S,
         L=L,
         activation=activation,
+        gem_p=gem_p,
         scales=scales,
         precision=precision,
         backbone_weights=None

@@ -118,6 +118,7 @@ def test_forward_describes_pixels_of_one_size(network, files, expected):
         ({"pooling": "rmac"}, {}, 512),
         ({"whiten": False, "scales": (1.0, 0.5)}, {}, 1280),
         ({"L": 2, "activation": "softplus", "precision": "bfloat16"}, {}, 512),
+        ({"pooling": "gem", "gem_p": 5}, {}, 512),
         ({"backbone": "efficientnet_lite2"}, {}, 512),
         ({"weights_dir": str(ROOT / "weights")}, {"weights_dir": ROOT / "weights"}, 512),
     ],
@@ -182,7 +183,7 @@ def test_an_unreadable_image_in_memory_is_named_by_its_index(network, files, tmp
     ("name", "options", "message"),
     [
         ("regional_attention", {"backbone": "vgg"}, "backbone vgg is none of resnet101_caffe"),
-        ("regional_attention", {"pooling": "gem"}, "pooling 'gem' is not one of ra, rmac, mac"),
+        ("regional_attention", {"pooling": "sum"}, "pooling 'sum' is not one of ra, rmac, mac"),
         ("regional_attention", {"weights_dir": ""}, "weights_dir is empty"),
         ("regional_attention", {"backbone": "efficientnet_lite1"}, "backbone efficientnet_lite1 lacks "),
         ("resnet101_caffe", {"weights_dir": "none"}, "lacks none/ContextAware.* Prepare_Datasets.py weights"),

@@ -11,7 +11,7 @@ from torch import Tensor
 from models.poolings.pooling import GlobalPooling, PoolingParts
 
 DEFAULT_P = 3.0
-"""The exponent at which the paper's training starts."""
+"""The exponent that the published implementation starts to train from."""
 
 LARGEST_P = 100
 """Largest exponent. There, the generalised mean of 1024 cells is 0.93 to 1 times their maximum."""

@@ -1,8 +1,8 @@
 """SPoC: the mean of each channel over the entire feature map.
 
-Babenko and Lempitsky, "Aggregating deep convolutional features for image retrieval", ICCV 2015, section 3.2,
-without the centre prior. The paper takes the sum. The mean has the same direction, and does not depend on the
-size of the map, which matters if a whitening subtracts its mean.
+Babenko and Lempitsky, "Aggregating deep convolutional features for image retrieval", ICCV 2015, without
+the centre prior. The paper takes the sum. The mean has the same direction, and does not depend on the size of
+the map, which matters if a whitening subtracts its mean.
 """
 
 from typing import ClassVar
