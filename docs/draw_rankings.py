@@ -1,9 +1,10 @@
-"""Draw the figure of the README: queries of an evaluation and the first images of their rankings.
+r"""Draw the figure of the README: queries of an evaluation and the first images of their rankings.
 
 The image of the query itself is left out of its ranking.
 
-    python Measure_OxfordParis.py --dataset Mini ... --output results
-    python -m docs.draw_rankings datasets/Mini results docs/rankings.jpg --queries landmark00_1 landmark08_2
+    python Measure_OxfordParis.py --dataset Mini --backbone efficientnet_lite0 --output results
+    python -m docs.draw_rankings datasets/Mini results docs/rankings.jpg \
+        --queries landmark00_1 landmark03_2 landmark08_2 landmark11_1
 """
 
 import sys
