@@ -39,13 +39,13 @@ sys.exit(run_command(lambda: script.command_line(sys.argv[1:])))
 """The script as a program, in blocks of four images."""
 
 DIES_IN_THE_THIRD_BLOCK = """
-def until_the_third_block(*given, **options):
-    seen = 0
-    for output in outputs(*given, **options):
-        if seen == 8:
+def until_the_third_block(*arguments, **options):
+    count = 0
+    for output in outputs(*arguments, **options):
+        if count == 8:
             os.kill(os.getpid(), signal.SIGKILL)
         yield output
-        seen += len(output.indices)
+        count += len(output.indices)
 
 
 outputs, script.network_outputs = script.network_outputs, until_the_third_block
@@ -67,7 +67,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def learn(data, capsys):
-    """Runs the command line in this process: status, what was printed, standard error."""
+    """A function that runs the command line in this process and returns status, output and errors."""
 
     def run(output, *options, datasets=data):
         words = [*COMMON, "--datasets-dir", datasets, "--output", output, *options]
@@ -101,13 +101,13 @@ def error_line(result):
 
 @torch.inference_mode()
 def region_vectors(paths):
-    """Maxima of the regions of images, one region after the other."""
-    entry = BACKBONES["efficientnet_lite0"]
-    network = load_backbone(entry, None)
+    """Return the maxima of the regions of images, computed region by region."""
+    spec = BACKBONES["efficientnet_lite0"]
+    network = load_backbone(spec, None)
     vectors = []
     for path in paths:
         pixels = load_pixels(InputImage(path), 128).unsqueeze(0)
-        features = network(entry.preprocessing()(pixels))[0]
+        features = network(spec.preprocessing()(pixels))[0]
         vectors.append(pool_regions(features.numpy(), rmac_regions(*pixels.shape[1:3], 2), np.max))
     return np.concatenate(vectors).astype(np.float64)
 
@@ -157,8 +157,8 @@ def test_a_killed_run_goes_on_to_the_same_bits(data, undisturbed, tmp_path):
     done = as_program(data, tmp_path, "--resume")
     assert done.returncode == 0, done.stderr
     for name in ("pca_components.npy", "pca_mean.npy", "pca.json"):
-        found, expected = (folder / "efficientnet_lite0" / name for folder in (tmp_path, undisturbed[0]))
-        assert found.read_bytes() == expected.read_bytes()
+        actual, expected = (folder / "efficientnet_lite0" / name for folder in (tmp_path, undisturbed[0]))
+        assert actual.read_bytes() == expected.read_bytes()
 
 
 @pytest.mark.slow
@@ -175,15 +175,13 @@ def test_two_processes_learn_what_one_does(data, undisturbed, tmp_path):
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    for found, expected in zip(learned(tmp_path / "out"), learned(undisturbed[0]), strict=True):
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    for actual, expected in zip(learned(tmp_path / "out"), learned(undisturbed[0]), strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
     assert len(done.stdout.splitlines()) == 1
     assert json.loads(done.stdout)["vectors"] == json.loads(undisturbed[1].stdout)["vectors"]
 
 
-def test_fewer_components_are_the_first_ones_and_cost_no_second_look(
-    undisturbed, learn, tmp_path, monkeypatch
-):
+def test_fewer_components_are_the_first_ones_and_need_no_images(undisturbed, learn, tmp_path, monkeypatch):
     folder = tmp_path / "efficientnet_lite0"
     folder.mkdir()
     state = (undisturbed[0] / "efficientnet_lite0" / "pca_state.npz").read_bytes()
@@ -196,15 +194,15 @@ def test_fewer_components_are_the_first_ones_and_cost_no_second_look(
 
 @pytest.mark.slow
 def test_the_seed_draws_the_samples(learn, tmp_path):
-    found = []
-    for place, options in enumerate([("--seed", 1), ("--seed", 1), ("--seed", 2)]):
-        status, _, err = learn(tmp_path / str(place), "--samples", "8", "--components", "3", *options)
+    results = []
+    for number, options in enumerate([("--seed", 1), ("--seed", 1), ("--seed", 2)]):
+        status, _, err = learn(tmp_path / str(number), "--samples", "8", "--components", "3", *options)
         assert status == 0, err
-        record = json.loads((tmp_path / str(place) / "efficientnet_lite0" / "pca.json").read_text())
+        record = json.loads((tmp_path / str(number) / "efficientnet_lite0" / "pca.json").read_text())
         assert record["images"] + record["left_out"]["too_small"] == 8
-        found.append(learned(tmp_path / str(place))[0])
-    assert np.array_equal(found[0], found[1])
-    assert not np.array_equal(found[0], found[2])
+        results.append(learned(tmp_path / str(number))[0])
+    assert np.array_equal(results[0], results[1])
+    assert not np.array_equal(results[0], results[2])
 
 
 def test_unreadable_images_are_left_out_up_to_one_in_twenty(learn, tmp_path):
@@ -240,7 +238,7 @@ def test_what_is_there_is_not_replaced(learn, tmp_path):
     assert "nothing to resume" in error_line(learn(tmp_path / "none", "--resume"))
 
 
-def test_a_state_of_other_settings_or_damaged_is_told(undisturbed, learn, tmp_path):
+def test_a_state_of_other_settings_or_unreadable_is_reported(undisturbed, learn, tmp_path):
     folder = tmp_path / "efficientnet_lite0"
     folder.mkdir()
     state = (undisturbed[0] / "efficientnet_lite0" / "pca_state.npz").read_bytes()
@@ -266,14 +264,14 @@ def test_a_state_of_other_settings_or_damaged_is_told(undisturbed, learn, tmp_pa
         {"eps": np.array("x")},
     ],
 )
-def test_a_state_of_a_pca_that_is_not_one_is_one_line(tmp_path, change):
+def test_an_invalid_state_is_one_line_of_error(tmp_path, change):
     path = tmp_path / "pca_state.npz"
     pca = StreamingPCA(2)
     pca.add(np.random.default_rng(0).random((5, 2)))
     save_state(path, pca, PCAProgress(10, ["a"]), {"L": 2})
-    found, progress = load_state(path, {"L": 2}, channels=2, images=10)
+    loaded, progress = load_state(path, {"L": 2}, channels=2, images=10)
     assert (progress.done, progress.unreadable) == (10, ["a"])
-    np.testing.assert_array_equal(found.mean, pca.mean)
+    np.testing.assert_array_equal(loaded.mean, pca.mean)
     about = {"progress": {"done": 10, "unreadable": []}, "settings": {"L": 2}}
     arrays = {key: value for key, value in change.items() if key not in about}
     about |= {key: value for key, value in change.items() if key in about}
@@ -282,7 +280,7 @@ def test_a_state_of_a_pca_that_is_not_one_is_one_line(tmp_path, change):
         load_state(path, {"L": 2}, channels=2, images=10)
 
 
-def test_what_cannot_end_well_is_told_before_any_work(learn, tmp_path, monkeypatch):
+def test_invalid_input_is_reported_before_any_work(learn, tmp_path, monkeypatch):
     monkeypatch.setattr(LearningPCA_landmark, "network_outputs", None)
     assert "is missing" in error_line(learn(tmp_path / "out", datasets=tmp_path))
     (tmp_path / "Landmark" / "train" / "data").mkdir(parents=True)
@@ -302,7 +300,7 @@ def test_components_that_the_data_do_not_carry_are_an_error(learn, tmp_path):
     folder = tmp_path / "Landmark" / "train" / "data"
     folder.mkdir(parents=True)
     for number in range(4):
-        draw_image(folder / f"{number}.png", 0)  # four times the same image
+        draw_image(folder / f"{number}.png", 0)  # the same image four times
     vectors = region_vectors([folder / "0.png"])
     rank = np.linalg.matrix_rank(vectors - vectors.mean(axis=0), tol=1e-3)
     assert 0 < rank < len(vectors) == 8
@@ -311,7 +309,7 @@ def test_components_that_the_data_do_not_carry_are_an_error(learn, tmp_path):
     assert not (tmp_path / "out" / "efficientnet_lite0" / "pca_components.npy").exists()
 
 
-def test_a_state_of_other_images_under_the_same_names_is_told(learn, tmp_path):
+def test_a_state_of_other_images_with_the_same_names_is_reported(learn, tmp_path):
     folder = tmp_path / "Landmark" / "train" / "data"
     folder.mkdir(parents=True)
     for number in range(4):
@@ -326,7 +324,7 @@ def test_a_state_of_other_images_under_the_same_names_is_told(learn, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_stopped_run_saves_what_it_has(data, undisturbed, tmp_path, number, workers):
-    """The signal reaches the main process alone or, as from schedulers and terminals, its workers, too."""
+    """The signal reaches the main process, and with workers these too, as from schedulers and terminals."""
     assert KILLS in DIES_IN_THE_THIRD_BLOCK
     sent = f"os.kill(os.getpid(), {number:d})"
     if workers:
@@ -339,8 +337,8 @@ def test_a_stopped_run_saves_what_it_has(data, undisturbed, tmp_path, number, wo
     with np.load(tmp_path / "efficientnet_lite0" / "pca_state.npz") as state:
         assert json.loads(str(state["about"]))["progress"]["done"] == 8
     assert as_program(data, tmp_path, "--resume").returncode == 0
-    for found, expected in zip(learned(tmp_path), learned(undisturbed[0]), strict=True):
-        assert np.array_equal(found, expected)
+    for actual, expected in zip(learned(tmp_path), learned(undisturbed[0]), strict=True):
+        assert np.array_equal(actual, expected)
 
 
 def test_images_of_several_folders_are_learned_from(learn, data, tmp_path):

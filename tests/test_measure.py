@@ -42,7 +42,7 @@ from utils.scoring.compute_ap import compute_ap
 
 @pytest.fixture(scope="module")
 def caffe_weights(tmp_path_factory):
-    """A weights folder with the golden recipe's stand-ins for the authors' files."""
+    """A weights folder in which weights of the golden recipe replace the authors' files."""
     folder = tmp_path_factory.mktemp("weights")
     network = BACKBONES["resnet101_caffe"].features()
     state = recipe_state_dict(network, 2)
@@ -84,10 +84,10 @@ def test_the_script_prints_the_originals_form_and_nothing_else(dataset, tmp_path
         assert part[0] == f"q_1: {percents[0]:.2f}"
         assert part[3] == f"Mean: {percents[2]:.1f}"
         assert percents[2] == pytest.approx((percents[0] + percents[1]) / 2, abs=0.06)
-    assert lines[1] == "q_2: 100.00"  # the query is its own only positive
+    assert lines[1] == "q_2: 100.00"  # the query itself is its only positive
 
 
-def test_output_agrees_with_itself(measure, dataset, tmp_path):
+def test_the_output_files_are_consistent(measure, dataset, tmp_path):
     status, out, _ = measure("--output", tmp_path / "out")
     assert status == 0
     arrays = np.load(tmp_path / "out" / "descriptors.npz")
@@ -99,7 +99,7 @@ def test_output_agrees_with_itself(measure, dataset, tmp_path):
 
     similarity = arrays["descriptors"] @ arrays["query_descriptors"][0]
     ranking = (tmp_path / "out" / "rankings" / "q_1.rnk").read_text().split()
-    assert ranking == [arrays["names"][place] for place in np.argsort(-similarity)]
+    assert ranking == [arrays["names"][index] for index in np.argsort(-similarity)]
     precision = compute_ap(ranking, "b", "c", "d")
 
     results = json.loads((tmp_path / "out" / "results.json").read_text())
@@ -128,7 +128,7 @@ def test_without_expansion_only_the_plain_scores_are_printed(measure, tmp_path):
 
 @needs_authors_head
 def test_descriptors_with_the_authors_method_are_the_originals(measure, dataset, tmp_path, caffe_weights):
-    # Saved without loss and with S its own longer side, the golden image comes to the network as it is.
+    # Saved without loss, and with S its longer side, the golden image reaches the network unchanged.
     arrays = golden_arrays("backbone")
     Image.fromarray(np.ascontiguousarray(arrays["224x160/bgr"][::-1].transpose(1, 2, 0))).save(
         dataset / "jpg" / "golden.png"
@@ -136,8 +136,8 @@ def test_descriptors_with_the_authors_method_are_the_originals(measure, dataset,
     options = ["--S", "224", "--weights-dir", caffe_weights, "--output", tmp_path / "out"]
     status, _, err = measure(*options, network=["--device", "cpu"])
     assert status == 0, err
-    found = np.load(tmp_path / "out" / "descriptors.npz")
-    descriptor = found["descriptors"][found["names"].tolist().index("golden")]
+    output = np.load(tmp_path / "out" / "descriptors.npz")
+    descriptor = output["descriptors"][output["names"].tolist().index("golden")]
     expected = arrays["224x160/descriptor"]
     assert descriptor @ expected / np.linalg.norm(expected) >= 0.99999
 
@@ -189,15 +189,15 @@ def test_a_query_without_positives_is_left_out_of_the_mean(measure, dataset, tmp
     assert json.loads((tmp_path / "out" / "results.json").read_text())["AP"]["q_0"] is None
 
 
-def test_a_image_of_one_pixels_height_is_described(measure, dataset, tmp_path, caffe_weights):
+def test_an_image_of_one_pixels_height_is_described(measure, dataset, tmp_path, caffe_weights):
     draw_image(dataset / "jpg" / "line.png", size=(64, 8))
     Image.open(dataset / "jpg" / "line.png").crop((0, 0, 64, 1)).save(dataset / "jpg" / "line.png")
     caffe = ["--pooling", "rmac", "--weights-dir", caffe_weights, "--device", "cpu"]
     for network in (EMBEDDED, caffe):
         status, _, err = measure("--output", tmp_path / "out", network=network)
         assert status == 0, err
-        found = np.load(tmp_path / "out" / "descriptors.npz")
-        line = found["descriptors"][found["names"].tolist().index("line")]
+        arrays = np.load(tmp_path / "out" / "descriptors.npz")
+        line = arrays["descriptors"][arrays["names"].tolist().index("line")]
         assert np.linalg.norm(line) == pytest.approx(1, abs=1e-5)
 
 
@@ -235,7 +235,7 @@ def test_a_query_on_an_undecodable_image_is_named_even_if_those_are_skipped(meas
     assert "query q_1: " in error_line(measure("--skip-bad-images"))
 
 
-def test_bad_options_are_told(measure, tmp_path):
+def test_invalid_options_are_reported(measure, tmp_path):
     assert "--S: '0' is not a whole number from 1 to 32768" in error_line(measure("--S", "0"))
     assert "unrecognized arguments: --pool" in error_line(measure("--pool", "rmac"))
     assert "--pooling: 'sum' is not one of ra, rmac, mac" in error_line(measure("--pooling", "sum"))
@@ -244,7 +244,7 @@ def test_bad_options_are_told(measure, tmp_path):
         assert "device 'cuda' cannot be used" in error_line(measure("--device", "cuda"))
 
 
-def test_missing_files_are_told_before_any_work(measure, dataset, tmp_path):
+def test_missing_files_are_reported_before_any_work(measure, dataset, tmp_path):
     assert "no data set at" in error_line(measure("--dataset", "Oxford"))
     assert "--pooling rmac --no-whiten" in error_line(measure(network=["--backbone", "efficientnet_lite0"]))
     assert "Prepare_Datasets.py weights" in error_line(measure(network=[]))
@@ -253,18 +253,18 @@ def test_missing_files_are_told_before_any_work(measure, dataset, tmp_path):
     assert "cannot write" in error_line(measure("--output", tmp_path / "file"))
 
 
-def test_a_damaged_weights_file_is_told(measure, tmp_path, caffe_weights):
+def test_an_unreadable_weights_file_is_reported(measure, tmp_path, caffe_weights):
     weights = tmp_path / "weights"
     weights.mkdir()
-    whole = caffe_weights / "resnet101_caffeProto.pth"
-    with whole.open("rb") as file:
-        (weights / whole.name).write_bytes(file.read(1_000_000))
+    complete = caffe_weights / "resnet101_caffeProto.pth"
+    with complete.open("rb") as file:
+        (weights / complete.name).write_bytes(file.read(1_000_000))
     line = error_line(measure(network=["--pooling", "rmac", "--no-whiten"]))
     assert "resnet101_caffeProto.pth cannot be read" in line
 
 
 def test_mini_draws_itself(tmp_path, capsys, monkeypatch):
-    # With fewer images than the real one, so that the test need not describe two hundred.
+    # Fewer images than Mini has, to save time.
     monkeypatch.setattr(benchmark, "MiniSettings", partial(MiniSettings, landmarks=2, distractors=4))
     words = ["--dataset", "Mini", "--datasets-dir", str(tmp_path), "--S", "128", *EMBEDDED]
     assert run_command(lambda: Measure_OxfordParis.command_line(words)) == 0
@@ -312,7 +312,7 @@ def test_scores_are_printed_though_the_disk_of_the_output_is_full(dataset, tmp_p
     assert done.returncode == 2
     assert re.search(r"^error: cannot write .*descriptors\.npz: the disk is full$", done.stderr, re.M)
     assert done.stdout.startswith("q_1: ")
-    assert "Mean:" in done.stdout.splitlines()[-1]  # ls names nothing
+    assert "Mean:" in done.stdout.splitlines()[-1]  # ls prints nothing
 
 
 def test_the_longest_names_of_queries_are_evaluated(dataset, measure, tmp_path):
@@ -324,8 +324,8 @@ def test_the_longest_names_of_queries_are_evaluated(dataset, measure, tmp_path):
     assert (tmp_path / "figures" / "results" / f"{name}.png").exists()
 
 
-STAND_IN = """#!{python}
-# Reads lists as VGG's program does: by getline, each line as it is, up to its line feed.
+SCORER = """#!{python}
+# Reads lists as VGG's program does, by getline: each line unchanged up to its line feed.
 import sys
 
 def read(path):
@@ -334,20 +334,20 @@ def read(path):
 
 good, ok, junk = (set(read(sys.argv[1] + "_" + label + ".txt")) for label in ("good", "ok", "junk"))
 positives = good | ok
-area, old_recall, old_precision, found, place = 0.0, 0.0, 1.0, 0, 0
+area, old_recall, old_precision, hits, index = 0.0, 0.0, 1.0, 0, 0
 for name in read(sys.argv[2]):
     if name in junk:
         continue
-    found += name in positives
-    recall, precision = found / len(positives), found / (place + 1)
+    hits += name in positives
+    recall, precision = hits / len(positives), hits / (index + 1)
     area += (recall - old_recall) * (old_precision + precision) / 2
-    old_recall, old_precision, place = recall, precision, place + 1
+    old_recall, old_precision, index = recall, precision, index + 1
 print("%.6g" % area)
 """
 
 
 @pytest.mark.parametrize(("end", "blank"), [("\n", ""), ("\r\n", ""), (" \t\n", "\n  \n"), ("\r\n", "\r\n")])
-def test_a_program_scores_as_the_native_scorer_whatever_ends_the_labels_lines(
+def test_a_program_gives_the_native_scores_for_every_line_end_of_the_labels(
     measure, dataset, tmp_path, end, blank
 ):
     (dataset / "jpg" / "b.png").rename(dataset / "jpg" / "b  of two.png")
@@ -355,7 +355,7 @@ def test_a_program_scores_as_the_native_scorer_whatever_ends_the_labels_lines(
         path = dataset / "lab" / f"q_1_{label}.txt"
         path.write_bytes(f"{blank}{name}{end}{blank}".encode())
     program = tmp_path / "compute_ap"
-    program.write_text(STAND_IN.format(python=sys.executable))
+    program.write_text(SCORER.format(python=sys.executable))
     program.chmod(0o755)
     status, out, err = measure("--eval-binary", program)
     assert status == 0, err
@@ -377,7 +377,7 @@ def test_main_checks_its_arguments_as_the_command_line_does(dataset):
             Measure_OxfordParis.main(str(dataset), **wrong)
 
 
-def test_main_takes_paths_as_text_and_says_what_it_chose(dataset, tmp_path):
+def test_main_takes_paths_as_text_and_saves_the_settings_used(dataset, tmp_path):
     results = Measure_OxfordParis.main(
         "Tiny",
         datasets_dir=str(dataset.parent),
@@ -407,7 +407,7 @@ def test_an_image_that_shows_nothing_is_noted(measure, dataset, tmp_path, caplog
     status, out, _ = measure("--output", tmp_path / "out")
     assert status == 0
     assert re.search(r"the descriptors of 1 queries \(first: .*a\.png\) are zero", caplog.text)
-    # All are equally similar to it: the ranking is the database's order, and b the second of a, b, c, d.
+    # All images are equally similar to it, so they are ranked in the database's order: a, b, c, d.
     assert out.splitlines()[1] == "q_2: 25.00"
     assert (tmp_path / "out" / "rankings" / "q_2.rnk").read_text().split() == list("abcd")
 
@@ -416,18 +416,18 @@ def test_the_embedded_backbone_comes_with_its_attention_and_whitening(measure, d
     network = ["--backbone", "efficientnet_lite0", "--device", "cpu", "--weights-dir", ROOT / "weights"]
     status, _, err = measure("--output", tmp_path / "out", network=network)
     assert status == 0, err
-    found = np.load(tmp_path / "out" / "descriptors.npz")["descriptors"]
-    assert found.shape == (4, 512)
-    # They were learned: what they were learned for is neither all regions alike nor the unwhitened vectors.
+    descriptors = np.load(tmp_path / "out" / "descriptors.npz")["descriptors"]
+    assert descriptors.shape == (4, 512)
+    # Descriptors differ from those with equal weights, and from those without whitening in width.
     for options, width in ((["--pooling", "rmac"], 512), (["--no-whiten"], 1280)):
         measure("--output", tmp_path / "other", network=[*network, *options])
         other = np.load(tmp_path / "other" / "descriptors.npz")["descriptors"]
         assert other.shape == (4, width)
-        assert width != 512 or np.abs(found - other).max() > 1e-3
+        assert width != 512 or np.abs(descriptors - other).max() > 1e-3
 
 
-def test_the_shipped_whitening_is_of_unit_variance_where_it_was_learned():
-    """Whitened, what it was learned from has variance 1 in each dimension: so says its spectrum."""
+def test_the_shipped_whitening_gives_unit_variance_on_its_training_data():
+    """Each component is an orthogonal direction divided by the standard deviation along it."""
     folder = ROOT / "weights" / "efficientnet_lite0"
     components = np.load(folder / "pca_components.npy").astype(np.float64)
     variances = json.loads((folder / "pca.json").read_text())["explained_variance"]
@@ -485,7 +485,7 @@ def load_after_the_pipe(image, longer_side):
 size_batches.load_pixels = load_after_the_pipe
 Measure_OxfordParis.command_line()
 """
-"""An evaluation that reads the pipe beside jpg/ that is named as an image before that image."""
+"""An evaluation that reads, before each image, the named pipe beside jpg/ with its name, if any."""
 
 
 @pytest.mark.slow
@@ -494,8 +494,8 @@ Measure_OxfordParis.command_line()
     reason="the processes of torchrun are found by Linux's /proc",
 )
 def test_a_process_that_is_killed_ends_all_of_them(dataset, tmp_path):
-    # Of a, b, c, d, e, f the second process has b, d and f. Before two of them it opens a named pipe to read,
-    # and waits until somebody opens it to write. At d the test learns how far that process is; at f it stays.
+    # The second process has b, d and f of a, b, c, d, e, f. Before d and f it opens a named pipe to read, and
+    # waits for a writer. At d, the test learns that the process got there; at f, the process waits.
     for name in "df":
         os.mkfifo(dataset / f"{name}.pipe")
         draw_image(dataset / "jpg" / f"{name}.png")
@@ -515,7 +515,7 @@ def test_a_process_that_is_killed_ends_all_of_them(dataset, tmp_path):
         os.kill(second, signal.SIGKILL)
         out, err = launcher.communicate(timeout=60)
     finally:
-        launcher.terminate()  # where the test did not come so far; it takes its processes with it
+        launcher.terminate()  # if the test failed earlier; ends its processes, too
         launcher.wait()
     assert launcher.returncode == 1
     assert out == ""
@@ -524,20 +524,20 @@ def test_a_process_that_is_killed_ends_all_of_them(dataset, tmp_path):
 
 
 def wait_for_reader(pipe, process, seconds=120):
-    """Returns as soon as somebody, of a process that still runs, has opened a named pipe to read it."""
+    """Wait until a named pipe has been opened for reading, or fail when the process has ended."""
     end = time.monotonic() + seconds
     while process.poll() is None and time.monotonic() < end:
         try:
             os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
             return
         except OSError as error:
-            assert error.errno == errno.ENXIO  # nobody reads yet
+            assert error.errno == errno.ENXIO  # no reader yet
             time.sleep(0.05)
-    pytest.fail(f"nobody has read {pipe}")
+    pytest.fail(f"{pipe} has no reader")
 
 
 def children(process):
-    """The ids of the processes that a process has started and that still run."""
+    """Return the ids of the running child processes of a process."""
     files = Path(f"/proc/{process}/task").glob("*/children")
     return [int(child) for file in files for child in file.read_text().split()]
 

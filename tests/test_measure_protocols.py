@@ -1,4 +1,4 @@
-"""A tiny revisited set from images to scores, which are computed once more from the written rankings."""
+"""Evaluation of a tiny revisited set, with the scores computed again from the written rankings."""
 
 import json
 import math
@@ -13,12 +13,12 @@ QUERIES = ["eiffel", "arch", "tower"]
 
 
 def labels_of(seed):
-    """Labels of 14 images; the third query has no easy ones."""
+    """Return random labels of 14 images for three queries, the third without easy images."""
     rng = np.random.default_rng(seed)
     gnd = []
     for query in range(3):
-        places = [int(place) for place in rng.permutation(len(IMAGES))]
-        levels = {"easy": places[:4], "hard": places[4:7], "junk": places[7:9]}
+        indices = rng.permutation(len(IMAGES)).tolist()
+        levels = {"easy": indices[:4], "hard": indices[4:7], "junk": indices[7:9]}
         if query == 2:
             levels["easy"] = []
         gnd.append({"bbx": [0.0, 0.0, 40.0 + query, 40.0], **levels})
@@ -31,7 +31,7 @@ def write_labels(folder, labels):
 
 @pytest.fixture
 def revisited(tmp_path):
-    """A revisited set under the name that `measure` evaluates."""
+    """The folder of a tiny revisited set."""
     folder = tmp_path / "data" / "Revisited"
     (folder / "jpg").mkdir(parents=True)
     for seed, name in enumerate([*IMAGES, *QUERIES]):
@@ -48,43 +48,43 @@ def evaluate(measure, revisited, tmp_path):
     return run
 
 
-def walked(ranking, positives, junk):
-    """Average precision and precisions at 1, 5 and 10 of one ranking, by walking through it."""
+def scores_of_ranking(ranking, positives, junk):
+    """Return average precision and precisions at 1, 5 and 10 of a ranking, computed image by image."""
     if not positives:
         return [math.nan] * 4
     kept = [image for image in ranking if image not in junk]
-    places = [place for place, image in enumerate(kept) if image in positives]
-    assert len(places) == len(positives)
+    ranks = [rank for rank, image in enumerate(kept) if image in positives]
+    assert len(ranks) == len(positives)
     area = 0.0
-    for found, place in enumerate(places):
-        before = found / place if place else 1.0
-        area += (before + (found + 1) / (place + 1)) / 2 / len(positives)
+    for hits, rank in enumerate(ranks):
+        before = hits / rank if rank else 1.0
+        area += (before + (hits + 1) / (rank + 1)) / 2 / len(positives)
     precisions = []
     for k in (1, 5, 10):
-        first = kept[: min(k, places[-1] + 1)]
+        first = kept[: min(k, ranks[-1] + 1)]
         precisions.append(sum(image in positives for image in first) / len(first))
     return [area, *precisions]
 
 
 def expected_figures(labels, folder):
-    """By protocol one row of four figures for each query, from the files of rankings."""
+    """Return an array (queries, 4) of scores by protocol, from the files of rankings."""
     figures = {}
-    for protocol, wanted in PROTOCOLS.items():
+    for protocol, levels_of_protocol in PROTOCOLS.items():
         rows = []
         for query, levels in zip(labels["qimlist"], labels["gnd"], strict=True):
             ranking = (folder / "rankings" / f"{query}.rnk").read_text().split()
             assert sorted(ranking) == sorted(IMAGES)
-            named = {level: {IMAGES[place] for place in levels[level]} for level in ("easy", "hard", "junk")}
-            positives = set().union(*(named[level] for level in wanted))
-            rows.append(walked(ranking, positives, set().union(*named.values()) - positives))
+            named = {level: {IMAGES[index] for index in levels[level]} for level in ("easy", "hard", "junk")}
+            positives = set().union(*(named[level] for level in levels_of_protocol))
+            rows.append(scores_of_ranking(ranking, positives, set().union(*named.values()) - positives))
         figures[protocol] = np.array(rows)
     return figures
 
 
-def table(entries):
-    """The printed table of what results.json holds by protocol."""
+def table(protocols):
+    """Return the lines of the printed table from the scores by protocol in results.json."""
     lines = ["      mAP   mP@1   mP@5  mP@10"]
-    for protocol, means in entries.items():
+    for protocol, means in protocols.items():
         values = [math.nan if value is None else 100 * value for value in list(means.values())[:4]]
         lines.append(f"{protocol[0].upper()}  " + " ".join(f"{value:6.1f}" for value in values))
     return lines
@@ -100,15 +100,15 @@ def test_scores_of_each_protocol_are_those_of_the_written_rankings(evaluate, rev
     figures = expected_figures(labels, tmp_path / "out")
     assert list(results["protocols"]) == ["easy", "medium", "hard"]
     for protocol, rows in figures.items():
-        found = results["protocols"][protocol]
-        assert list(found) == ["mAP", "mP@1", "mP@5", "mP@10", "AP"]
-        assert [found[key] for key in list(found)[:4]] == pytest.approx(np.nanmean(rows, axis=0), abs=1e-9)
-        precisions = [math.nan if value is None else value for value in found["AP"].values()]
-        assert list(found["AP"]) == QUERIES
+        actual = results["protocols"][protocol]
+        assert list(actual) == ["mAP", "mP@1", "mP@5", "mP@10", "AP"]
+        assert [actual[key] for key in list(actual)[:4]] == pytest.approx(np.nanmean(rows, axis=0), abs=1e-9)
+        precisions = [math.nan if value is None else value for value in actual["AP"].values()]
+        assert list(actual["AP"]) == QUERIES
         assert precisions == pytest.approx(rows[:, 0], abs=1e-9, nan_ok=True)
     assert results["protocols"]["easy"]["AP"]["tower"] is None
     assert not {"mAP", "AP", "mAP_query_expansion"} & results.keys()
-    # Nothing but the two tables is printed.
+    # Only the two tables are printed.
     expected = [
         *table(results["protocols"]),
         "Query expansion...",
@@ -125,10 +125,10 @@ def test_the_database_is_imlist_and_queries_are_not_in_it(evaluate, tmp_path):
         similar = arrays["query_descriptors"] @ arrays["descriptors"].T
     for query, row in zip(QUERIES, similar, strict=True):
         ranking = (tmp_path / "out" / "rankings" / f"{query}.rnk").read_text().split()
-        assert ranking == [IMAGES[place] for place in np.argsort(-row)]
+        assert ranking == [IMAGES[index] for index in np.argsort(-row)]
 
 
-def test_diffusion_without_expansion_has_a_table_of_its_own(evaluate, tmp_path):
+def test_diffusion_without_expansion_has_a_separate_table(evaluate, tmp_path):
     status, out, _ = evaluate("--qe", "0", "--diffusion", "4")
     assert status == 0
     results = json.loads((tmp_path / "out" / "results.json").read_text())

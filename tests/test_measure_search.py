@@ -1,4 +1,4 @@
-"""The ways to search and to search again, against descriptors.npz and arithmetic by hand."""
+"""Search, expansion, augmentation and diffusion, compared with arithmetic on descriptors.npz."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ NAMES = list("abcdefghijkl")
 
 @pytest.fixture
 def images(dataset):
-    """Twelve images, and for each a query, all of one box, for which that image alone is good."""
+    """Twelve images, and a query per image, all with one box, for which only that image is good."""
     for seed, name in enumerate("efghijkl", start=10):
         draw_image(dataset / "jpg" / f"{name}.png", seed)
     for path in (dataset / "lab").iterdir():
@@ -25,7 +25,10 @@ def images(dataset):
 
 @pytest.fixture
 def evaluate(measure, images, tmp_path):
-    """Runs with a line of options: results.json, what is printed, the box's descriptor, the database's."""
+    """A function that evaluates with a line of options.
+
+    It returns results.json, the printed text, and the descriptors of the box and of the database.
+    """
 
     def run(options):
         status, out, err = measure("--output", tmp_path / "out", *options.split())
@@ -39,16 +42,16 @@ def evaluate(measure, images, tmp_path):
     return run
 
 
-def places_of(precisions):
-    """Each image's place in the ranking, from the average precision of the query that it alone is good for.
+def ranks_of(precisions):
+    """Return the rank of each image, from the average precision of the query for which only it is good.
 
-    At place p, from 0, that is the trapezoid under precisions 0 and 1 / (p + 1), or 1 at place 0.
+    At rank r, from 0, that is the trapezoid under the precisions 0 and 1 / (r + 1), or 1 at rank 0.
     """
-    found = [precisions[f"only_{name}"] for name in NAMES]
-    return [0 if value == 1 else round(1 / (2 * value)) - 1 for value in found]
+    values = [precisions[f"only_{name}"] for name in NAMES]
+    return [0 if value == 1 else round(1 / (2 * value)) - 1 for value in values]
 
 
-def places_by(similarities):
+def ranks_by(similarities):
     return np.argsort(np.argsort(-similarities)).tolist()
 
 
@@ -60,15 +63,15 @@ def expanded(query, database, count, alpha):
 
 def augmented(database, count):
     rows = []
-    for place, row in enumerate(database):
-        others = [other for other in np.argsort(-(database @ row)) if other != place][:count]
+    for index, row in enumerate(database):
+        others = [other for other in np.argsort(-(database @ row)) if other != index][:count]
         weights = [(count + 1 - rank) / (count + 1) for rank in range(1, count + 1)]
         rows.append(row + np.array(weights) @ database[others])
     return unit(np.array(rows))
 
 
 def diffused(similar, database, count, alpha, start=10, power=3):
-    """(I - alpha S) f = y, dense and solved directly."""
+    """Return the solution f of (I - alpha S) f = y, dense and solved directly."""
     all_similar = database @ database.T
     np.fill_diagonal(all_similar, -np.inf)
     nearest = np.zeros(all_similar.shape, bool)
@@ -83,50 +86,47 @@ def diffused(similar, database, count, alpha, start=10, power=3):
     return np.linalg.solve(system, y)
 
 
-def test_places_are_told_by_the_plain_scores(evaluate):
+def test_plain_scores_follow_the_similarities(evaluate):
     results, _, query, database = evaluate("--qe 0")
-    assert places_of(results["AP"]) == places_by(database @ query)
-    assert sorted(places_of(results["AP"])) == list(range(12))
+    assert ranks_of(results["AP"]) == ranks_by(database @ query)
+    assert sorted(ranks_of(results["AP"])) == list(range(12))
 
 
 @pytest.mark.parametrize("alpha", [0, 3, 30])
-def test_alpha_is_the_power_of_the_similarity_by_which_images_count(evaluate, alpha):
+def test_alpha_is_the_exponent_of_the_weights_of_expansion(evaluate, alpha):
     results, _, query, database = evaluate(f"--qe 4 --alpha {alpha}")
     again = database @ expanded(query, database, 4, alpha)
-    assert places_of(results["AP_query_expansion"]) == places_by(again)
-    assert places_of(results["AP"]) == places_by(database @ query)
-
-
-def test_alphas_differ_so_that_the_test_above_says_something(evaluate):
-    _, _, query, database = evaluate("--qe 0")
-    rankings = [places_by(database @ expanded(query, database, 4, alpha)) for alpha in (0, 30)]
+    assert ranks_of(results["AP_query_expansion"]) == ranks_by(again)
+    assert ranks_of(results["AP"]) == ranks_by(database @ query)
+    # Alpha changes the ranking of these images.
+    rankings = [ranks_by(database @ expanded(query, database, 4, other)) for other in (0, 30)]
     assert rankings[0] != rankings[1]
 
 
 def test_database_augmentation_comes_before_any_search(evaluate):
     results, _, query, database = evaluate("--dba 3 --qe 2")
     joined = augmented(database, 3)
-    assert places_of(results["AP"]) == places_by(joined @ query)
-    assert places_by(joined @ query) != places_by(database @ query)
-    assert places_of(results["AP_query_expansion"]) == places_by(joined @ expanded(query, joined, 2, 0))
+    assert ranks_of(results["AP"]) == ranks_by(joined @ query)
+    assert ranks_by(joined @ query) != ranks_by(database @ query)
+    assert ranks_of(results["AP_query_expansion"]) == ranks_by(joined @ expanded(query, joined, 2, 0))
 
 
 @pytest.mark.parametrize(("count", "share"), [(4, 0.9), (6, 0.3)])
 def test_diffusion_starts_from_the_plain_search_where_there_is_no_expansion(evaluate, count, share):
     results, _, query, database = evaluate(f"--qe 0 --diffusion {count} --diffusion-alpha {share}")
     scores = diffused(database @ query, database, count, share)
-    assert places_of(results["AP_diffusion"]) == places_by(scores)
-    assert places_by(scores) != places_by(database @ query)
+    assert ranks_of(results["AP_diffusion"]) == ranks_by(scores)
+    assert ranks_by(scores) != ranks_by(database @ query)
     assert results["AP_query_expansion"] is None
 
 
-def test_all_together_each_builds_on_the_one_before(evaluate):
+def test_augmentation_expansion_and_diffusion_are_applied_in_turn(evaluate):
     results, out, query, database = evaluate("--dba 2 --qe 3 --alpha 2 --diffusion 5 --diffusion-alpha 0.8")
     joined = augmented(database, 2)
     again = joined @ expanded(query, joined, 3, 2)
     scores = diffused(again, joined, 5, 0.8)
-    found = [places_of(results[key]) for key in ("AP", "AP_query_expansion", "AP_diffusion")]
-    assert found == [places_by(joined @ query), places_by(again), places_by(scores)]
+    ranks = [ranks_of(results[key]) for key in ("AP", "AP_query_expansion", "AP_diffusion")]
+    assert ranks == [ranks_by(joined @ query), ranks_by(again), ranks_by(scores)]
 
     block = [*(f"only_{name}" for name in NAMES), "-" * 20, "Mean"]
     titles = [line.split(":")[0] for line in out.splitlines()]
@@ -148,23 +148,23 @@ def test_a_flat_index_scores_as_exact_search_does(evaluate, options):
     pytest.importorskip("faiss")
     exact, out, _, _ = evaluate(options)
     assert exact["recall"] == {}
-    found, out_of_index, _, _ = evaluate(f"{options} --search faiss-flat")
+    results, out_of_index, _, _ = evaluate(f"{options} --search faiss-flat")
     assert out_of_index == out
     for key in exact:
-        assert not key.startswith("AP") or found[key] == exact[key]
-    assert found["recall"] == {"rmac": {"recall@10": 1.0}}
+        assert not key.startswith("AP") or results[key] == exact[key]
+    assert results["recall"] == {"rmac": {"recall@10": 1.0}}
 
 
-def test_each_compared_pooling_has_an_index_of_its_own(evaluate):
+def test_each_compared_pooling_has_a_separate_index(evaluate):
     pytest.importorskip("faiss")
     exact, out, _, _ = evaluate("--compare rmac,mac")
-    found, out_of_index, _, _ = evaluate("--compare rmac,mac --search faiss-flat")
+    results, out_of_index, _, _ = evaluate("--compare rmac,mac --search faiss-flat")
     assert out_of_index == out
-    assert found["compared"] == exact["compared"]
-    assert found["recall"] == {"rmac": {"recall@10": 1.0}, "mac": {"recall@10": 1.0}}
+    assert results["compared"] == exact["compared"]
+    assert results["recall"] == {"rmac": {"recall@10": 1.0}, "mac": {"recall@10": 1.0}}
 
 
-def test_a_search_that_cannot_be_is_told_before_any_image_is_decoded(measure, monkeypatch):
+def test_an_impossible_search_is_refused_before_any_image_is_decoded(measure, monkeypatch):
     monkeypatch.setattr("utils.images.batches.load_pixels", lambda *_: pytest.fail("an image is decoded"))
     status, out, err = measure("--search", "faiss-ivfpq")
     message = "faiss-ivfpq needs 256 images, and there are 4"

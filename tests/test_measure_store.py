@@ -1,4 +1,4 @@
-"""Evaluations with a store of descriptors give what those without one do, and describe nothing twice."""
+"""Evaluations with a store of descriptors give the same scores, and describe no image twice."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def store(tmp_path):
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """The names of the files that are decoded, as they are."""
+    """A list to which the name of each decoded file is appended."""
     names = []
     load = size_batches.load_pixels
 
@@ -47,15 +47,15 @@ def error_line(result):
 
 
 def rows_by_image(store):
-    """What a store holds: (file name, box) to descriptor, read as its files are documented."""
-    found = {}
+    """Return the descriptors of a store by (file name, box), read from its documented files."""
+    descriptors = {}
     for record in sorted(store.glob("shard-*.json")):
         keys = json.loads(record.read_text())["keys"]
         rows = np.load(record.with_suffix(".npy"))
         for key, row in zip(keys, rows, strict=True):
             name, *_, box = key.split("\0")
-            found[name, box] = row
-    return found
+            descriptors[name, box] = row
+    return descriptors
 
 
 def scores(results):
@@ -131,7 +131,7 @@ def test_a_removed_image_is_in_no_ranking_and_an_added_one_is(measure, dataset, 
     assert measure("--output", tmp_path / "without")[1] == out
     assert ranking(tmp_path / "with") == ranking(tmp_path / "without")
     decoded.clear()
-    (tmp_path / "b.png").rename(dataset / "jpg" / "b.png")  # moved, it is the file that it was
+    (tmp_path / "b.png").rename(dataset / "jpg" / "b.png")  # the same file, moved back
     assert measure("--descriptors", store)[0] == 0
     assert not decoded
 
@@ -166,7 +166,7 @@ def test_a_store_of_another_exponent_is_refused_before_any_work(measure, store, 
     assert not decoded
 
 
-def test_a_store_does_not_care_for_what_changes_no_descriptor(measure, store, decoded):
+def test_options_without_effect_on_descriptors_keep_the_store(measure, store, decoded):
     measure("--descriptors", store)
     decoded.clear()
     options = ["--qe", "1", "--alpha", "2", "--dba", "1", "--diffusion", "1", "--batch-size", "3"]
@@ -176,7 +176,7 @@ def test_a_store_does_not_care_for_what_changes_no_descriptor(measure, store, de
 
 @pytest.fixture
 def heads(tmp_path):
-    """A folder of small attention and whitening files, and the options that use them."""
+    """A folder of small attention and whitening files."""
     rng = np.random.default_rng(0)
     folder = tmp_path / "weights" / "efficientnet_lite0"
     folder.mkdir(parents=True)
@@ -257,7 +257,7 @@ def load_but_for_g(image, longer_side):
 size_batches.load_pixels = load_but_for_g
 Measure_OxfordParis.command_line(sys.argv[1:])
 """
-"""An evaluation that never comes to an end: it is killed at the image g."""
+"""An evaluation that waits at the image g until it is killed."""
 
 
 @pytest.mark.slow
@@ -308,15 +308,17 @@ def test_two_processes_that_share_a_store_do_what_one_does(measure, dataset, sto
     assert decoded == ["broken.png"]
 
 
-def test_a_bad_image_is_left_out_with_a_store_too_and_tried_again(measure, dataset, store, decoded, tmp_path):
+def test_an_unreadable_image_is_left_out_and_read_again_in_the_next_run(
+    measure, dataset, store, decoded, tmp_path
+):
     _, out, _ = measure()
     broken = dataset / "jpg" / "bb.png"
     broken.write_bytes((dataset / "jpg" / "d.png").read_bytes()[:60])
     assert "bb.png cannot be decoded" in error_line(measure("--descriptors", store))
     for _ in range(2):
         decoded.clear()
-        found = measure("--descriptors", store, "--skip-bad-images", "--output", tmp_path / "out")
-        assert found[:2] == (0, out)
+        result = measure("--descriptors", store, "--skip-bad-images", "--output", tmp_path / "out")
+        assert result[:2] == (0, out)
         assert results_in(tmp_path / "out")["images_left_out"] == [str(broken)]
         assert sorted(ranking(tmp_path / "out")) == list("abcd")
     assert decoded == ["bb.png"]
@@ -331,7 +333,7 @@ def test_what_a_failed_run_had_described_is_kept(measure, dataset, store, decode
     (dataset / "jpg" / "e.png").unlink()
     decoded.clear()
     assert measure("--descriptors", store)[0] == 0
-    # One batch waits for the next to be computed: at most that one is lost.
+    # A batch is stored when the next one is computed: at most one batch is lost.
     assert set(decoded) <= {"d.png"}
 
 
@@ -348,7 +350,7 @@ def test_the_store_may_be_the_output_folder(measure, store):
     assert results_in(store)["images"] == 4
 
 
-def test_a_folder_that_cannot_hold_a_store_is_told_before_any_work(measure, store, decoded, tmp_path):
+def test_a_folder_that_cannot_hold_a_store_is_refused_before_any_work(measure, store, decoded, tmp_path):
     (tmp_path / "file").touch()
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
         assert f"cannot write {path}" in error_line(measure("--descriptors", path))
@@ -361,7 +363,7 @@ def test_a_folder_that_cannot_hold_a_store_is_told_before_any_work(measure, stor
 
 
 @pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_may_not_be_written_is_told(measure, store):
+def test_a_read_only_folder_is_refused(measure, store):
     store.mkdir(mode=0o500)
     assert f"cannot write {store}" in error_line(measure("--descriptors", store))
 
@@ -376,10 +378,10 @@ def test_two_data_sets_of_equal_names_sizes_and_times_share_a_store(dataset, mea
             draw_image(folder / "jpg" / f"{name}.ppm", seed)
             os.utime(folder / "jpg" / f"{name}.ppm", ns=(0, 0))
     shutil.copytree(dataset / "lab", other / "lab")
-    found = []
+    rankings = []
     for name in ("Tiny", "Other"):
         measure("--dataset", name, "--descriptors", store, "--output", tmp_path / f"{name} by store")
         measure("--dataset", name, "--output", tmp_path / name)
-        found.append(ranking(tmp_path / name))
-        assert ranking(tmp_path / f"{name} by store") == found[-1]
-    assert found[0] != found[1]
+        rankings.append(ranking(tmp_path / name))
+        assert ranking(tmp_path / f"{name} by store") == rankings[-1]
+    assert rankings[0] != rankings[1]

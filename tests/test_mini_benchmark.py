@@ -82,18 +82,18 @@ def test_more_distractors_leave_the_other_images_as_they_are(small, tmp_path):
 
 @pytest.fixture
 def tiny(monkeypatch):
-    """What prepare_mini draws is small in this test."""
+    """Let prepare_mini draw one landmark and one distractor."""
     monkeypatch.setattr(benchmark, "MiniSettings", partial(MiniSettings, landmarks=1, distractors=1))
 
 
 @pytest.fixture
 def forked(monkeypatch):
-    """The processes that draw begin as copies of the test's, with all that it has replaced in it."""
+    """Fork the processes that draw, so that the monkeypatches of the test apply to them."""
     pool = partial(ProcessPoolExecutor, mp_context=multiprocessing.get_context("fork"))
     monkeypatch.setattr(benchmark, "ProcessPoolExecutor", pool)
 
 
-def test_each_seed_is_drawn_once_into_a_folder_of_its_own(tmp_path, tiny):
+def test_each_seed_is_drawn_once_into_a_separate_folder(tmp_path, tiny):
     assert prepare_mini(tmp_path, 0) == tmp_path / "Mini"
     assert prepare_mini(tmp_path, 3) == tmp_path / "Mini-seed3"
     assert names(tmp_path) == ["Mini", "Mini-seed3"]
@@ -113,7 +113,7 @@ def test_a_folder_drawn_with_other_settings_is_drawn_again(tmp_path, tiny, recor
     assert len(names(tmp_path / "Mini" / "jpg")) == len(VIEWS) + 1
 
 
-def test_a_folder_of_the_users_own_is_left_alone(tmp_path, caplog):
+def test_a_folder_of_the_user_is_left_alone(tmp_path, caplog):
     (tmp_path / "Mini").mkdir()
     (tmp_path / "Mini" / "mine").touch()
     assert prepare_mini(tmp_path, 0) == tmp_path / "Mini"
@@ -135,7 +135,7 @@ def test_a_folder_whose_record_cannot_be_read_is_left_alone(tmp_path, monkeypatc
     assert "is used as it is" in caplog.text
 
 
-def test_a_file_in_the_folders_place_is_an_error(tmp_path):
+def test_a_file_with_the_name_of_the_folder_is_an_error(tmp_path):
     (tmp_path / "Mini").write_text("mine")
     with pytest.raises(UserError, match="Mini: it is a file"):
         prepare_mini(tmp_path, 0)
@@ -189,7 +189,7 @@ def draw_in_a_group(folder, _):
     draw_benchmark(folder, MiniSettings(landmarks=0, distractors=5000), workers=2)
 
 
-def test_a_killed_run_leaves_no_process_and_the_next_one_nothing_at_all(tmp_path, forked):
+def test_a_killed_run_leaves_no_process_and_the_next_run_no_temporary_files(tmp_path, forked):
     context = multiprocessing.get_context("fork")
     alive, held = context.Pipe(duplex=False)
     process = context.Process(target=draw_in_a_group, args=(tmp_path / "Mini", held))
@@ -200,7 +200,7 @@ def test_a_killed_run_leaves_no_process_and_the_next_one_nothing_at_all(tmp_path
             assert process.is_alive()
             time.sleep(0.05)
         process.kill()
-        assert alive.poll(60)  # at its end, for nobody holds the other side any more
+        assert alive.poll(60)  # at its end: all processes have closed the other side
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -217,26 +217,26 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
 
 
 @pytest.mark.slow
-def test_framing_decides_how_much_is_visible():
+def test_framing_decides_the_visible_share():
     shares = {"full": [], "part": [], "glimpse": []}
     for seed in range(20):
-        for framing, seen in shares.items():
+        for framing, values in shares.items():
             rng = np.random.default_rng(seed)
-            seen.append(draw_scene(rng, draw_facade(rng), framing).visible)
-    whole, part, glimpse = (np.mean(seen) for seen in shares.values())
-    assert whole > 0.8 > part > 0.4 > glimpse
+            values.append(draw_scene(rng, draw_facade(rng), framing).visible)
+    full, part, glimpse = (np.mean(values) for values in shares.values())
+    assert full > 0.8 > part > 0.4 > glimpse
     assert draw_scene(np.random.default_rng(0), None, "full").visible == 0
 
 
 def test_a_camera_straight_ahead_is_a_pinhole():
     camera = Camera((640, 480), yaw=0, pitch=0, roll=0, scale=200, foot=(320, 400))
-    # A building of height 1 is 200 pixels high; twice as far away, half of that.
+    # A building of height 1 is 200 pixels high, and 100 pixels at twice the distance.
     focal = 1.1 * 640
     points = np.array([[0, 0, 0], [0.5, 1, 0], [0, 1, focal / 200]])
     np.testing.assert_allclose(camera.project(points), [[320, 400], [420, 200], [320, 300]])
 
 
-def test_warping_maps_corners_to_their_places():
+def test_warping_maps_corners_to_the_given_positions():
     image = Image.new("RGBA", (10, 10), (200, 0, 0, 255))
     warped = np.array(warp(image, np.array([(20, 10), (40, 10), (40, 30), (20, 30)]), (64, 48)))
     filled = np.argwhere(warped[..., 3] > 127)

@@ -6,10 +6,10 @@ from utils.search.neighbours import nearest_neighbours
 
 
 def naive(database, k):
-    """Places by sorting Python tuples, one image at a time."""
+    """Return the indices of the k nearest rows, by sorting tuples for each row."""
     products = [[np.float32(np.dot(a.astype(np.float64), b)) for b in database] for a in database]
     return [
-        sorted((place for place in range(len(database)) if place != image), key=lambda p, r=row: (-r[p], p))[
+        sorted((index for index in range(len(database)) if index != image), key=lambda p, r=row: (-r[p], p))[
             :k
         ]
         for image, row in enumerate(products)
@@ -18,39 +18,39 @@ def naive(database, k):
 
 @pytest.mark.parametrize("rows", [1, 7, 256])
 @pytest.mark.parametrize("k", [0, 1, 5, 29, 30, 100])
-def test_neighbours_are_those_of_a_naive_search_whatever_the_blocks(monkeypatch, rows, k):
+def test_neighbours_equal_those_of_a_naive_search_for_every_block_size(monkeypatch, rows, k):
     monkeypatch.setattr(neighbours, "ROWS", rows)
-    # Whole numbers of a small range: many equal rows and many equal products, all of them exact.
+    # Small integers give many equal rows and many equal products, all of them exact.
     database = np.random.default_rng(0).integers(-2, 3, (30, 3)).astype(np.float32)
-    places, similar = nearest_neighbours(database, k)
-    assert places.tolist() == naive(database, k)
-    assert (similar == np.einsum("nd,nkd->nk", database, database[places])).all()
-    assert (places.shape, places.dtype, similar.dtype) == ((30, min(k, 29)), np.int64, np.float32)
+    indices, similar = nearest_neighbours(database, k)
+    assert indices.tolist() == naive(database, k)
+    assert (similar == np.einsum("nd,nkd->nk", database, database[indices])).all()
+    assert (indices.shape, indices.dtype, similar.dtype) == ((30, min(k, 29)), np.int64, np.float32)
 
 
-def test_an_image_is_not_its_own_neighbour_but_its_twin_is():
+def test_an_image_is_no_neighbour_of_itself_but_of_an_equal_image():
     database = np.array([[1, 0], [0, 1], [1, 0]], np.float32)
-    places, similar = nearest_neighbours(database, 1)
-    assert places.tolist() == [[2], [0], [0]]
+    indices, similar = nearest_neighbours(database, 1)
+    assert indices.tolist() == [[2], [0], [0]]
     assert similar.tolist() == [[1], [0], [1]]
 
 
-def test_an_image_of_negative_similarities_has_its_least_unlike_neighbour():
-    places, similar = nearest_neighbours(np.array([[1, 0], [-1, 0], [-3, 0]], np.float32), 1)
-    assert places.tolist() == [[1], [2], [1]]
+def test_an_image_with_negative_similarities_has_the_most_similar_neighbour():
+    indices, similar = nearest_neighbours(np.array([[1, 0], [-1, 0], [-3, 0]], np.float32), 1)
+    assert indices.tolist() == [[1], [2], [1]]
     assert similar.tolist() == [[-1], [3], [3]]
 
 
 def test_equal_images_have_each_other_in_the_databases_order():
     row = np.random.default_rng(1).standard_normal(2048).astype(np.float32)
-    places, _ = nearest_neighbours(np.tile(row, (300, 1)), 2)
-    assert places[:3].tolist() == [[1, 2], [0, 2], [0, 1]]
-    assert (places[3:] == [0, 1]).all()
+    indices, _ = nearest_neighbours(np.tile(row, (300, 1)), 2)
+    assert indices[:3].tolist() == [[1, 2], [0, 2], [0, 1]]
+    assert (indices[3:] == [0, 1]).all()
 
 
 def test_a_single_image_has_no_neighbour():
-    places, similar = nearest_neighbours(np.ones((1, 4), np.float32), 3)
-    assert places.shape == similar.shape == (1, 0)
+    indices, similar = nearest_neighbours(np.ones((1, 4), np.float32), 3)
+    assert indices.shape == similar.shape == (1, 0)
 
 
 def test_no_more_than_a_block_of_rows_is_compared_at_a_time(monkeypatch):

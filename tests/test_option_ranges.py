@@ -1,4 +1,4 @@
-"""Numbers out of their option's range are one line that names the range, in every script and in Python."""
+"""A number outside the range of its option is one line of error that names the range."""
 
 import pytest
 
@@ -65,7 +65,7 @@ SPANS = {
 }
 
 
-def complaint(script, words, capsys):
+def error_line(script, words, capsys):
     module, first = SCRIPTS[script]
     status = run_command(lambda: module.command_line([*first, *words]))
     out, err = capsys.readouterr()
@@ -80,7 +80,7 @@ def complaint(script, words, capsys):
 @pytest.mark.parametrize("option", SPANS)
 def test_every_number_of_the_command_line_has_a_range_that_its_error_names(capsys, option, value):
     script, *words = option.split()
-    err = complaint(script, [*words, value], capsys)
+    err = error_line(script, [*words, value], capsys)
     assert f"argument {words[0]}: " in err
     assert err.endswith(f"{SPANS[option]} (--help lists the options)\n")
 

@@ -50,7 +50,7 @@ def test_a_command_line_gives_values_of_the_declared_types():
     }
 
 
-def test_python_callers_give_options_by_name_and_the_first_by_place():
+def test_python_callers_give_options_by_name_and_the_first_by_position():
     main = called_with(Options)(lambda options: options)
     assert main("Paris", S=5) == Options("Paris", S=5)
     assert main().S == 800
@@ -76,7 +76,7 @@ def test_a_record_of_a_run_repeats_it_unless_an_option_is_given(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ('{"settings": {"size": 5}}', "'size' is no option of this script"),
         ('{"settings": {"S": "64"}}', "S '64' is not a whole number from 1 to 4096"),
@@ -85,10 +85,10 @@ def test_a_record_of_a_run_repeats_it_unless_an_option_is_given(tmp_path):
         ("<html>", "is unreadable"),
     ],
 )
-def test_a_record_that_does_not_fit_is_named(tmp_path, text, said):
+def test_a_record_that_does_not_fit_is_named(tmp_path, text, message):
     record = tmp_path / "results.json"
     record.write_text(text)
-    with pytest.raises(UserError, match=said) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         parse_options(Options, "A job.", ["--config", str(record)])
     assert str(record) in str(caught.value)
     with pytest.raises(UserError, match="is missing"):

@@ -15,6 +15,9 @@ def test_what_this_program_wrote_may_be_replaced(tmp_path, content):
     check_output_file(tmp_path / "page", BEGIN)
     check_output_file(tmp_path / "new", BEGIN)
     assert (tmp_path / "page").read_bytes() == content
+    (tmp_path / "page").write_bytes(b"x" + content)
+    with pytest.raises(UserError, match="it was not written by this program"):
+        check_output_file(tmp_path / "page", BEGIN)
 
 
 @pytest.mark.parametrize("content", [b"x", b"<!DOCTYPE html>\n<p>mine", b"\x89PNG"])

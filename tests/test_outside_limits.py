@@ -1,4 +1,4 @@
-"""Limits that a system sets: shared memory, open files, closed streams, interrupts."""
+"""Limits of the system: shared memory, open files, closed streams, interrupts."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ SCRIPTS = sorted(path.name for path in ROOT.glob("*_*.py"))
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="only root may mount")
 def test_workers_need_no_shared_memory(tmp_path):
-    """One image of 1024 x 768 x 3 bytes is more than the shared memory there is."""
+    """An image of 1024 x 768 x 3 bytes is larger than the shared memory."""
     (tmp_path / "photos").mkdir()
     for seed in range(6):
         draw_image(tmp_path / "photos" / f"{seed}.png", seed, (1024, 768))
@@ -76,7 +76,7 @@ def test_one_unreadable_image_ends_all_processes_without_their_tracebacks(datase
     assert done.returncode == 1
     assert done.stderr.count("error: ") >= 1
     assert f"error: {dataset / 'jpg' / 'c.png'} cannot be decoded" in done.stderr
-    assert done.stderr.count("Traceback (most recent call last)") == 1  # torchrun's own summary
+    assert done.stderr.count("Traceback (most recent call last)") == 1  # in the summary of torchrun
     assert "ChildFailedError" in done.stderr
 
 
@@ -88,7 +88,7 @@ def test_too_little_memory_for_the_imports_is_one_line(script):
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("error: the memory does not suffice to load torch")
     assert "ulimit -v" in done.stderr
-    assert "--" not in done.stderr  # no option helps
+    assert "--" not in done.stderr  # no option can help
     assert done.stderr.count("\n") == 1
 
 
@@ -129,7 +129,7 @@ class Failing(Dataset):
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, os.cpu_count() + 1])
 @pytest.mark.parametrize(("numbers", "collate"), [([7], None), ([[7, 8]], list)])
-def test_an_error_of_a_worker_has_its_own_text_and_torch_is_quiet(workers, numbers, collate):
+def test_an_error_of_a_worker_keeps_its_text_and_torch_is_quiet(workers, numbers, collate):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with pytest.raises(UserError) as error:

@@ -23,10 +23,10 @@ def test_what_is_no_image_is_ignored_with_a_note(dataset, caplog):
     for name in ("Thumbs.db", ".DS_Store", "._a.png", "notes.txt"):
         (dataset / "jpg" / name).write_bytes(b"x")
     assert list(read_dataset(dataset).images) == list("abcd")
-    assert "left out 2 files that are not images" in caplog.text  # hidden ones are not even counted
+    assert "left out 2 files that are not images" in caplog.text  # hidden files are not counted
 
 
-def test_images_published_corrupt_are_left_out(dataset, caplog):
+def test_images_published_unreadable_are_left_out(dataset, caplog):
     assert len(CORRUPT_PARIS_IMAGES) == 20
     draw_image(dataset / "jpg" / "paris_louvre_000136.jpg")
     draw_image(dataset / "jpg" / "paris_louvre_000137.jpg")
@@ -135,7 +135,7 @@ def test_two_files_of_one_name_are_an_error(dataset):
         read_dataset(dataset)
 
 
-def test_a_data_set_is_found_by_name_and_by_path(dataset, tmp_path):
+def test_a_data_set_is_given_by_name_or_by_path(dataset, tmp_path):
     assert find_dataset("Tiny", tmp_path / "data") == dataset
     assert find_dataset(str(dataset), tmp_path) == dataset
     with pytest.raises(UserError, match=r"no data set at .*Oxford.*--dataset Mini"):

@@ -9,19 +9,19 @@ def test_interval_is_scipys_of_the_differences():
     rng = np.random.default_rng(0)
     first = rng.random(55)
     second = first + 0.05 + 0.1 * rng.standard_normal(55)
-    found = paired_bootstrap(first, second)
+    actual = paired_bootstrap(first, second)
     expected = scipy.stats.bootstrap(
         (second - first,), np.mean, n_resamples=20_000, method="percentile", random_state=1
     ).confidence_interval
-    assert found.mean == pytest.approx(np.mean(second - first))
-    assert found.low == pytest.approx(expected.low, abs=1e-3)
-    assert found.high == pytest.approx(expected.high, abs=1e-3)
+    assert actual.mean == pytest.approx(np.mean(second - first))
+    assert actual.low == pytest.approx(expected.low, abs=1e-3)
+    assert actual.high == pytest.approx(expected.high, abs=1e-3)
 
 
-def test_what_all_queries_agree_on_is_certain_however_much_they_differ():
+def test_an_equal_difference_of_all_queries_has_an_interval_of_length_0():
     first = np.linspace(0, 0.9, 10)
-    found = paired_bootstrap(first, first + 0.1)
-    assert found == pytest.approx((0.1, 0.1, 0.1))
+    actual = paired_bootstrap(first, first + 0.1)
+    assert actual == pytest.approx((0.1, 0.1, 0.1))
 
 
 def test_undefined_scores_are_left_out():

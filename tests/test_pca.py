@@ -14,7 +14,7 @@ from utils.whitening.report import write_files
 
 
 def learned(X, *cuts):
-    """A PCA that was given vectors in parts, cut at these rows."""
+    """Return a PCA to which vectors were added in parts, split at given rows."""
     X = np.asarray(X)
     pca = StreamingPCA(X.shape[1])
     for part in np.split(X, cuts):
@@ -23,7 +23,7 @@ def learned(X, *cuts):
 
 
 def vectors(n, channels=12, mean=0.0, seed=0):
-    """Correlated channels, the last but for a thousandth of its size the sum of the first two."""
+    """Return vectors of correlated channels, the last nearly the sum of the first two."""
     rng = np.random.default_rng(seed)
     mixed = rng.standard_normal((n, channels)) * np.geomspace(2, 0.2, channels)
     mixed = mixed @ np.linalg.qr(rng.standard_normal((channels, channels)))[0]
@@ -75,7 +75,7 @@ def test_the_whitening_of_the_files_is_that_of_scikit_learn(tmp_path, components
     record = {"explained_variance": pca.variances.tolist()}
     write_files(tmp_path, pca.whitened_components(components), pca.mean, record)
     oracle = PCA(components, whiten=True, svd_solver="full").fit(X)
-    # Near enough for the smallest variance, 1e-7, in float32.
+    # float32 is precise enough for all but the smallest variance, 1e-7.
     whitened = load_whitening(tmp_path, 12)(torch.from_numpy(other.astype(np.float32)))
     expected = oracle.transform(other)
     np.testing.assert_allclose(whitened[:, :11], expected[:, :11], rtol=1e-4, atol=1e-4)
@@ -86,7 +86,7 @@ def test_the_whitening_of_the_files_is_that_of_scikit_learn(tmp_path, components
 
 def test_two_dimensions_by_hand():
     # About their mean (10, 20) the vectors are +-10 along (3, 4)/5 and +-5 along (4, -3)/5, so the scatter is
-    # 2 * 10^2 = 200 along the one and 2 * 5^2 = 50 along the other, and n - 1 is 3.
+    # 2 * 10^2 = 200 along the first and 2 * 5^2 = 50 along the second, and n - 1 is 3.
     pca = learned([[16.0, 28], [4, 12], [14, 17], [6, 23]])
     np.testing.assert_allclose(pca.mean, [10, 20])
     np.testing.assert_allclose(pca.components, [[0.6, 0.8], [0.8, -0.6]])
@@ -98,7 +98,7 @@ def test_two_dimensions_by_hand():
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_the_largest_entry_of_a_component_is_positive(sign):
+def test_the_largest_element_of_a_component_is_positive(sign):
     X = sign * np.array([[0.0, 0, 0], [1, -2, 1.5]])
     expected = [-1 / 7.25**0.5, 2 / 7.25**0.5, -1.5 / 7.25**0.5]  # 1 + 4 + 2.25 = 7.25
     np.testing.assert_allclose(learned(X).components[0], expected)
@@ -120,7 +120,7 @@ def test_results_follow_the_vectors_that_come_later():
 
 @pytest.mark.parametrize("cuts", [[1], [650], [0, 300, 301], [BLOCK], [BLOCK + 5, 2 * BLOCK + 3]])
 @pytest.mark.parametrize("mean", [0, 1e4])
-def test_merged_parts_are_the_whole(cuts, mean):
+def test_merged_parts_equal_the_pca_of_all_vectors(cuts, mean):
     X = vectors(2 * BLOCK + 400, mean=mean)
     X = X[np.argsort(X[:, 0])]  # so that the means of the parts are far apart
     merged = StreamingPCA(12)
@@ -149,7 +149,7 @@ def test_merging_adds_to_what_waits_and_leaves_the_other_alone():
 
 @pytest.mark.parametrize("counts", [[700], [0, 10, BLOCK + 300], [1, 1, 1, 60]])
 @pytest.mark.parametrize("mean", [0, 1e6])
-def test_processes_that_sum_up_all_have_the_whole(counts, mean):
+def test_processes_that_sum_up_have_the_pca_of_all_vectors(counts, mean):
     X = vectors(sum(counts), channels=5, mean=mean)
     barrier, given = threading.Barrier(len(counts)), [None] * len(counts)
 
@@ -214,7 +214,7 @@ def test_reading_results_changes_nothing():
         ("rows", None),
     ],
 )
-def test_a_damaged_state_is_told_and_not_taken(name, value):
+def test_an_invalid_state_is_refused_and_not_loaded(name, value):
     pca = learned(vectors(70))
     before = pca.state_dict()
     state = learned(vectors(90)).state_dict()
@@ -258,7 +258,7 @@ def test_fewer_vectors_than_channels():
 
 
 def sum_of_rounded(dtype, signal):
-    """Two channels about 1000 and 2000 and, up to a signal of this size, their sum, rounded to float32."""
+    """Return two channels around 1000 and 2000, and their sum plus a random signal, rounded to float32."""
     rng = np.random.default_rng(0)
     a, b = rng.normal([[1000], [2000]], 1, (2, 6000)).astype(np.float32)
     total = (a.astype(np.float64) + b + signal * rng.standard_normal(6000)).astype(np.float32)
@@ -266,13 +266,13 @@ def sum_of_rounded(dtype, signal):
 
 
 def test_rounding_to_float32_is_no_direction_of_the_data():
-    # At 3000 neighbouring float32 numbers are 2.4e-4 apart; where the same values are exact, they are data.
+    # Around 3000, float32 numbers are 2.4e-4 apart. As float64, the same rounded values are data.
     assert learned(sum_of_rounded(np.float32, 0)).rank == 2
     assert learned(sum_of_rounded(np.float64, 0)).rank == 3
     assert learned(sum_of_rounded(np.float32, 2e-3)).rank == 3
 
 
-def test_rounding_noise_comes_after_all_that_is_real():
+def test_rounding_noise_comes_after_all_real_directions():
     # The third channel is the first times 3, rounded to quarters: noise of more variance than the second.
     rng = np.random.default_rng(0)
     large = (1e6 + 10 * rng.standard_normal(6000)).astype(np.float32)
@@ -290,9 +290,7 @@ def test_copies_of_a_channel_are_one_direction():
     assert learned(X[:, [0, 1, 2, 0, 0]]).rank == 3
 
 
-@pytest.mark.parametrize(
-    "seed", [56, 86]
-)  # where a thousand roundings add up to more than two machine epsilons
+@pytest.mark.parametrize("seed", [56, 86])  # for these, a thousand roundings exceed two machine epsilons
 def test_a_channel_and_its_multiple_are_one_direction_however_many_parts_are_merged(seed):
     channel = np.random.default_rng(seed).normal(3, 10, 3000)
     merged = StreamingPCA(2)
@@ -318,12 +316,12 @@ def test_the_same_vector_again_and_again():
         pca.whitened_components(1)
 
 
-@pytest.mark.parametrize("seen", [0, 1])
-def test_fewer_than_two_vectors(seen):
-    pca = learned(np.ones((seen, 3)))
-    assert pca.count == seen
+@pytest.mark.parametrize("count", [0, 1])
+def test_fewer_than_two_vectors(count):
+    pca = learned(np.ones((count, 3)))
+    assert pca.count == count
     for read in (lambda: pca.mean, lambda: pca.components, lambda: pca.whitened_components(1)):
-        with pytest.raises(UserError, match=f"needs 2 vectors or more, not {seen}"):
+        with pytest.raises(UserError, match=f"needs 2 vectors or more, not {count}"):
             read()
 
 

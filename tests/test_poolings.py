@@ -11,20 +11,20 @@ CHANNELS, STRIDE = 6, 8
 
 
 class CountedLayers(nn.Module):
-    """A map of so many channels, a cell each 8 pixels, and a note of what it was shown."""
+    """Layers with a cell per 8 x 8 pixels, which record the shapes of their inputs."""
 
     def __init__(self):
         super().__init__()
         self.layer = nn.Conv2d(3, CHANNELS, STRIDE, STRIDE)
-        self.seen = []
+        self.shapes = []
 
     def forward(self, images):
-        self.seen.append(tuple(images.shape))
+        self.shapes.append(tuple(images.shape))
         return self.layer(images).relu()
 
 
 def networks(poolings, scales=(1.0,), whiten=True):
-    """The layers, a network with all poolings, and one network per pooling, all of the same parts."""
+    """Return the layers, a network with all poolings, and a network per pooling, with the same parameters."""
     torch.manual_seed(0)
     layers, head = CountedLayers(), ContextAwareRegionalAttention(CHANNELS, "tanh")
     for parameter in head.parameters():
@@ -57,10 +57,10 @@ def test_the_backbone_runs_once_for_each_scale():
     layers, compared, _ = networks(("ra", "rmac", "mac"), scales=(0.5, 1.0))
     with torch.inference_mode():
         compared(torch.rand(2, 3, 64, 48))
-    assert layers.seen == [(2, 3, 32, 24), (2, 3, 64, 48)]
+    assert layers.shapes == [(2, 3, 32, 24), (2, 3, 64, 48)]
 
 
-def test_an_image_that_the_backbone_sees_nothing_in_is_zero_throughout():
+def test_an_image_without_features_has_descriptors_of_zeros():
     layers, compared, _ = networks(("rmac", "mac"), scales=(0.5, 1.0), whiten=False)
     nn.init.zeros_(layers.layer.weight)
     nn.init.constant_(layers.layer.bias, -1)
