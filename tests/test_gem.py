@@ -18,7 +18,7 @@ SIZE = (64, 64)
 
 
 def logarithmic_gem(cells, axis, p):
-    """The generalised mean in float64, from the logarithms of the cells."""
+    """Return the generalised mean in float64, from the logarithms of the cells."""
     logarithms = p * np.log(np.maximum(cells.astype(np.float64), 1e-6))
     count = np.prod([cells.shape[dim] for dim in np.atleast_1d(axis)])
     powers = logarithms.reshape(len(cells), count)
@@ -26,7 +26,7 @@ def logarithmic_gem(cells, axis, p):
 
 
 def random_features(*shape, seed=0, least=1e-9, most=1e3):
-    """Features of all magnitudes, a third of them zeros."""
+    """Return random features of all magnitudes, a third of them zeros."""
     rng = np.random.default_rng(seed)
     features = np.exp(rng.uniform(np.log(least), np.log(most), shape))
     return torch.from_numpy((features * (rng.random(shape) > 1 / 3)).astype(np.float32))
@@ -41,7 +41,7 @@ def test_spoc_is_the_mean():
 @pytest.mark.parametrize(
     ("p", "expected"),
     [
-        # the mean, with 0.000001 in place of the zeros and the negative features
+        # the mean, with zeros and negative features replaced by 0.000001
         (1, [2.5, 5.000003 / 4, 4.000003 / 4]),
         (2, [(30 / 4) ** 0.5, (25 / 4) ** 0.5, (16 / 4) ** 0.5]),
         (3, [(100 / 4) ** (1 / 3), (125 / 4) ** (1 / 3), (64 / 4) ** (1 / 3)]),
@@ -81,8 +81,8 @@ def test_gem_of_features_of_all_magnitudes_neither_overflows_nor_vanishes(p, mem
     features = random_features(2, 8, 9, 11)
     features[:, 0] = 1000.0
     features[:, 1] *= 1e-5
-    found = GeM(p)(features.to(memory_format=memory_format), SIZE).vectors
-    for image, vectors in zip(features.numpy(), found, strict=True):
+    actual = GeM(p)(features.to(memory_format=memory_format), SIZE).vectors
+    for image, vectors in zip(features.numpy(), actual, strict=True):
         np.testing.assert_allclose(vectors[0], logarithmic_gem(image, (1, 2), p), rtol=1e-5)
 
 
@@ -97,9 +97,9 @@ def test_regional_gem_is_the_gem_of_one_region_after_the_other(p, image_size, ma
     regions = rmac_regions(*image_size, 5)
     vectors, weights = RegionalGeM(5, 32, p)(features, image_size)
     assert vectors.shape == (2, len(regions), 4)
-    for image, found in zip(features.numpy(), vectors, strict=True):
+    for image, actual in zip(features.numpy(), vectors, strict=True):
         expected = pool_regions(image, regions, lambda cells, axis: logarithmic_gem(cells, axis, p))
-        np.testing.assert_allclose(found, expected, rtol=1e-5)
+        np.testing.assert_allclose(actual, expected, rtol=1e-5)
     assert weights.tolist() == [[1.0] * len(regions)] * 2
 
 

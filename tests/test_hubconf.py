@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 S = 96
 NETWORKS = ["efficientnet_lite0", "efficientnet_lite2", "regional_attention", "resnet101_caffe"]
 OUTSIDE = ["cv2", "faiss", "jinja2", "matplotlib", "scipy", "sklearn", "tensorboard", "timm"]
-"""Packages of the requirements that a network does without."""
+"""Required packages that a network does not need."""
 
 FORMATS = {
     "colour.png": ("RGB", {}),
@@ -48,7 +48,7 @@ def network():
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """An image file of each mode and orientation, all of different images and of three sizes."""
+    """An image file per mode and orientation, of different images of three sizes."""
     folder = tmp_path_factory.mktemp("images")
     for seed, (name, (mode, options)) in enumerate(FORMATS.items()):
         draw_image(folder / "drawn.png", seed, [(96, 64), (64, 96), (120, 80)][seed % 3])
@@ -76,11 +76,11 @@ def test_torch_hub_lists_the_networks_alone(monkeypatch):
 
 
 def test_images_of_pillow_are_described_as_their_files_to_the_bit(network, files, expected):
-    found = network.describe([Image.open(path) for path in files])
-    assert (found.dtype, found.shape) == (np.float32, (len(files), 512))
-    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
-    np.testing.assert_array_equal(found, expected)
-    assert len(np.unique(found.round(4), axis=0)) == len(files)
+    actual = network.describe([Image.open(path) for path in files])
+    assert (actual.dtype, actual.shape) == (np.float32, (len(files), 512))
+    np.testing.assert_allclose(np.linalg.norm(actual, axis=1), 1, atol=1e-6)
+    np.testing.assert_array_equal(actual, expected)
+    assert len(np.unique(actual.round(4), axis=0)) == len(files)
     for path, row in zip(files, expected, strict=True):
         opened = Image.open(path)
         opened.load()
@@ -101,8 +101,8 @@ def test_paths_and_tensors_are_described_as_their_files_to_the_bit(network, file
 
 
 def test_search_images_describes_images_in_memory(files, expected):
-    found = Search_Images.describe([Image.open(path) for path in files], S=S, device="cpu", workers=0)
-    np.testing.assert_array_equal(found, expected)
+    actual = Search_Images.describe([Image.open(path) for path in files], S=S, device="cpu", workers=0)
+    np.testing.assert_array_equal(actual, expected)
 
 
 def test_forward_describes_pixels_of_one_size(network, files, expected):
@@ -124,10 +124,10 @@ def test_forward_describes_pixels_of_one_size(network, files, expected):
     ],
 )
 def test_the_general_network_takes_the_options_of_the_scripts(files, options, settings, width):
-    found = load("regional_attention", S=S, **options).describe(files[:2])
-    wanted = Search_Images.describe(files[:2], S=S, device="cpu", workers=0, **(options | settings))
-    assert found.shape == (2, width)
-    np.testing.assert_array_equal(found, wanted)
+    actual = load("regional_attention", S=S, **options).describe(files[:2])
+    expected = Search_Images.describe(files[:2], S=S, device="cpu", workers=0, **(options | settings))
+    assert actual.shape == (2, width)
+    np.testing.assert_array_equal(actual, expected)
 
 
 def test_s_is_that_of_the_backbone_if_not_given():
@@ -207,14 +207,14 @@ from PIL import Image
 
 network = torch.hub.load(sys.argv[1], "efficientnet_lite0", source="local", device="cpu", S=96)
 os.chdir("/")
-found = network.describe([Image.open(path) for path in sys.argv[4:]])
-np.save(sys.argv[2], found)
+descriptors = network.describe([Image.open(path) for path in sys.argv[4:]])
+np.save(sys.argv[2], descriptors)
 """
     relative = os.path.relpath(ROOT, tmp_path)
     for repository in (ROOT, relative):
-        done = as_program(code, tmp_path, repository, tmp_path / "found.npy", ",".join(OUTSIDE), *files)
+        done = as_program(code, tmp_path, repository, tmp_path / "descriptors.npy", ",".join(OUTSIDE), *files)
         assert done.returncode == 0, done.stderr
-        np.testing.assert_array_equal(np.load(tmp_path / "found.npy"), expected)
+        np.testing.assert_array_equal(np.load(tmp_path / "descriptors.npy"), expected)
     for name in ("colour.png", "weights"):
         assert not (tmp_path / name).exists()
 

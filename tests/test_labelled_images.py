@@ -10,7 +10,7 @@ from utils.errors import UserError
 
 
 def draw_classes(folder, **counts):
-    """A folder per class with so many images."""
+    """Draw a folder per class with given numbers of images."""
     for label, count in counts.items():
         (folder / label).mkdir(parents=True)
         for number in range(count):
@@ -92,7 +92,7 @@ def test_the_split_is_a_draw_by_the_seed(tmp_path):
         for label in ("cat", "dog")
     )
     assert len(cats) == len(dogs) == 4
-    assert cats != dogs  # each class has a draw of its own
+    assert cats != dogs  # each class is drawn separately
 
 
 def test_train_and_val_folders_are_the_two_parts(tmp_path, caplog):
@@ -124,7 +124,7 @@ def test_the_class_indices_are_those_of_given_classes(tmp_path):
         read_classified_images(tmp_path, classes=["bird", "cat"])
 
 
-def test_the_summary_changes_with_any_label_but_not_with_the_folders_place(tmp_path):
+def test_the_summary_changes_with_any_label_but_not_with_the_path_of_the_folder(tmp_path):
     draw_classes(tmp_path / "a", cat=3, dog=3)
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     summary = read_classified_images(tmp_path / "a").summary

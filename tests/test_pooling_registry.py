@@ -56,7 +56,7 @@ def test_only_regional_attention_needs_the_head():
 
 
 def outputs(name, levels=2, stride=32, p=3.0, activation="tanh"):
-    """The vectors and weights of one map, of a pooling that is built from these parts."""
+    """Return vectors and weights of a random map by a pooling with given parameters."""
     torch.manual_seed(0)
     head = ContextAwareRegionalAttention(4, activation)
     maps = torch.rand(1, 4, 3, 5)

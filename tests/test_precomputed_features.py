@@ -13,7 +13,7 @@ from utils.training.precomputed_features import precompute
 
 
 def features_from(first):
-    """Features of one region and three channels: of image n all are n."""
+    """Yield the features of images from `first` to 2, of one region and three channels: n for image n."""
     for number in range(first, 3):
         values = torch.full((1, 1, 3), float(number))
         yield RegionFeatures(values, values, torch.full((1, 3), float(number)))
@@ -29,12 +29,20 @@ def test_features_are_kept_with_their_record(tmp_path):
     record = json.loads((tmp_path / "f.npy.json").read_text())
     assert (record["done"], record["corrupt"], record["settings"]["L"]) == (3, [], 5)
     assert store.unreadable == []
-    precompute(tmp_path / "f.npy", paths(tmp_path), lambda first: features_from(first), {"L": 5}, channels=3)
+    starts = []
+
+    def counted(first):
+        starts.append(first)
+        return features_from(first)
+
+    again = precompute(tmp_path / "f.npy", paths(tmp_path), counted, {"L": 5}, channels=3)
+    assert starts == [3]  # after the last image: none is computed again
+    np.testing.assert_array_equal(again.rows, store.rows)
 
 
 @pytest.mark.parametrize("name", ["f.npy", "f.npy.part", "f.npy.json"])
 @pytest.mark.parametrize("content", [b"", b"mine", b'{"mine": 1}', b"[1]"])
-def test_a_users_own_file_is_refused_and_kept(tmp_path, name, content):
+def test_a_file_of_the_user_is_refused_and_kept(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=f"{name} .*name another file"):
         precompute(tmp_path / "f.npy", paths(tmp_path), features_from, {}, channels=3)
@@ -87,7 +95,7 @@ def test_a_full_disk_is_one_line(tmp_path):
 
 
 def changed(**values):
-    """Return a change of the record: these values, a key left out where the value is `del`."""
+    """Return a function that changes values of the record, and deletes the keys with value `del`."""
 
     def change(path):
         record = path.with_name("f.npy.json")
@@ -105,7 +113,7 @@ def content(name, data):
     return lambda path: path.with_name(name).write_bytes(data)
 
 
-DAMAGES = {
+CHANGES = {
     "features truncated": lambda path: path.write_bytes(path.read_bytes()[:-1]),
     "features empty": content("f.npy", b""),
     "features HTML": content("f.npy", b"<html>404</html>"),
@@ -135,10 +143,10 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
-def test_damaged_features_are_named_with_what_to_do(tmp_path, damage):
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_unreadable_features_are_named_with_what_to_do(tmp_path, change):
     precompute(tmp_path / "f.npy", paths(tmp_path), features_from, {"L": 5}, channels=3)
-    damage(tmp_path / "f.npy")
+    change(tmp_path / "f.npy")
     with pytest.raises(
         UserError, match=r"^\S*f\.npy\S* [^\n]*(remove it|move it away)[^\n]*name another"
     ) as caught:
@@ -154,7 +162,7 @@ def test_features_of_zeros_are_never_trained_on(tmp_path):
         store.read(np.array([1, 0]))
 
 
-def test_features_that_float16_cannot_hold_are_told(tmp_path):
+def test_features_outside_the_range_of_float16_are_an_error(tmp_path):
     def features(first):
         yield RegionFeatures(torch.full((1, 1, 3), 1e5), torch.ones(1, 1, 3), torch.ones(1, 3))
 

@@ -31,7 +31,7 @@ QUERY = "all_souls_000000 1 1 6 5"
 
 
 def image(seed=0):
-    """A small JPEG file's bytes."""
+    """Return the bytes of a small JPEG file."""
     pixels = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG")
@@ -39,7 +39,7 @@ def image(seed=0):
 
 
 def archive(files, mode="w:gz"):
-    """A tar file's bytes."""
+    """Return the bytes of a tar file."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode=mode) as tar:
         for name, content in files.items():
@@ -68,7 +68,7 @@ REVISITED = {
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    """A server of the files in its folder, in the place of all others; small sets count as complete."""
+    """A folder whose files a local server sends instead of the mirrors; small sets count as complete."""
     folder = tmp_path / "server"
     folder.mkdir()
     for name, content in {
@@ -105,7 +105,7 @@ def server(tmp_path, monkeypatch):
 
 @pytest.fixture
 def prepare(tmp_path, capsys):
-    """Runs the command line in this process: status, standard output, standard error."""
+    """A function that runs the command line in this process and returns status, output and errors."""
 
     def run(*words):
         folders = ["--datasets-dir", tmp_path / "data", "--weights-dir", tmp_path / "weights"]
@@ -126,7 +126,7 @@ def error_line(result):
 
 
 def tree(folder):
-    """Every file below a folder with its contents."""
+    """Return the bytes of the files below a folder, by path."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -156,7 +156,7 @@ def test_the_two_archives_of_paris_make_one_folder(server, prepare, tmp_path):
     ]
 
 
-def test_archives_are_told_apart_by_their_contents(server, prepare, tmp_path):
+def test_archives_are_recognised_by_their_contents(server, prepare, tmp_path):
     given = []
     for number, name in enumerate(("gt_files_170407.tgz", "oxbuild_images.tgz")):
         given.append((server / name).rename(tmp_path / f"{number}.bin"))
@@ -176,12 +176,12 @@ def test_half_of_the_archives_is_not_a_data_set(server, prepare, tmp_path):
     assert not (tmp_path / "data" / "Paris" / "jpg").exists()
 
 
-def test_a_dead_server_is_told_with_what_to_do(server, prepare, tmp_path):
+def test_a_missing_file_of_the_server_is_reported_with_what_to_do(server, prepare, tmp_path):
     (server / "gt_files_170407.tgz").unlink()
     line = error_line(prepare("Oxford"))
     assert "gt_files_170407.tgz" in line
     assert "--archive" in line
-    assert len(list((tmp_path / "data" / "Oxford" / "jpg").iterdir())) == 2  # what was done stays done
+    assert len(list((tmp_path / "data" / "Oxford" / "jpg").iterdir())) == 2  # the finished part is kept
 
 
 def test_a_failed_download_leaves_no_empty_folders(server, prepare, tmp_path):
@@ -195,15 +195,15 @@ def test_a_failed_download_leaves_no_empty_folders(server, prepare, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["oxbuild_images.tgz", "gnd_roxford5k.pkl", "compute_ap.cpp"])
-def test_a_page_in_the_place_of_a_file_is_not_kept(server, prepare, name):
+def test_a_web_page_instead_of_a_file_is_not_kept(server, prepare, name):
     what = "compute_ap" if name.endswith("cpp") else "ROxford"
-    whole = (server / name).read_bytes() if what == "ROxford" else b"int main() {}"
+    content = (server / name).read_bytes() if what == "ROxford" else b"int main() {}"
     (server / name).write_bytes(b"<html>we have moved</html>")
     line = error_line(prepare(what))
     if "no C++ compiler" in line:
         pytest.skip("no C++ compiler")
     assert name in line
-    (server / name).write_bytes(whole)
+    (server / name).write_bytes(content)
     assert prepare(what)[0] == 0
 
 
@@ -253,21 +253,21 @@ def test_several_names_are_checked_before_any_is_prepared(prepare, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (b"ILSVRC2012_val_00000001.JPEG 3\n", "1 labels for 2 images"),
         (b"<html>not labels</html>\n", "not valid"),
         (b"ILSVRC2012_val_00000001.JPEG \xe9\n", "not valid"),
     ],
 )
-def test_bad_labels_of_imagenet_are_told_and_not_taken_for_done(prepare, tmp_path, text, said):
+def test_invalid_labels_of_imagenet_are_reported_and_replaced_later(prepare, tmp_path, text, message):
     images = {f"ILSVRC2012_val_{number:08d}.JPEG": image(number) for number in (1, 2)}
     wnid = read_wnids()[0]
     (tmp_path / "t").write_bytes(archive({f"{wnid}.tar": archive({f"{wnid}_0.JPEG": image()}, "w")}, "w"))
     (tmp_path / "v").write_bytes(archive(images, "w"))
     (tmp_path / "l").write_bytes(archive({"val.txt": text}))
     given = [tmp_path / name for name in "tvl"]
-    assert said in error_line(prepare("ImageNet", "--archive", *given))
+    assert message in error_line(prepare("ImageNet", "--archive", *given))
     (tmp_path / "l").write_bytes(archive({"val.txt": b"".join(b"%s 7\n" % name.encode() for name in images)}))
     assert prepare("ImageNet", "--archive", *given)[0] == 0
     assert prepare("verify", "ImageNet")[0] == 0
@@ -277,7 +277,7 @@ def test_bad_labels_of_imagenet_are_told_and_not_taken_for_done(prepare, tmp_pat
     assert "val.txt lacks a line for" in out
 
 
-def test_distractors_that_would_have_one_name_are_told(server, prepare, tmp_path):
+def test_distractors_that_would_have_the_same_name_are_reported(server, prepare, tmp_path):
     for name in ("a/b_c.jpg", "a_b/c.jpg", "a/._x.jpg", ".hidden/y.jpg"):
         (tmp_path / "flickr" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "flickr" / name).write_bytes(image())
@@ -289,12 +289,14 @@ def test_distractors_that_would_have_one_name_are_told(server, prepare, tmp_path
     ]
 
 
-def test_verify_passes_over_images_published_corrupt(prepare, tmp_path):
+def test_verify_ignores_images_published_unreadable(prepare, tmp_path):
     folder = tmp_path / "data" / "Mine" / "jpg"
     folder.mkdir(parents=True)
     (folder / "paris_louvre_000136.jpg").touch()
     (folder / "x.jpg").write_bytes(image())
     assert prepare("verify", "Mine")[0] == 0
+    (folder / "y.jpg").touch()
+    assert "has 1 problems" in error_line(prepare("verify", "Mine"))
 
 
 def test_a_hostile_archive_leaves_nothing(server, prepare, tmp_path):
@@ -314,12 +316,12 @@ def test_revisited_oxford_shares_oxfords_images_and_keeps_its_labels_as_json(ser
     assert status == 0, err
     folders = [tmp_path / "data" / name / "jpg" / "oxford_000001.jpg" for name in ("Oxford", "ROxford")]
     assert folders[0].samefile(folders[1])
-    found = json.loads((tmp_path / "data" / "ROxford" / "gnd_roxford5k.json").read_text())
-    assert found["gnd"] == [{"bbx": [1, 1, 6, 5], "easy": [1], "hard": [], "junk": [0]}]
+    saved = json.loads((tmp_path / "data" / "ROxford" / "gnd_roxford5k.json").read_text())
+    assert saved["gnd"] == [{"bbx": [1, 1, 6, 5], "easy": [1], "hard": [], "junk": [0]}]
     assert prepare("verify", "ROxford")[0] == 0
 
 
-def test_distractors_make_a_data_set_of_their_own(server, prepare, tmp_path):
+def test_distractors_make_a_separate_data_set(server, prepare, tmp_path):
     for number in range(3):
         path = tmp_path / "flickr" / str(number % 2) / f"{number}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -346,7 +348,7 @@ def test_imagenets_nested_archives_become_folders_of_classes(prepare, tmp_path):
         for wnid in wnids[:2]
     }
     validation = {f"ILSVRC2012_val_{number:08d}.JPEG": image(number) for number in (1, 2, 3)}
-    # The kit numbers classes in an order of its own; entries with children are no classes.
+    # The kit numbers classes in another order; synsets with children are not classes.
     synsets = np.zeros(3, [("ILSVRC2012_ID", object), ("WNID", object), ("num_children", object)])
     synsets["ILSVRC2012_ID"], synsets["WNID"] = [1, 2, 1001], [wnids[7], wnids[3], "n00001740"]
     savemat(tmp_path / "meta.mat", {"synsets": synsets})
@@ -398,7 +400,7 @@ def test_landmarks_come_from_any_archives(prepare, tmp_path):
 
 
 def weights_files(folder):
-    """The authors' four files with made-up numbers."""
+    """Write the authors' four files with other numbers, and return their bytes by name."""
     network = BACKBONES["resnet101_caffe"].features()
     folder.mkdir()
     torch.save(recipe_state_dict(network, 2), folder / "resnet101_caffeProto.pth")
@@ -415,16 +417,16 @@ def test_weights_are_unpacked_and_reported(prepare, tmp_path):
     files = weights_files(tmp_path / "made")
     (tmp_path / "w.tar").write_bytes(archive({f"weights/{name}": files[name] for name in files}, "w"))
     (tmp_path / "weights").mkdir()
-    np.save(tmp_path / "weights" / "pca_mean.npy", -np.ones(2048, np.float32))  # the user's own stays
+    np.save(tmp_path / "weights" / "pca_mean.npy", -np.ones(2048, np.float32))  # the file of the user is kept
     status, out, err = prepare("weights", "--archive", tmp_path / "w.tar")
     assert status == 0, err
     assert sorted(tree(tmp_path / "weights")) == sorted(files)
     assert np.load(tmp_path / "weights" / "pca_mean.npy")[0] == -1
     assert "(3, 2048); sha256 " in out
-    found = subprocess.run(
+    done = subprocess.run(
         ["sha256sum", tmp_path / "weights" / "pca_components.npy"], capture_output=True, text=True
     )
-    assert found.stdout.split()[0] in out
+    assert done.stdout.split()[0] in out
 
     (tmp_path / "weights" / "pca_mean.npy").unlink()
     (tmp_path / "half.tar").write_bytes(archive({"pca_components.npy": b""}, "w"))
@@ -434,7 +436,7 @@ def test_weights_are_unpacked_and_reported(prepare, tmp_path):
 def test_verify_lists_what_is_wrong(server, prepare, tmp_path):
     prepare("Oxford")
     status, out, _ = prepare("verify", tmp_path / "data" / "Oxford")
-    assert status == 2  # the real Oxford has more
+    assert status == 2  # Oxford has more images
     assert "2 images instead of 5063" in out
     data = (tmp_path / "data" / "Oxford").rename(tmp_path / "data" / "Mine")
     status, out, err = prepare("verify", "Mine")
@@ -464,7 +466,7 @@ def test_the_program_is_compiled_with_the_header_that_it_lacks(server, prepare, 
 
 
 def killed_before(step, work):
-    """Does some work in a process of its own, killed before its step-th change of a folder; counts them."""
+    """Run a function in a child process, killed before change `step` of a folder; return the changes."""
     child = os.fork()
     if child == 0:
         steps = 0
@@ -494,7 +496,7 @@ def killed_before(step, work):
 
 
 def test_a_run_killed_at_any_step_is_finished_by_the_next(server, tmp_path):
-    """Killed before ten of the changes that it makes to folders, from the first to the last."""
+    """The run is killed before ten of its changes of folders, from the first to the last."""
     (tmp_path / "flickr").mkdir()
     (tmp_path / "flickr" / "x.jpg").write_bytes(image(9))
 

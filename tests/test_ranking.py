@@ -22,20 +22,20 @@ def test_equal_images_rank_in_the_databases_order():
 
 
 def test_equal_images_stay_in_order_among_others():
-    # Five rows again and again: a block's last rows, and the last block, come to another part of the matrix
-    # product than the first, which sums in another order.
+    # Five rows repeated: the last rows of a block, and the last block, are computed by another part of the
+    # matrix product than the first rows, which sums in another order.
     rng = np.random.default_rng(2)
     rows = rng.standard_normal((5, 64)).astype(np.float32)
     queries = rng.standard_normal((3, 64)).astype(np.float32)
     kinds = np.arange(2 * BLOCK + 37) % len(rows)
     database = rows[kinds]
-    found = compute_similarities(queries, database)
+    similar = compute_similarities(queries, database)
     for kind in range(len(rows)):
-        assert (found[:, kinds == kind] == found[:, [kind]]).all()
+        assert (similar[:, kinds == kind] == similar[:, [kind]]).all()
     for query, ranking in zip(queries, rank(compute_similarities(queries, database)), strict=True):
         by_similarity = np.argsort(-rows.astype(np.float64) @ query)
-        places = [np.flatnonzero(kinds == kind) for kind in by_similarity]
-        assert (ranking == np.concatenate(places)).all()
+        indices = [np.flatnonzero(kinds == kind) for kind in by_similarity]
+        assert (ranking == np.concatenate(indices)).all()
 
 
 def test_similarities_are_dot_products_in_every_block():
@@ -47,8 +47,8 @@ def test_similarities_are_dot_products_in_every_block():
 
 
 @pytest.mark.parametrize("count", [1, 3, 10, 50, 60])
-def test_the_first_places_are_those_of_the_whole_ranking(count):
-    # Of 50 images with 7 different similarities, ties reach across every bound.
+def test_first_indices_are_the_start_of_the_full_ranking(count):
+    # With 7 different similarities of 50 images, there are ties at every count.
     similar = np.random.default_rng(3).integers(0, 7, (20, 50)).astype(np.float32)
-    by_hand = [sorted(range(50), key=lambda place, row=row: (-row[place], place)) for row in similar]
+    by_hand = [sorted(range(50), key=lambda index, row=row: (-row[index], index)) for row in similar]
     assert first_indices(similar, count).tolist() == [row[:count] for row in by_hand]

@@ -19,7 +19,7 @@ from models.poolings.regions import rmac_regions
         ((1, 64), (1, 2)),
     ],
 )
-def test_pools_as_one_region_after_the_other(image_size, map_size, memory_format):
+def test_pools_equal_those_computed_region_by_region(image_size, map_size, memory_format):
     features = torch.randn(2, 8, *map_size, generator=torch.Generator().manual_seed(0))
     grid = cell_grid(image_size, map_size, 5, 32)
     regions = rmac_regions(*image_size, 5)
@@ -53,8 +53,8 @@ def test_means_are_differentiable_after_an_evaluation():
 
 
 def test_a_region_beyond_the_map_is_zero():
-    # A 33 pixels wide input has one cell; the level-2 region that starts at pixel 11 begins in cell 0, the
-    # one of level 5 that starts at pixel 22 in cell 1, which is not there.
+    # An input of 33 pixels has one cell. The level-2 region from pixel 11 begins in cell 0, the level-5
+    # region from pixel 22 in cell 1, which does not exist.
     grid = cell_grid((33, 33), (1, 1), 5, 32)
     features = torch.full((1, 1, 1, 1), -3.0)
     pooled = region_max(features, grid)[0, :, 0]

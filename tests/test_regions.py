@@ -15,9 +15,9 @@ def test_regions_are_the_originals(key):
     np.testing.assert_array_equal(rmac_regions(height, width, levels), golden_arrays("regions")[key])
 
 
-# At these sizes two numbers of regions are equally far from an overlap of 0.4, but for rounding. On 25 x 45
-# pixels two squares overlap by 1 - 20/25 = 0.2 and three by 1 - 10/25 = 0.6; in float32 0.2 is nearer, in
-# float64 0.6.
+# At these sizes two numbers of regions are equally far from an overlap of 0.4, up to rounding. On 25 x 45
+# pixels, two squares overlap by 1 - 20/25 = 0.2 and three by 1 - 10/25 = 0.6. In float32, 0.2 is nearer, in
+# float64, 0.6.
 @pytest.mark.parametrize(
     ("size", "starts"),
     [
@@ -39,14 +39,14 @@ def test_the_number_of_regions_is_chosen_in_float32_on_small_images(size, starts
 
 @pytest.mark.parametrize(("key", "count"), [("250x450x1", 2), ("500x900x1", 3)])
 def test_the_number_of_regions_is_chosen_in_float64_where_a_square_has_more_than_65535_pixels(key, count):
-    # The same tie as on 25 x 45 pixels: the original chooses the other number on the larger image.
+    # The same tie as on 25 x 45 pixels: on the larger image, the original chooses the other number.
     height, width, levels = map(int, key.split("x"))
     assert len(golden_arrays("regions")[key]) == count
     assert len(rmac_regions(height, width, levels)) == len(rmac_regions(width, height, levels)) == count
 
 
 def test_a_square_has_level_squared_regions_a_level():
-    # Level 2 of 32 pixels: side floor(64 / 3) = 21, two of them in each direction, the second 11 further.
+    # Level 2 of 32 pixels: side floor(64 / 3) = 21, starting at pixels 0 and 11 in each direction.
     expected = [[0, 0, 32, 32], [0, 0, 21, 21], [11, 0, 21, 21], [0, 11, 21, 21], [11, 11, 21, 21]]
     assert rmac_regions(32, 32, 2).tolist() == expected
 

@@ -25,7 +25,7 @@ HOSTILE = [
 
 
 class Page(HTMLParser):
-    """What a browser would make of a page: its elements with their attributes, and its text."""
+    """Elements with their attributes, texts and comments of a page."""
 
     def __init__(self, text):
         super().__init__()
@@ -56,7 +56,7 @@ def drawn(color, size=(40, 30)):
 
 
 def structure(page):
-    """Elements and the names of their attributes: what a name may not change."""
+    """Return the elements and the names of their attributes, which are the same for every name."""
     return [(tag, sorted(attributes)) for tag, attributes in page.elements]
 
 
@@ -101,11 +101,11 @@ def test_images_are_in_the_page_in_their_order_and_no_larger_than_needed(tmp_pat
     assert [image.format for image in images] == ["JPEG"] * 4
     assert [image.size for image in images] == [(10, 320), (320, 213), (40, 30), (40, 30)]
     colors = [image.getpixel((5, 5)) for image in images]
-    for found, color in zip(colors, [(0, 255, 0), (255, 0, 0), (255, 255, 0), (0, 0, 255)], strict=True):
-        np.testing.assert_allclose(found, color, atol=4)
+    for actual, color in zip(colors, [(0, 255, 0), (255, 0, 0), (255, 255, 0), (0, 0, 255)], strict=True):
+        np.testing.assert_allclose(actual, color, atol=4)
 
 
-def test_what_a_file_told_beside_its_pixels_is_left_out(tmp_path):
+def test_metadata_of_a_file_are_left_out(tmp_path):
     image = drawn("red")
     image.info["comment"] = b"where I live"
     page = written(tmp_path, Hit(0, "q", None, image), [])
@@ -128,7 +128,7 @@ def test_rank_score_and_name_of_every_result_are_shown(tmp_path):
     assert not any(CAPTION in text for text in lines)
 
 
-def test_the_scale_of_the_heat_maps_is_told(tmp_path):
+def test_the_scale_of_the_heat_maps_is_described(tmp_path):
     page = written(tmp_path, Hit(0, "q", None, drawn("red"), drawn("blue")), [Hit(1, "a", 1)])
     assert any(CAPTION in text for text in page.texts)
     assert [image["alt"] for image in page.all("img")] == ["q", "attention in q"]

@@ -39,7 +39,7 @@ def test_descriptors_are_the_originals(size):
 
 @pytest.fixture(scope="module")
 def authors_network():
-    """The whole network of the golden recipe, as the authors' files would make it."""
+    """The full network with weights of the golden recipe."""
     backbone = BACKBONES["resnet101_caffe"].build()
     backbone.features.load_state_dict(recipe_state_dict(backbone.features, 2))
     components, _ = pca_arrays(2048, 2)
@@ -97,9 +97,9 @@ def test_attention_weighs_the_regions():
 
     features = torch.rand(1, 4, 2, 2)
     network = network_of("ra", levels=2, attention=First(4))
-    whole = network_of("mac")
+    maximum = network_of("mac")
     torch.testing.assert_close(
-        network.describe_maps(features, (64, 64)), whole.describe_maps(features, (64, 64))
+        network.describe_maps(features, (64, 64)), maximum.describe_maps(features, (64, 64))
     )
 
 
@@ -115,12 +115,12 @@ def test_a_batch_is_described_as_its_images_one_by_one():
 
 @torch.inference_mode()
 def test_several_scales_are_the_direction_of_the_sum_of_their_descriptors():
-    # Without layers the map is the image. Half as large, 2 x 2 pixels become their mean: half-pixel centres
-    # lie in the middle of all four.
+    # Without layers the map is the image. At half the size, 2 x 2 pixels become their mean, because the
+    # centre of the new pixel lies in the middle of the four.
     image = torch.tensor([[[3.0, 1.0], [0.0, 0.0]], [[0.0, 4.0], [0.0, 0.0]]]).unsqueeze(0)
     network = network_of("mac", stride=1, scales=(1, 0.5))
     # at 1: maxima (3, 4), of length 5; at 0.5: means (1, 1), of length sqrt 2
     expected = np.array([3 / 5 + 0.5**0.5, 4 / 5 + 0.5**0.5])
     np.testing.assert_allclose(network(image)[0, 0], expected / np.linalg.norm(expected), rtol=1e-6)
-    alone = network_of("mac", stride=1, scales=(0.5,))
-    np.testing.assert_allclose(alone(image)[0, 0], [0.5**0.5, 0.5**0.5], rtol=1e-6)
+    half = network_of("mac", stride=1, scales=(0.5,))
+    np.testing.assert_allclose(half(image)[0, 0], [0.5**0.5, 0.5**0.5], rtol=1e-6)

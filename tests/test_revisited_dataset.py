@@ -31,13 +31,13 @@ def write_labels(folder, labels=LABELS, name="gnd_roxford5k.pkl"):
     )
 
 
-def changed(**entries):
-    return copy.deepcopy(LABELS) | entries
+def changed(**changes):
+    return copy.deepcopy(LABELS) | changes
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """A small revisited set: images a, b, c, e and the queries' p, q."""
+    """A small revisited set of images a, b, c, e and query images p, q."""
     folder = tmp_path / "data" / "ROxford"
     (folder / "jpg").mkdir(parents=True)
     for seed, name in enumerate("abcepq"):
@@ -65,13 +65,13 @@ def test_the_database_is_imlist_in_its_order_and_queries_are_apart(folder, caplo
 
 def test_the_three_protocols_share_the_labels_out_to_good_ok_and_junk(folder):
     data = read_revisited_dataset(folder)
-    found = {name: list(map(labels_of, queries)) for name, queries in data.protocols.items()}
-    assert found == {
+    actual = {name: list(map(labels_of, queries)) for name, queries in data.protocols.items()}
+    assert actual == {
         "easy": [("bc", "", "ae"), ("", "", "be")],
         "medium": [("bc", "a", "e"), ("", "be", "")],
         "hard": [("", "a", "bce"), ("", "be", "")],
     }
-    assert list(found) == ["easy", "medium", "hard"]
+    assert list(actual) == ["easy", "medium", "hard"]
     assert data.queries == data.protocols["medium"]
     for queries in data.protocols.values():
         assert [(query.name, query.image, query.box) for query in queries] == [
@@ -135,7 +135,7 @@ def test_a_folder_of_any_name_may_hold_the_labels(tmp_path, name, suffix):
     assert has_revisited_labels(tmp_path)
 
 
-def test_a_folder_without_labels_says_how_to_get_them(folder):
+def test_the_error_for_missing_labels_names_the_command_to_get_them(folder):
     (folder / "gnd_roxford5k.pkl").unlink()
     assert not has_revisited_labels(folder)
     with pytest.raises(
@@ -175,7 +175,7 @@ def test_a_query_image_may_be_in_the_database_as_well(folder):
     assert data.query_inputs()[0].path == data.images["q"]
 
 
-def test_queries_of_one_image_have_names_of_their_own(folder):
+def test_queries_of_one_image_have_different_names(folder):
     draw_image(folder / "jpg" / "q_2.jpg")
     gnd = [LABELS["gnd"][number] for number in (0, 1, 0, 1, 0)]
     write_labels(folder, changed(qimlist=["q", "p", "q", "q_2", "q"], gnd=gnd))
@@ -188,7 +188,7 @@ def test_queries_of_one_image_have_names_of_their_own(folder):
 
 @pytest.fixture
 def with_distractors(folder, tmp_path):
-    """The set as Prepare_Datasets.py makes it of two folders of further images."""
+    """The set with two folders of distractors, as Prepare_Datasets.py makes it."""
     for name in ("2/x.jpg", "10/x.png", "10/a.jpg", "10/old mill .jpg"):
         path = tmp_path / "more" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -226,7 +226,7 @@ def test_strays_are_left_out_with_a_note(with_distractors, caplog):
     assert str(with_distractors / "distractors.txt") in notes[1]
 
 
-def test_a_list_of_ones_own_may_name_the_labelled_images_and_corrupt_ones_too(folder, caplog):
+def test_a_list_of_the_user_may_name_labelled_and_unreadable_images(folder, caplog):
     for name in ("z", "paris_louvre_000136"):
         draw_image(folder / "jpg" / f"{name}.jpg")
     names = sorted(path.stem for path in (folder / "jpg").iterdir())
@@ -260,7 +260,7 @@ def test_a_box_outside_its_image_names_the_query(folder):
         check_queries(read_revisited_dataset(folder), 64)
 
 
-def test_a_whole_set_verifies_under_any_name(folder, with_distractors, capsys):
+def test_a_complete_set_verifies_under_any_name(folder, with_distractors, capsys):
     verify(folder)
     assert capsys.readouterr().out.splitlines() == [f"{folder}: 4 images, 2 queries", f"{folder} is complete"]
     verify(with_distractors)

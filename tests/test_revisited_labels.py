@@ -27,18 +27,18 @@ LABELS = {
 }
 
 
-def in_arrays(places=np.int64, box=np.float64):
+def in_arrays(indices=np.int64, box=np.float64):
     labels = copy.deepcopy(LABELS)
     for query in labels["gnd"]:
         query["bbx"] = np.array(query["bbx"], box)
         for level in ("easy", "hard", "junk"):
-            query[level] = np.array(query[level], places)
+            query[level] = np.array(query[level], indices)
     return labels
 
 
 @pytest.fixture
 def read(tmp_path):
-    """Reads labels out of a pickle's bytes."""
+    """A function that reads labels from the bytes of a pickle."""
 
     def read(data):
         path = tmp_path / "gnd_roxford5k.pkl"
@@ -61,9 +61,9 @@ def types_in(value):
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_lists_and_arrays_give_the_same_plain_values(read, protocol):
     for labels in (LABELS, in_arrays(), in_arrays(">u2"), in_arrays("<i4"), in_arrays(np.uint8)):
-        found = read(pickle.dumps(labels, protocol))
-        assert found == LABELS
-        assert types_in(found) == {dict, list, str, int, float}
+        actual = read(pickle.dumps(labels, protocol))
+        assert actual == LABELS
+        assert types_in(actual) == {dict, list, str, int, float}
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -71,14 +71,14 @@ def test_scalars_tuples_views_and_single_precision_are_plain_values_too(read, pr
     labels = in_arrays(box=np.float32)
     labels["imlist"] = tuple(labels["imlist"])
     labels["gnd"][0]["easy"] = [np.int64(0), np.uint16(3)]
-    labels["gnd"][0]["junk"] = np.array([])  # of floats, as numpy makes it of an empty list
+    labels["gnd"][0]["junk"] = np.array([])  # of floats, numpy's type for an empty list
     labels["gnd"][1]["junk"] = np.array([1, 9, 0, 9])[::2]
     labels["gnd"][1]["bbx"] = (np.float64(0), np.float32(-1), 2, 3.0)
     expected = copy.deepcopy(LABELS)
     expected["gnd"][0]["bbx"] = np.float32(LABELS["gnd"][0]["bbx"]).tolist()
-    found = read(pickle.dumps(labels, protocol))
-    assert found == expected
-    assert types_in(found) == {dict, list, str, int, float}
+    actual = read(pickle.dumps(labels, protocol))
+    assert actual == expected
+    assert types_in(actual) == {dict, list, str, int, float}
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -103,7 +103,7 @@ def test_numpy_1_and_numpy_2_have_other_names_for_the_same(read, protocol):
 
 
 def test_a_pickle_of_python_2_is_read(read):
-    """As Python 2 writes it: text and arrays' data as its str."""
+    """The form of Python 2: text and the data of arrays as str."""
     array = (
         b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tU\x01btR(K\x01(K\x02tcnumpy\ndtype\n"
         b"(U\x02i8K\x00K\x01tR(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89U\x10"
@@ -140,7 +140,7 @@ def test_labels_come_back_from_json_and_give_the_same_bytes(tmp_path, read):
 
 
 class Calls:
-    """Pickles as a call."""
+    """An object that is pickled as a call of a function."""
 
     def __init__(self, function, *args):
         self.reduced = (function, args)
@@ -163,7 +163,7 @@ ATTACKS = {
     "save": lambda trace: Calls(np.save, str(trace), 0),
     "type 'O8'": lambda trace: array_of_objects(Calls(os.system, f"touch {trace}")),
 }
-"""What the error names, to what makes a file, or a folder, when pickle itself loads it."""
+"""By the name in the error: an object that makes a file or folder when pickle loads it."""
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -176,9 +176,9 @@ def test_an_attack_is_refused_by_name_and_does_nothing(tmp_path, read, protocol,
     with pytest.raises(UserError, match=rf"gnd_roxford5k\.pkl is refused: .*{named}"):
         read(data)
     assert not trace.exists()
-    with contextlib.suppress(TypeError):  # what the attack gives is no such array's element
+    with contextlib.suppress(TypeError):  # the result of the attack is no element of such an array
         pickle.loads(data)
-    assert trace.exists(), "it is no attack"
+    assert trace.exists(), "the attack has no effect"
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_an_attack_written_by_hand_is_refused_by_name_and_does_nothing(tmp_path,
     assert not trace.exists()
 
 
-def test_what_a_pickle_builds_on_leaves_no_trace(read):
+def test_a_pickle_cannot_change_the_types_that_it_uses(read):
     for code in (
         b"cnumpy\ndtype\n}V__call__\nI1\nsb.",
         b"cnumpy\nndarray\n(tR(N}V__setstate__\nI1\nstb.",
@@ -226,13 +226,13 @@ def test_what_a_pickle_builds_on_leaves_no_trace(read):
 
 
 def test_the_memory_that_a_pickle_asks_for_is_not_reserved(read):
-    far_place_in_the_memo = b"\x80\x02Nr" + struct.pack("<I", 2**24) + b"."
+    far_index_in_the_memo = b"\x80\x02Nr" + struct.pack("<I", 2**24) + b"."
     endless_bytes = [
         b"\x80\x05" + code + struct.pack("<Q", 2**26) + b"." for code in b"\x8d \x8e \x96".split()
     ]
     huge_array = pickled(in_arrays()).replace(b"\x4b\x02\x85", b"J\xff\xff\xff\x7f\x85")
     assert huge_array != pickled(in_arrays())
-    for data in (far_place_in_the_memo, *endless_bytes, huge_array):
+    for data in (far_index_in_the_memo, *endless_bytes, huge_array):
         tracemalloc.start()
         with pytest.raises(UserError):
             read(data)
@@ -242,14 +242,14 @@ def test_the_memory_that_a_pickle_asks_for_is_not_reserved(read):
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_pickle_cut_off_anywhere_is_damaged(read, protocol):
-    whole = pickle.dumps(in_arrays(), protocol)
-    for size in range(0, len(whole), 7):
+def test_a_pickle_cut_off_anywhere_is_unreadable(read, protocol):
+    full = pickle.dumps(in_arrays(), protocol)
+    for size in range(0, len(full), 7):
         with pytest.raises(UserError, match=r"gnd_roxford5k\.pkl is (not a valid pickle|refused)"):
-            read(whole[:size])
+            read(full[:size])
 
 
-def test_what_is_no_pickle_is_told_of(read):
+def test_a_file_of_another_format_is_reported(read):
     for data in (
         b"<html>404 not found</html>",
         b"\x80\x09N.",
@@ -260,16 +260,16 @@ def test_what_is_no_pickle_is_told_of(read):
             read(data)
 
 
-def test_whatever_is_changed_in_a_pickle_the_error_is_for_the_user(read):
-    dice = random.Random(0)
+def test_random_changes_of_a_pickle_raise_user_errors_only(read):
+    rng = random.Random(0)
     failures = 0
     for number in range(600):
         data = bytearray(pickle.dumps(in_arrays(), number % 6))
-        for _ in range(dice.randint(1, 3)):
-            data[dice.randrange(len(data))] = dice.randrange(256)
+        for _ in range(rng.randint(1, 3)):
+            data[rng.randrange(len(data))] = rng.randrange(256)
         try:
-            found = read(data)
-            assert types_in(found) <= {dict, list, str, int, float}
+            labels = read(data)
+            assert types_in(labels) <= {dict, list, str, int, float}
         except UserError:
             failures += 1
     assert failures > 300
@@ -291,9 +291,9 @@ def set_in(labels, keys, value):
 
 MALFORMED = [
     *(
-        (["gnd", 1, level], [place])
+        (["gnd", 1, level], [index])
         for level in ("easy", "hard", "junk")
-        for place in (-1, 4, 1.0, "1", True)
+        for index in (-1, 4, 1.0, "1", True)
     ),
     *((["gnd", 0, "easy"], value) for value in (None, 1, "0", {"0": 1}, [[0]])),
     *(
@@ -311,7 +311,7 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
-def test_labels_as_json_in_another_encoding_are_told_of(tmp_path, encoding):
+def test_labels_as_json_in_another_encoding_are_reported(tmp_path, encoding):
     path = tmp_path / "gnd.json"
     path.write_bytes(json.dumps(LABELS).encode(encoding))
     with pytest.raises(UserError, match=r"gnd\.json, line 1: cannot be read as text: save it as UTF-8"):
@@ -321,7 +321,7 @@ def test_labels_as_json_in_another_encoding_are_told_of(tmp_path, encoding):
 def test_a_list_that_holds_itself_many_times_is_not_written_out(read):
     nested = []
     for _ in range(60):
-        nested = [nested, nested]  # 2 ** 60 lists to whoever follows each
+        nested = [nested, nested]  # 2 ** 60 lists if each is visited
     labels = in_arrays()
     labels["imlist"][0] = nested
     with pytest.raises(UserError, match="expected an image name, got list"):
@@ -329,7 +329,7 @@ def test_a_list_that_holds_itself_many_times_is_not_written_out(read):
 
 
 @pytest.mark.parametrize(("keys", "value"), MALFORMED)
-def test_labels_of_another_form_are_told_of(tmp_path, read, keys, value):
+def test_labels_of_another_form_are_reported(tmp_path, read, keys, value):
     labels = copy.deepcopy(LABELS)
     set_in(labels, keys, value)
     path = tmp_path / "gnd.json"
@@ -342,7 +342,7 @@ def test_labels_of_another_form_are_told_of(tmp_path, read, keys, value):
 @pytest.mark.parametrize(
     "keys", [["imlist"], ["qimlist"], ["gnd"], *(["gnd", 0, key] for key in LABELS["gnd"][0])]
 )
-def test_missing_entries_are_told_of(read, keys):
+def test_missing_keys_are_reported(read, keys):
     labels = copy.deepcopy(LABELS)
     *path, last = keys
     del functools.reduce(lambda part, key: part[key], path, labels)[last]
@@ -350,13 +350,13 @@ def test_missing_entries_are_told_of(read, keys):
         read(pickled(labels))
 
 
-def test_labels_that_are_no_dict_are_told_of(read):
+def test_labels_that_are_no_dict_are_reported(read):
     for value in ([], None, "imlist", np.arange(3)):
         with pytest.raises(UserError, match="does not hold the labels"):
             read(pickled(value))
 
 
-def test_what_is_no_json_is_told_of(tmp_path):
+def test_invalid_json_is_reported(tmp_path):
     path = tmp_path / "gnd.json"
     for data in (b"", b"{", b"[" * 100_000):
         path.write_bytes(data)
@@ -365,6 +365,6 @@ def test_what_is_no_json_is_told_of(tmp_path):
 
 
 @pytest.mark.parametrize("reader", [read_labels, read_pickled_labels])
-def test_a_file_that_is_not_there_is_told_of(tmp_path, reader):
+def test_a_missing_file_is_reported(tmp_path, reader):
     with pytest.raises(UserError, match="nowhere is missing"):
         reader(tmp_path / "nowhere")

@@ -32,14 +32,14 @@ FEATURES = "imagenet-caffe-resnet101-features-10a101d.pth"
 
 
 def sequence():
-    """The layers of the import: torchvision's children without the last two, as Caffe strides and pools."""
+    """Return the layers of the import: torchvision's but the last two, with Caffe's strides and pooling."""
     network = CaffeResNet101Features()
     layers = [network.conv1, network.bn1, network.relu, network.maxpool]
     return nn.Sequential(*layers, network.layer1, network.layer2, network.layer3, network.layer4).eval()
 
 
 def small_state(names_and_shapes):
-    """A state dict whose tensors each repeat one positive number: a file of some kilobytes."""
+    """Return a state dict whose tensors each repeat one positive number, so that its file is small."""
     generator = torch.Generator().manual_seed(0)
     return {
         name: (torch.rand((), generator=generator) + 0.1).expand(shape) for name, shape in names_and_shapes
@@ -62,7 +62,7 @@ def converted():
 
 
 def imported_input(pixels, mean):
-    """What the import is given, (N, 3, H, W) RGB, of pixels (N, H, W, 3) RGB."""
+    """Return the input of the import (N, 3, H, W), RGB, for pixels (N, H, W, 3), RGB."""
     values = (pixels.astype(np.float64) / 255 - mean / 255) / (TORCHVISION_STD / 255)
     return torch.from_numpy(values).float().permute(0, 3, 1, 2)
 
@@ -91,7 +91,7 @@ def test_the_means_make_the_difference_of_a_darker_image(converted):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda state: state | {"8.weight": torch.ones(1)}, "it holds 8.weight"),
         (lambda state: {f"x{name}": value for name, value in state.items()}, "it holds x0.weight"),
@@ -103,12 +103,12 @@ def test_the_means_make_the_difference_of_a_darker_image(converted):
         (lambda state: [1], "no state dict"),
     ],
 )
-def test_another_file_is_not_converted(tmp_path, change, said):
+def test_another_file_is_not_converted(tmp_path, change, message):
     save_small_features(tmp_path / FEATURES)
     torch.save(change(torch.load(tmp_path / FEATURES)), tmp_path / FEATURES)
     with pytest.raises(UserError) as caught:
         convert_features(tmp_path / FEATURES, tmp_path / BACKBONE)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert str(tmp_path / FEATURES) in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == [FEATURES]
 
@@ -122,7 +122,7 @@ def test_training_with_the_converted_file_names_what_it_lacks(tmp_path):
 
 def test_a_checksum_may_be_of_any_kind(tmp_path):
     path = tmp_path / "file"
-    path.write_bytes(b"abc")  # the digests that FIPS 180 and RFC 1321 give as examples
+    path.write_bytes(b"abc")  # examples of FIPS 180 and RFC 1321
     for digits in ("ba7816bf", "a9993e36", "90015098"):
         module.check_digest(path, digits)
     with pytest.raises(UserError, match="no checksum of it starts with ba7816c"):
@@ -131,7 +131,7 @@ def test_a_checksum_may_be_of_any_kind(tmp_path):
 
 @pytest.fixture
 def host(monkeypatch):
-    """A server in the place of all others, and nothing on it."""
+    """An empty server that replaces all servers of weights."""
     host = Host()
     threading.Thread(target=host.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     for name in ("WEIGHTS", "ATTENTION_HEAD", "IMPORTED_FEATURES"):
@@ -148,7 +148,7 @@ def host(monkeypatch):
 
 @pytest.fixture
 def get_weights(host, tmp_path, capsys):
-    """Runs the command line in this process: status, standard output, standard error."""
+    """A function that runs the command line in this process and returns status, output and errors."""
 
     def run(*words):
         words = ["get", "weights", "--weights-dir", tmp_path / "weights", *words]
