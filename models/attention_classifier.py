@@ -50,6 +50,11 @@ def region_features(backbone: Backbone, images: Tensor, levels: int, batch_size:
     return RegionFeatures(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
 
+def mean_of_maxima(features: RegionFeatures) -> Tensor:
+    """Return the mean of the region maxima, (N, C): the input of the classifier if all weights are 1."""
+    return features.maxima.mean(1)
+
+
 class AttentionClassifier(nn.Module):
     """Class scores of images from their region features; only the head has parameters.
 
@@ -79,4 +84,4 @@ class AttentionClassifier(nn.Module):
 
     def uniform(self, features: RegionFeatures) -> Tensor:
         """Return the class scores, (N, K), with all weights 1: the baseline of the training."""
-        return F.linear(features.maxima.mean(1), self.weight, self.bias)
+        return F.linear(mean_of_maxima(features), self.weight, self.bias)

@@ -21,7 +21,7 @@ from PIL import Image
 from Measure_OxfordParis import MeasureOptions
 from models.attention_classifier import RegionFeatures
 from models.poolings.attention_head import ContextAwareRegionalAttention
-from utils.data import imagenet
+from utils.data import imagenet, labelled_images
 from utils.data.mini import benchmark
 from utils.data.oxford_paris import read_dataset
 from utils.data.revisited import read_revisited_dataset
@@ -36,6 +36,7 @@ from utils.processes import Processes
 from utils.search.image_index import read_index, write_index
 from utils.training import state as training_state
 from utils.training.precomputed_features import precompute
+from utils.weights.classifiers import Classifier, read_classifier, save_classifier
 from utils.weights.networks import load_attention, load_whitening
 from utils.whitening import state as pca_state
 from utils.whitening.pca import StreamingPCA
@@ -160,7 +161,9 @@ def make_training_state(folder):
         if not steps:
             optimizer.step()
     progress = training_state.Progress(2, 1.5, 3, 8, [dict.fromkeys(training_state.REPORTED, 0.5)], ["x.jpg"])
-    training_state.save_state(folder, head, optimizer, progress, {"L": 3, "lr": 0.1}, PROCESSES)
+    classifier = Classifier(torch.ones(2, CHANNELS), torch.zeros(2)).state()
+    settings = {"L": 3, "lr": 0.1}
+    training_state.save_state(folder, head, optimizer, progress, settings, PROCESSES, classifier)
 
 
 def load_training_state(folder):
@@ -169,6 +172,10 @@ def load_training_state(folder):
         {key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups
     ]
     progress = training_state.load_state(folder, head, optimizer, {"L": 3, "lr": 0.1}, PROCESSES)
+    classifier = training_state.resume_classifier(folder, 2, CHANNELS, None)
+    if classifier is not None:  # states of ImageNet have none
+        assert all(torch.isfinite(tensor).all() for tensor in classifier.state().values())
+        assert (classifier.weight.shape, classifier.bias.shape) == ((2, CHANNELS), (2,))
     assert all(type(value) is int and value >= 0 for value in (progress.step, progress.hits, progress.images))
     assert type(progress.loss) in (int, float) and math.isfinite(progress.loss)
     assert all(isinstance(path, str) for path in _list(progress.corrupt))
@@ -305,6 +312,21 @@ def load_head(folder):
         assert loaded.shape == value.shape and loaded.dtype == torch.float32 and torch.isfinite(loaded).all()
 
 
+def make_classifier(folder):
+    classifier = Classifier(torch.ones(2, CHANNELS), torch.zeros(2), ["cat", "dog"])
+    save_classifier(folder / "classifier.pth", classifier, {"backbone": "tiny"})
+
+
+def load_classifier(folder):
+    classifier = read_classifier(folder / "classifier.pth", CHANNELS, {"backbone": "tiny"})
+    count = len(classifier.bias)
+    assert (classifier.weight.shape, classifier.bias.shape) == ((count, CHANNELS), (count,))
+    for tensor in classifier.state().values():
+        assert tensor.dtype == torch.float32 and torch.isfinite(tensor).all()
+    if classifier.classes is not None:
+        assert len({str(name) for name in _list(classifier.classes)}) == count
+
+
 def make_whitening(folder):
     np.save(folder / "pca_components.npy", np.eye(3, CHANNELS, dtype=np.float32))
     np.save(folder / "pca_mean.npy", np.full(CHANNELS, -0.5, np.float32))
@@ -390,6 +412,20 @@ def load_validation(folder):
     images = imagenet.read_validation_images(folder, 10, 5, 0)
     assert [path.name for path in images.paths] == ["a.JPEG", "b b.JPEG"]
     assert images.classes.dtype == np.int64 and ((images.classes >= 0) & (images.classes < 10)).all()
+
+
+def make_list(folder):
+    for name in ("a.png", "b b.png", "c.png"):
+        (folder / name).touch()
+    (folder / "list.txt").write_text("a.png cat\nb b.png dog\nc.png dog\n")
+
+
+def load_list(folder):
+    images = labelled_images.read_classified_images(folder / "list.txt")
+    for part in (images.training, images.validation):
+        assert {path.name for path in part.paths} <= {"a.png", "b b.png", "c.png"}
+        assert ((part.classes >= 0) & (part.classes < len(images.classes))).all()
+    assert len(set(images.classes)) == len(images.classes) >= 2
 
 
 def draw_nothing(folder, settings, workers=None):
@@ -505,6 +541,8 @@ KINDS: Mapping[str, Kind] = {
     "unfinished features record": Kind(make_unfinished_features, "f.npy.json", load_features, "json"),
     "head": Kind(make_head, "head.pth", load_head, "torch"),
     "head of 2018": Kind(make_head_of_2018, "head.pth", load_head),
+    "classifier": Kind(make_classifier, "classifier.pth", load_classifier, "torch"),
+    "classifier record": Kind(make_classifier, "classifier.json", load_classifier, "json"),
     "pca components": Kind(make_whitening, "pca_components.npy", load_pca, "npy"),
     "pca mean": Kind(make_whitening, "pca_mean.npy", load_pca, "npy"),
     "query": Kind(make_dataset, "lab/q_1_query.txt", load_dataset),
@@ -514,6 +552,7 @@ KINDS: Mapping[str, Kind] = {
     "revisited labels": Kind(make_revisited, "gnd_roxford5k.json", load_revisited, "json"),
     "distractors": Kind(make_revisited, "distractors.txt", load_revisited),
     "val.txt": Kind(make_validation, "val/val.txt", load_validation),
+    "list of images": Kind(make_list, "list.txt", load_list),
     "mini.json": Kind(make_mini, "Mini/mini.json", load_mini, "json"),
     "download": Kind(make_download, "x.tar.part.json", load_download, "json"),
     "config": Kind(make_config, "results.json", load_config, "json"),

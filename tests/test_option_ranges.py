@@ -48,6 +48,8 @@ SPANS = {
     "train --checkpoint-every": "from 1 to 1000000000",
     "train --val-images": "from 1 to 1000000000",
     "train --crop": "from 1 to 32768",
+    "train --validation-share": "greater than 0, less than 1",
+    "train --classifier-steps": "from 1 to 1000000000",
     "train --resize 68": "from 1 to 32768",
     "pca --S": "from 1 to 32768",
     "pca --L": "from 1 to 30",

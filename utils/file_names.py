@@ -33,6 +33,9 @@ TRAINING_STATE = "training_state.pth"
 TRAINING_LOG = "training.jsonl"
 TRAINING_CURVES = "training.png"
 TENSORBOARD_FOLDER = "tensorboard"
+CLASSIFIER = "classifier.pth"
+CLASSIFIER_RECORD_SUFFIX = ".json"
+CLASSIFIER_FEATURES = "classifier_features"
 
 # Output of an evaluation
 RESULTS = "results.json"

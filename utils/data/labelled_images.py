@@ -34,6 +34,10 @@ class LabelledImages:
     classes: np.ndarray
     """Class indices, (N,) int64."""
 
+    def followed_by(self, others: "LabelledImages") -> "LabelledImages":
+        """Return these images and further ones after them."""
+        return LabelledImages(self.paths + others.paths, np.concatenate([self.classes, others.classes]))
+
     def draw(self, count: int, seed: int) -> "LabelledImages":
         """Return images drawn without replacement, in their order here; all if there are not more."""
         drawn = np.sort(np.random.default_rng(seed).permutation(len(self.paths))[:count])
@@ -45,11 +49,11 @@ class ClassifiedImages(NamedTuple):
 
     training: LabelledImages
     validation: LabelledImages
-    classes: list[str]
-    """Names of the classes, by class index."""
-    split: str
+    classes: Sequence[str] = ()
+    """Names of the classes, by class index; none for the classes of ImageNet."""
+    split: str = ""
     """The origin of the validation images."""
-    summary: str
+    summary: str = ""
     """Counts and a digest of all images and labels, by which a resumed training recognises them."""
 
 

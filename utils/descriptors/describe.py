@@ -71,10 +71,10 @@ def describe(
             memory or the disk does not suffice, a worker died, or the processes do not share the store.
     """
     names = [image.path.name for image in images] if names is None else names
-    keys, pending = _pending(images, names, title, store, processes)
+    keys, pending = find_pending(images, names, title, store, processes)
     share = [pending[index] for index in processes.share(range(len(pending)))]
     start = time.perf_counter()
-    with _flush_afterwards(store):
+    with flush_afterwards(store):
         computed = _compute(network, images, share, keys, loading, store, processes, title, skip_bad_images)
     unreadable = dict(sorted(processes.gather(list(computed.unreadable.items()))))
     if pending:
@@ -92,7 +92,9 @@ def describe(
         rows = _join_rows(computed.rows, len(images), readable, processes)
     else:
         rows = (
-            _read_rows(store, readable_keys, processes) if processes.leads else np.empty((0, 0), np.float32)
+            read_stored_rows(store, readable_keys, processes)
+            if processes.leads
+            else np.empty((0, 0), np.float32)
         )
     if processes.leads:
         # Equal rows stay in the store, which is only for these weights; every run checks them.
@@ -100,7 +102,7 @@ def describe(
     return Descriptors(rows, unreadable, readable_keys)
 
 
-def _pending(
+def find_pending(
     images: Sequence[InputImage],
     names: Sequence[str],
     title: str,
@@ -192,7 +194,7 @@ def _compute(
 
 
 @contextmanager
-def _flush_afterwards(store: DescriptorStore | None) -> Iterator[None]:
+def flush_afterwards(store: DescriptorStore | None) -> Iterator[None]:
     """Flush a store after a block, also if the block raises an exception."""
     try:
         yield
@@ -201,7 +203,12 @@ def _flush_afterwards(store: DescriptorStore | None) -> Iterator[None]:
             store.flush()
 
 
-def _read_rows(store: DescriptorStore, keys: Sequence[str], processes: Processes) -> Rows:
+def read_stored_rows(store: DescriptorStore, keys: Sequence[str], processes: Processes) -> Rows:
+    """Read the descriptors of keys, once the files that other processes have written can be seen.
+
+    Raises:
+        UserError: some are missing, since the processes do not share the store.
+    """
     store.read()
     missing = [key for key in keys if key not in store]
     deadline = time.monotonic() + (DISK_SECONDS if processes.count > 1 else 0)

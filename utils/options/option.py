@@ -43,7 +43,8 @@ class Range:
 
     def __str__(self) -> str:
         if self.exclude_least:
-            return f"greater than {self.least}, {self.most} at most"
+            most = f"less than {self.most}" if self.exclude_most else f"{self.most} at most"
+            return f"greater than {self.least}, {most}"
         return f"from {self.least} to {'less than ' if self.exclude_most else ''}{self.most}"
 
 

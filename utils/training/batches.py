@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.attention_classifier import RegionFeatures, region_features
+from models.attention_classifier import RegionFeatures, mean_of_maxima, region_features
 from models.backbones.backbone import Backbone
 from utils.data.labelled_images import LabelledImages
 from utils.device import suitable_batch_size
@@ -53,17 +53,23 @@ class StoredFeatures(NamedTuple):
     """Settings that the features depend on."""
     channels: int
     """C, the number of channels of the backbone."""
+    check_stop: Callable[[], None]
+    """Called after each image while the features are computed; it may raise."""
 
 
 class BatchSource(NamedTuple):
     """Source of batches.
 
     `training(first, end)` yields the batches of the steps from `first` to `end - 1`. The batch of a step does
-    not depend on `first`. `validation()` yields each validation image once.
+    not depend on `first`. `validation()` yields each validation image once. `centres(indices)` yields the
+    readable images among some: their indices, and the mean region maxima (n, C) of their centre crops.
     """
 
     training: Callable[[int, int], Iterator[FeatureBatch]]
     validation: Callable[[], Iterator[FeatureBatch]]
+    centres: Callable[[Sequence[int]], Iterator[tuple[list[int], Tensor]]]
+    images: LabelledImages
+    """The training images, followed by the validation images."""
     training_images: int
     """Number of images that training draws from, including unreadable images."""
 
@@ -89,6 +95,7 @@ def crop_source(
         draws: batch size, workers and seed.
     """
     batch_size, workers, seed = draws
+    images = training.followed_by(validation)
 
     def train(first: int, end: int) -> Iterator[FeatureBatch]:
         numbers = (processes.share(batch) for batch in _steps(first, end, batch_size))
@@ -98,7 +105,14 @@ def crop_source(
         numbers = (processes.share(batch) for batch in _parts(len(validation.paths), batch_size))
         return _featured(crop_batches(CentreCrops(validation, crops), numbers, workers), extract)
 
-    return BatchSource(train, validate, len(training.paths))
+    def describe_centres(indices: Sequence[int]) -> Iterator[tuple[list[int], Tensor]]:
+        numbers = (indices[part.start : part.stop] for part in _parts(len(indices), batch_size))
+        numbered = LabelledImages(images.paths, np.arange(len(images.paths)))
+        for batch in _featured(crop_batches(CentreCrops(numbered, crops), numbers, workers), extract):
+            if batch.features is not None:
+                yield batch.classes.tolist(), mean_of_maxima(batch.features)
+
+    return BatchSource(train, validate, describe_centres, images, len(training.paths))
 
 
 def stored_source(
@@ -129,13 +143,15 @@ def stored_source(
     if processes.count > 1:
         raise UserError("--precompute works in one process: start it without torchrun")
     batch_size, workers, seed = draws
-    paths = training.paths + validation.paths
-    classes = np.concatenate([training.classes, validation.classes])
+    images = training.followed_by(validation)
+    paths, classes = images.paths, images.classes
 
     def extract_from(first: int) -> Iterator[RegionFeatures | None]:
         numbers = ([index] for index in range(first, len(paths)))
-        dataset = CentreCrops(LabelledImages(paths, classes), crops)
-        return (batch.features for batch in _featured(crop_batches(dataset, numbers, workers), extract))
+        dataset = CentreCrops(images, crops)
+        for batch in _featured(crop_batches(dataset, numbers, workers), extract):
+            stored.check_stop()
+            yield batch.features
 
     with _locked(stored.path):
         store = precompute(stored.path, paths, extract_from, stored.made_with, channels=stored.channels)
@@ -160,7 +176,13 @@ def stored_source(
         for part in _parts(len(to_validate), batch_size):
             yield batch_of(to_validate[part.start : part.stop], [] if part.start else unreadable)
 
-    return BatchSource(train, validate, len(training.paths))
+    def read_centres(indices: Sequence[int]) -> Iterator[tuple[list[int], Tensor]]:
+        present = np.setdiff1d(np.array(indices, np.int64), store.unreadable)
+        for part in _parts(len(present), batch_size):
+            part_indices = present[part.start : part.stop]
+            yield part_indices.tolist(), mean_of_maxima(store.read(part_indices))
+
+    return BatchSource(train, validate, read_centres, images, len(training.paths))
 
 
 @contextmanager

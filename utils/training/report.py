@@ -4,7 +4,16 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from utils.file_names import TENSORBOARD_FOLDER, TRAINING_CURVES, TRAINING_LOG, TRAINING_SETTINGS
+import torch
+
+from models.poolings.attention_head import ContextAwareRegionalAttention
+from utils.file_names import (
+    TENSORBOARD_FOLDER,
+    TRAINING_CURVES,
+    TRAINING_LOG,
+    TRAINING_SETTINGS,
+    trained_weights,
+)
 from utils.files.writing import replace_file, user_error_if_unwritable
 
 STYLES = {
@@ -22,6 +31,27 @@ def write_settings(output: Path, settings: Mapping[str, object]) -> None:
     """
     with replace_file(output / TRAINING_SETTINGS) as file:
         file.write(json.dumps({"settings": settings}, indent=2).encode() + b"\n")
+
+
+def write_weights(output: Path, head: ContextAwareRegionalAttention, number: int, accuracy: float) -> Path:
+    """Write the head's four tensors as a state dict, with the file name and format of the original.
+
+    Args:
+        output: folder to write to.
+        head: the head.
+        number: number of the report, for the file name.
+        accuracy: validation accuracy, for the file name.
+
+    Returns:
+        The file that was written.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    path = output / trained_weights(number, accuracy)
+    with replace_file(path) as file:
+        torch.save({name: tensor.cpu() for name, tensor in head.state_dict().items()}, file)
+    return path
 
 
 def write_log(output: Path, reports: Sequence[Mapping[str, float]]) -> None:

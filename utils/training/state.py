@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from models.poolings.attention_head import ContextAwareRegionalAttention
 from utils.errors import BadFileError, UserError, advising
-from utils.file_names import TRAINING_STATE, trained_weights
+from utils.file_names import TRAINING_STATE
 from utils.files.records import Setting, check_record
 from utils.files.writing import replace_file
 from utils.processes import Processes
 from utils.saved_settings import check_same_settings
 from utils.text import shorten
+from utils.weights.classifiers import Classifier, checked_classifier
 from utils.weights.state_dicts import load_plain_tensors
 
 FORMAT = 2
@@ -82,27 +82,8 @@ class _State(TypedDict):
     optimizer: _Optimizer
     progress: Progress
     settings: dict[str, Setting]
-
-
-def save_weights(output: Path, head: ContextAwareRegionalAttention, number: int, accuracy: float) -> Path:
-    """Write the head's four tensors as a state dict, with the file name and format of the original.
-
-    Args:
-        output: folder to write to.
-        head: the head.
-        number: number of the report, for the file name.
-        accuracy: validation accuracy, for the file name.
-
-    Returns:
-        The file that was written.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-    path = output / trained_weights(number, accuracy)
-    with replace_file(path) as file:
-        torch.save({name: tensor.cpu() for name, tensor in head.state_dict().items()}, file)
-    return path
+    classifier: NotRequired[dict[str, Tensor]]
+    """The frozen classifier of a training with --images, once it is trained."""
 
 
 def save_state(
@@ -112,6 +93,7 @@ def save_state(
     progress: Progress,
     settings: Mapping[str, object],
     processes: Processes,
+    classifier: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write the state from which a training is resumed. All processes call this; the first one writes.
 
@@ -124,18 +106,18 @@ def save_state(
     gradients = summed_gradients(head, processes)
     if not processes.leads:
         return
+    state = {
+        "format": FORMAT,
+        "head": head.state_dict(),
+        "gradients": gradients,
+        "optimizer": optimizer.state_dict(),
+        "progress": asdict(progress),
+        "settings": dict(settings),
+    }
+    if classifier is not None:
+        state["classifier"] = dict(classifier)
     with replace_file(output / TRAINING_STATE) as file:
-        torch.save(
-            {
-                "format": FORMAT,
-                "head": head.state_dict(),
-                "gradients": gradients,
-                "optimizer": optimizer.state_dict(),
-                "progress": asdict(progress),
-                "settings": dict(settings),
-            },
-            file,
-        )
+        torch.save(state, file)
 
 
 def summed_gradients(head: nn.Module, processes: Processes) -> dict[str, Tensor]:
@@ -188,6 +170,33 @@ def load_state(
     else:
         progress.clear_sums()
     return progress
+
+
+def resume_classifier(
+    output: Path, classes: int, channels: int, given: Classifier | None
+) -> Classifier | None:
+    """Return the classifier in a saved state; if there is none, the given one.
+
+    Args:
+        output: folder of the state, which was loaded before.
+        classes: K, the number of classes.
+        channels: C, the number of channels of the backbone.
+        given: a classifier that the user has given.
+
+    Raises:
+        UserError: the given classifier is another one than the saved one.
+    """
+    path = output / TRAINING_STATE
+    state = check_record(path, load_plain_tensors(path, "a training state"), _State)
+    if "classifier" not in state:
+        return given
+    with advising("start anew with another --output"):
+        saved = checked_classifier(state["classifier"], channels, str(path))
+        if len(saved.bias) != classes:
+            raise BadFileError(f"{path} is unreadable: its classifier is one of {len(saved.bias)} classes")
+        if given is not None and not (saved.weight.equal(given.weight) and saved.bias.equal(given.bias)):
+            raise UserError(f"{path} was saved with another classifier than that of --classifier")
+    return saved
 
 
 def _checked_progress(saved: object) -> Progress:
