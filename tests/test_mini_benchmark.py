@@ -67,6 +67,7 @@ def test_the_same_seed_draws_the_same_files_in_any_number_of_processes(small, tm
 
 def test_another_seed_draws_other_images(small, tmp_path):
     draw_benchmark(tmp_path / "other", MiniSettings(6, 2, 5))
+    assert digest(tmp_path / "other").keys() == digest(small).keys()
     same = digest(tmp_path / "other").items() & digest(small).items()
     assert not any(name.endswith(".jpg") for name, _ in same)
 

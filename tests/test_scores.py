@@ -12,8 +12,8 @@ def oxford(**precisions):
 
 
 def test_results_name_each_search_the_plain_one_first():
-    found = scores_for_json({PLAIN: oxford(q=0.5, none=NAN), DIFFUSED: oxford(q=0.25, none=NAN)})
-    assert list(found) == [
+    results = scores_for_json({PLAIN: oxford(q=0.5, none=NAN), DIFFUSED: oxford(q=0.25, none=NAN)})
+    assert list(results) == [
         "mAP",
         "AP",
         "mAP_diffusion",
@@ -21,7 +21,7 @@ def test_results_name_each_search_the_plain_one_first():
         "mAP_query_expansion",
         "AP_query_expansion",
     ]
-    assert (found["mAP"], found["mAP_diffusion"], found["mAP_query_expansion"]) == (0.5, 0.25, None)
+    assert (results["mAP"], results["mAP_diffusion"], results["mAP_query_expansion"]) == (0.5, 0.25, None)
     expanded = scores_for_json({PLAIN: oxford(q=0.5), EXPANDED: oxford(q=0.75)})
     assert (expanded["mAP_query_expansion"], expanded["AP_query_expansion"]) == (0.75, {"q": 0.75})
 

@@ -14,17 +14,17 @@ def query(name, good=(), ok=(), junk=()):
 
 
 def test_equals_vggs_program_on_its_golden_rankings():
-    for place, case in enumerate(golden_json("average_precision")):
+    for number, case in enumerate(golden_json("average_precision")):
         names = sorted(case["ranking"])
         similar = np.array([[-case["ranking"].index(name) for name in names]], np.float32)
-        found = score_queries([query("q", case["good"], case["ok"], case["junk"])], names, similar)
-        assert f"{found['q']:.6g}" == f"{case['ap']:.6g}", place
+        scores = score_queries([query("q", case["good"], case["ok"], case["junk"])], names, similar)
+        assert f"{scores['q']:.6g}" == f"{case['ap']:.6g}", number
 
 
 @pytest.mark.parametrize("levels", [3, 40, 10**6])
-def test_equals_the_walk_through_the_ranking_with_ties_and_absent_names(levels):
+def test_equals_a_loop_over_the_ranking_with_ties_and_absent_names(levels):
     rng = np.random.default_rng(levels)
-    names = [f"image{place}" for place in range(200)]
+    names = [f"image{index}" for index in range(200)]
     labelled = [*names, "absent1", "absent2"]
     similar = rng.integers(0, levels, (30, 200)).astype(np.float32)
     queries = []
@@ -33,15 +33,15 @@ def test_equals_the_walk_through_the_ranking_with_ties_and_absent_names(levels):
         queries.append(query(f"q{number}", good, ok, junk))
     expected = {}
     for item, row in zip(queries, similar, strict=True):
-        ranking = sorted(range(200), key=lambda place, row=row: (-row[place], place))
-        expected[item.name] = compute_ap([names[place] for place in ranking], item.good, item.ok, item.junk)
+        ranking = sorted(range(200), key=lambda index, row=row: (-row[index], index))
+        expected[item.name] = compute_ap([names[index] for index in ranking], item.good, item.ok, item.junk)
     assert score_queries(queries, names, similar) == expected
     assert len(set(expected.values())) > 10
 
 
-def test_nothing_to_find_is_undefined_and_nothing_found_is_0():
-    found = score_queries(
+def test_scores_without_positives_are_undefined_and_without_retrieved_positives_0():
+    scores = score_queries(
         [query("none", junk=["a"]), query("absent", good=["z"])], ["a", "b"], np.zeros((2, 2), np.float32)
     )
-    assert math.isnan(found["none"])
-    assert found["absent"] == 0
+    assert math.isnan(scores["none"])
+    assert scores["absent"] == 0

@@ -36,7 +36,7 @@ SETTINGS = {"S": 64, "pooling": "rmac", "whiten": False, "device": "cpu", "worke
 
 @pytest.fixture
 def images(tmp_path):
-    """A folder of six images, two of them in folders of their own."""
+    """A folder of six images, two of them in folders below it."""
     folder = tmp_path / "images"
     for seed, name in enumerate(["a.png", "b.png", "c.png", "d.jpg", "more/e.png", "more/still/f.png"]):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,7 @@ def images(tmp_path):
 
 @pytest.fixture
 def command(tmp_path, capsys, monkeypatch):
-    """Runs the command line in this process: status, standard output, standard error."""
+    """A function that runs the command line in this process and returns status, output and errors."""
     monkeypatch.chdir(tmp_path)
 
     def run(*words):
@@ -63,26 +63,26 @@ def indexed(command, images):
 
 
 def described(monkeypatch):
-    """The names of the files that are decoded from now on."""
-    seen = []
+    """Return a list to which the name of each decoded file is appended from now on."""
+    names = []
     load_pixels = size_batches.load_pixels
 
     def note(image, longer_side):
-        seen.append(image.path.name)
+        names.append(image.path.name)
         return load_pixels(image, longer_side)
 
     monkeypatch.setattr(size_batches, "load_pixels", note)
-    return seen
+    return names
 
 
-def test_a_image_of_the_index_comes_back_first_and_others_by_falling_dot_product(command, indexed):
+def test_an_image_of_the_index_comes_back_first_and_others_by_falling_dot_product(command, indexed):
     vectors = Search_Images.describe(sorted(indexed.rglob("*.*g")), **SETTINGS)
     paths = [str(path) for path in sorted(indexed.rglob("*.*g"))]
-    for place, path in enumerate(paths):
+    for index, path in enumerate(paths):
         status, out, _ = command("query", path, "--top", "4")
         assert status == 0
         rows = [line.split("\t") for line in out.splitlines()]
-        similar = vectors @ vectors[place]
+        similar = vectors @ vectors[index]
         expected = np.argsort(-similar)[:4]
         assert [row[0] for row in rows] == ["1", "2", "3", "4"]
         assert [row[2] for row in rows] == [paths[other] for other in expected]
@@ -91,21 +91,21 @@ def test_a_image_of_the_index_comes_back_first_and_others_by_falling_dot_product
 
 
 def test_only_new_and_changed_images_are_described_again_and_gone_ones_removed(command, indexed, monkeypatch):
-    seen = described(monkeypatch)
+    decoded = described(monkeypatch)
     command("index", indexed, *FAST)
-    assert seen == []
+    assert decoded == []
     draw_image(indexed / "new.png", 50)
     draw_image(indexed / "b.png", 51, size=(72, 48))
     (indexed / "more" / "e.png").unlink()
     status, out, _ = command("index", indexed, *FAST)
     assert status == 0
-    assert sorted(seen) == ["b.png", "new.png"]
+    assert sorted(decoded) == ["b.png", "new.png"]
     assert out == f"6 images of {indexed} are in search_index: 2 new or changed, 2 removed\n"
     index = read_index(Path("search_index"))
     assert index.names == ["a.png", "b.png", "c.png", "d.jpg", "more/still/f.png", "new.png"]
     np.testing.assert_allclose(
         index.rows[:],
-        Search_Images.describe([index.path(place) for place in range(6)], **SETTINGS),
+        Search_Images.describe([index.path(number) for number in range(6)], **SETTINGS),
         atol=1e-6,
     )
 
@@ -121,7 +121,7 @@ def test_the_store_is_tidied_once_most_of_it_no_longer_counts(command, indexed):
     index = read_index(Path("search_index"))
     np.testing.assert_allclose(
         index.rows[:],
-        Search_Images.describe([index.path(place) for place in range(6)], **SETTINGS),
+        Search_Images.describe([index.path(number) for number in range(6)], **SETTINGS),
         atol=1e-6,
     )
 
@@ -131,16 +131,16 @@ def test_of_equal_images_the_one_that_is_searched_for_comes_first(command, image
     command("index", images, *FAST)
     for name in ("a copy.png", "c.png"):
         _, out, _ = command("query", images / name, "--top", "2")
-        found = [Path(line.split("\t")[2]).name for line in out.splitlines()]
-        assert found[0] == name
-        assert sorted(found) == ["a copy.png", "c.png"]
+        names = [Path(line.split("\t")[2]).name for line in out.splitlines()]
+        assert names[0] == name
+        assert sorted(names) == ["a copy.png", "c.png"]
 
 
 def test_a_box_is_searched_for_as_that_part_of_the_image(command, indexed):
     _, out, _ = command("query", indexed / "a.png", "--box", "0", "0", "40", "40", "--top", "6")
     (query,) = Search_Images.describe([InputImage(indexed / "a.png", (0, 0, 40, 40))], **SETTINGS)
     index = read_index(Path("search_index"))
-    expected = [str(index.path(place)) for place in np.argsort(-index.rows[:] @ query)]
+    expected = [str(index.path(number)) for number in np.argsort(-index.rows[:] @ query)]
     assert [line.split("\t")[2] for line in out.splitlines()] == expected
     status, out, err = command("query", indexed / "a.png", "--box", "70", "0", "90", "40")
     assert (status, out) == (2, "")
@@ -207,7 +207,7 @@ def test_hostile_names_and_files_are_handled(command, images):
         parser.feed(Path("found.html").read_text(encoding="utf-8"))
         assert "script" not in tags
         assert tags.count("img") == 13
-    _, out, _ = command("query", images / "animated.gif", "--top", "2")  # its first frame is all red
+    _, out, _ = command("query", images / "animated.gif", "--top", "2")  # its first frame is red
     assert {Path(line.split("\t")[2]).name for line in out.splitlines()} == {"animated.gif", "still.png"}
 
 
@@ -220,9 +220,9 @@ def test_the_page_draws_attention_for_query_and_results(command, images, head_fo
     )
     assert status == 0, err
     page = Path("found.html").read_text()
-    # query and three results, a thumbnail and a map of each; but an image that is gone has neither
-    gone = page.count(">no image<")
-    assert page.count("<img ") == 2 * (4 - gone)
+    # a thumbnail and a map of the query and of three results, unless the image was removed
+    removed = page.count(">no image<")
+    assert page.count("<img ") == 2 * (4 - removed)
     assert page.count("data:image/jpeg;base64,") == page.count("<img ")
 
 
@@ -263,13 +263,13 @@ def test_an_index_is_refused_for_other_options_other_weights_and_another_folder(
 
 
 def test_an_index_follows_its_folder_and_empties_with_it(command, indexed, tmp_path, monkeypatch, caplog):
-    seen = described(monkeypatch)
+    decoded = described(monkeypatch)
     moved = indexed.rename(tmp_path / "moved")
     assert command("query", moved / "a.png", "--top", "2")[1].startswith("1\t1.0000\t")
     assert "2 matches were deleted or changed" in caplog.text
-    seen.clear()
+    decoded.clear()
     assert command("index", moved, *FAST)[0] == 0
-    assert seen == []
+    assert decoded == []
     assert command("query", moved / "a.png", "--top", "1")[1] == f"1\t1.0000\t{moved / 'a.png'}\n"
     outside = (moved / "a.png").rename(tmp_path / "outside.png")
     shutil.rmtree(moved / "more")
@@ -281,7 +281,7 @@ def test_an_index_follows_its_folder_and_empties_with_it(command, indexed, tmp_p
     assert command("query", outside)[:2] == (0, "")
 
 
-def test_what_is_no_image_is_told(command, images, caplog):
+def test_files_that_are_no_images_are_noted(command, images, caplog):
     for name in ("notes.txt", "photo.heic", ".hidden.txt"):
         (images / name).write_text("no image")
     assert command("index", images, *FAST)[0] == 0
@@ -358,13 +358,13 @@ def test_a_query_that_is_no_image_is_one_line(command, indexed, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_damaged_index_is_one_line_and_made_again(command, indexed):
+def test_an_unreadable_index_is_one_line_of_error_and_made_again(command, indexed):
     catalogue = Path("search_index", "catalogue.json")
     record = {"folder": str(indexed), "keys": [1], "settings": {}, "precision": "float32"}
-    whole = json.loads(catalogue.read_text())
+    valid = json.loads(catalogue.read_text())
     texts = ["{", "[]", "{}", json.dumps(record), json.dumps(record | {"folder": 3}), "[" * 100_000]
     texts += [
-        json.dumps(whole | change) for change in ({"settings": {}}, {"folder": "a\0"}, {"precision": []})
+        json.dumps(valid | change) for change in ({"settings": {}}, {"folder": "a\0"}, {"precision": []})
     ]
     for text in texts:
         catalogue.write_text(text)
@@ -399,19 +399,19 @@ def test_an_index_of_generalised_means_is_searched_with_its_exponent(command, im
     assert "gem_p 2.5 (now 3.0)" in err
 
 
-def test_a_image_comes_first_however_many_equals_sort_before_it(command, images):
+def test_an_image_comes_first_before_any_number_of_equal_images(command, images):
     for number in range(5):
         shutil.copy(images / "c.png", images / f"a{number}.png")
     command("index", images, *FAST)
     for top in ("1", "3", "20"):
         _, out, _ = command("query", images / "c.png", "--top", top)
-        found = [Path(line.split("\t")[2]).name for line in out.splitlines()]
-        assert found[0] == "c.png"
-        assert len(set(found)) == len(found)
+        names = [Path(line.split("\t")[2]).name for line in out.splitlines()]
+        assert names[0] == "c.png"
+        assert len(set(names)) == len(names)
 
 
 def index_of(rows):
-    names = [f"{place}.png" for place in range(len(rows))]
+    names = [f"{number}.png" for number in range(len(rows))]
     stored = StoredRows([rows], np.arange(len(rows)))
     return ImageIndex(Path("images"), names, names, stored, {}, Path("search_index"))
 
@@ -425,9 +425,9 @@ def test_an_image_of_the_index_finds_itself_before_equals_that_differ_by_roundin
     assert len(nearest) == count
     assert nearest[0][0] == 2
     assert [similarity for _, similarity in nearest] == sorted((pair[1] for pair in nearest), reverse=True)
-    assert {place for place, _ in nearest} <= {0, 1, 2, 3}
+    assert {number for number, _ in nearest} <= {0, 1, 2, 3}
     if count == 4:
-        assert sorted(place for place, _ in nearest) == [0, 1, 2, 3]
+        assert sorted(number for number, _ in nearest) == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("itself", [None, 1])
@@ -439,16 +439,16 @@ def test_similarities_of_float16_descriptors_are_1_at_most(itself):
 
 
 def test_weights_that_change_while_a_program_runs_are_read_anew(images, head_folder):
-    given = {"S": 64, "whiten": False, "device": "cpu", "workers": 0, "weights_dir": head_folder}
-    before = Search_Images.describe([images / "a.png"], **given)
+    options = {"S": 64, "whiten": False, "device": "cpu", "workers": 0, "weights_dir": head_folder}
+    before = Search_Images.describe([images / "a.png"], **options)
     path = head_folder / "efficientnet_lite0" / "ContextAwareRegionalAttention_weights.pth"
     state = torch.load(path, weights_only=True)
     state["conv_att_1.weight"] *= 5
     torch.save(state, path)
-    after = Search_Images.describe([images / "a.png"], **given)
+    after = Search_Images.describe([images / "a.png"], **options)
     assert np.abs(after - before).max() > 1e-5
     prepared_network.cache_clear()
-    np.testing.assert_array_equal(Search_Images.describe([images / "a.png"], **given), after)
+    np.testing.assert_array_equal(Search_Images.describe([images / "a.png"], **options), after)
 
 
 def test_a_second_indexing_at_the_same_time_is_refused(command, indexed):
@@ -497,7 +497,7 @@ def test_an_indexing_killed_at_any_moment_leaves_an_index_that_answers(
     assert command("index", images, *FAST)[0] == 0
     index = read_index(index_folder)
     assert len(index.names) == 36
-    expected = Search_Images.describe([index.path(place) for place in range(36)], **SETTINGS)
+    expected = Search_Images.describe([index.path(number) for number in range(36)], **SETTINGS)
     np.testing.assert_allclose(index.rows[:], expected, atol=1e-6)
 
 
@@ -517,7 +517,7 @@ def test_outputs_replace_no_image_and_no_file_of_the_user(command, indexed, tmp_
             status, out, err = command("query", indexed / "a.png", option, path)
             assert (status, out) == (2, "")
             assert err.startswith(f"error: cannot replace {path}")
-        for _ in range(2):  # what it wrote itself it replaces
+        for _ in range(2):  # a file that it wrote is replaced
             assert command("query", indexed / "a.png", "--top", "1", option, tmp_path / option[2:])[0] == 0
         status, _, err = command("query", indexed / "a.png", "--top", "1", option, "/dev/null")
         assert status == 0, err
@@ -530,7 +530,7 @@ def test_outputs_replace_no_image_and_no_file_of_the_user(command, indexed, tmp_
     assert "name the same file" in err
 
 
-def test_an_index_with_a_damaged_shard_is_left_as_it_was(command, images, indexed):
+def test_an_index_with_an_unreadable_shard_is_not_changed(command, images, indexed):
     index = Path("search_index")
     shard = next(index.rglob("shard-*.npy"))
     shard.write_bytes(shard.read_bytes()[:-8])
@@ -553,7 +553,7 @@ def test_a_catalogue_of_a_folder_that_cannot_exist_is_one_line(command, indexed,
     assert err.count("\n") == 1
 
 
-def test_an_index_of_another_method_is_named_by_its_own_folder(command, indexed):
+def test_an_index_of_another_method_is_named_by_its_folder(command, indexed):
     index = Path("search_index")
     for path in (index / CATALOGUE, index / INDEX_STORE / STORE_SETTINGS):
         record = json.loads(path.read_text())

@@ -10,7 +10,7 @@ def directions(count, seed):
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
-def test_every_search_asks_for_similarities_and_expansion_for_those_to_its_mean():
+def test_expansion_asks_for_the_similarities_to_its_mean():
     queries, database = directions(3, 0), directions(20, 1)
     asked = []
 
@@ -20,21 +20,21 @@ def test_every_search_asks_for_similarities_and_expansion_for_those_to_its_mean(
 
     seconds = {}
     options = SearchOptions(qe=2, diffusion=4, diffusion_alpha=0.9)
-    found = run_searches(queries, database, similarities_to, options, seconds)
-    assert list(found) == list(seconds) == [PLAIN, EXPANDED, DIFFUSED]
+    results = run_searches(queries, database, similarities_to, options, seconds)
+    assert list(results) == list(seconds) == [PLAIN, EXPANDED, DIFFUSED]
     assert len(asked) == 2
     np.testing.assert_array_equal(asked[0], queries)
-    np.testing.assert_allclose(found[PLAIN], queries @ database.T, atol=1e-6)
+    np.testing.assert_allclose(results[PLAIN], queries @ database.T, atol=1e-6)
     first = np.argsort(-(queries @ database.T), axis=1)[:, :2]
     mean = (queries + database[first].sum(axis=1)) / 3
     np.testing.assert_allclose(asked[1], mean / np.linalg.norm(mean, axis=1, keepdims=True), atol=1e-6)
-    np.testing.assert_allclose(found[EXPANDED], asked[1] @ database.T, atol=1e-6)
-    assert np.sort(found[DIFFUSED], axis=1).tolist() == [list(range(-19, 1))] * 3  # minus ranks
+    np.testing.assert_allclose(results[EXPANDED], asked[1] @ database.T, atol=1e-6)
+    assert np.sort(results[DIFFUSED], axis=1).tolist() == [list(range(-19, 1))] * 3  # minus ranks
 
 
-def test_images_that_an_index_does_not_give_count_as_unlike_the_query():
+def test_images_that_an_index_leaves_out_have_no_similarity_to_the_query():
     queries, database = directions(3, 0), directions(20, 1)
-    found = {}
+    rankings = {}
     for nothing in (-np.inf, 0.0):
 
         def first_five(wanted, nothing=nothing):
@@ -45,14 +45,14 @@ def test_images_that_an_index_does_not_give_count_as_unlike_the_query():
 
         options = SearchOptions(qe=2, diffusion=4, diffusion_alpha=0.9)
         results = run_searches(queries, database, first_five, options, {})
-        found[nothing] = {name: rank(similar) for name, similar in results.items()}
-    assert found[0.0].keys() == found[-np.inf].keys() == {PLAIN, EXPANDED, DIFFUSED}
-    for name, ranking in found[0.0].items():
-        np.testing.assert_array_equal(found[-np.inf][name], ranking)
-    assert (np.diff(found[0.0][PLAIN][:, 5:]) > 0).all()  # the others, in the database's order
+        rankings[nothing] = {name: rank(similar) for name, similar in results.items()}
+    assert rankings[0.0].keys() == rankings[-np.inf].keys() == {PLAIN, EXPANDED, DIFFUSED}
+    for name, ranking in rankings[0.0].items():
+        np.testing.assert_array_equal(rankings[-np.inf][name], ranking)
+    assert (np.diff(rankings[0.0][PLAIN][:, 5:]) > 0).all()  # all other images, in the database's order
 
 
-def test_what_an_approximate_search_did_not_find_is_not_expanded_with():
+def test_expansion_ignores_images_that_an_approximate_search_left_out():
     queries, database = directions(1, 0), directions(20, 1)
 
     def three_at_most(wanted):

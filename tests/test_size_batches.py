@@ -32,8 +32,8 @@ def test_groups_images_of_one_size(tmp_path, workers):
         [1, 5],
         [4],
     ]
-    bad = [batch for batch in batches if isinstance(batch, UnreadableImage)]
-    assert [(item.position, item.error.path) for item in bad] == [(3, images[3].path)]
+    unreadable = [batch for batch in batches if isinstance(batch, UnreadableImage)]
+    assert [(item.position, item.error.path) for item in unreadable] == [(3, images[3].path)]
     for batch in batches:
         if not isinstance(batch, UnreadableImage):
             for index, pixels in zip(batch.indices, batch.pixels, strict=True):
@@ -49,17 +49,17 @@ def test_workers_resize_as_the_calling_process_does(tmp_path):
 
 
 def test_holds_back_no_more_than_a_few_batches(tmp_path):
-    """Of all-different sizes none fills a batch, and yet they come out before the last one is read."""
+    """Images of different sizes fill no batch, but batches come out before the last image is read."""
     sizes = [(64, 8 * (number % 8 + 1)) for number in range(40)]
     images, batches = batches_of(tmp_path, sizes, 100)
-    assert len(batches) == 8  # all 40 fit into what may be held
+    assert len(batches) == 8  # all 40 may be held back
     waiting = {images.index(image) for image in images}
     assert {index for batch in batches for index in batch.indices} == waiting
 
     _, batches = batches_of(tmp_path, sizes, 6)
     held = 0
     for batch in batches:
-        # When a batch goes out, all images up to its last one were read.
+        # When a batch comes out, all images up to its last one were read.
         read = max(batch.indices) + 1
         held = max(held, read - sum(len(other.indices) for other in batches[: batches.index(batch)]))
     assert held <= HELD_BATCHES * 6 + 1
@@ -67,19 +67,19 @@ def test_holds_back_no_more_than_a_few_batches(tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_of_each_block_all_are_out_before_the_next(tmp_path, workers):
+def test_all_images_of_a_block_come_out_before_the_next_block(tmp_path, workers):
     sizes = [(64, 48), (48, 64), None, (64, 48), (64, 48), None, (48, 64)]
     images, _ = batches_of(tmp_path, sizes, 4)
     batches = list(size_batches(images, Loading(64, 4, workers), block=3))
-    found = [[batch.position] if isinstance(batch, UnreadableImage) else batch.indices for batch in batches]
-    assert found == [[2], [0], [1], [5], [3, 4], [6]]
+    indices = [[batch.position] if isinstance(batch, UnreadableImage) else batch.indices for batch in batches]
+    assert indices == [[2], [0], [1], [5], [3, 4], [6]]
 
 
 def test_nothing_has_no_batches():
     assert list(size_batches([], Loading(64, 4, 2))) == []
 
 
-def test_a_worker_that_dies_is_told(tmp_path, monkeypatch):
+def test_a_worker_that_dies_is_an_error(tmp_path, monkeypatch):
     draw_image(tmp_path / "a.png")
     monkeypatch.setattr(size_batches_module, "load_pixels", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(UserError, match=r"memory.*--workers.*--batch-size"):
@@ -95,7 +95,7 @@ def test_an_error_in_a_worker_is_as_without_workers(tmp_path):
 
 @pytest.mark.slow
 def test_thousands_of_waiting_images_keep_no_shared_memory(tmp_path):
-    """Each tensor from a worker holds a file open until it is copied, and systems allow some 1000 of them."""
+    """A tensor from a worker keeps a file open until it is copied; systems allow about 1000 open files."""
     draw_image(tmp_path / "a.png", size=(8, 8))
     images = [InputImage(tmp_path / "a.png")] * 400
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -16,7 +16,7 @@ MOST_GROUND_FLOOR_MODULES = 14
 
 @cache
 def sources():
-    """The syntax tree of each module of the scripts, utils and models, by its dotted name."""
+    """Return the syntax trees of the scripts and of the modules of utils and models, by dotted name."""
     paths = [*ROOT.glob("*.py"), *(ROOT / "utils").rglob("*.py"), *(ROOT / "models").rglob("*.py")]
     names = {path: ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths}
     return {
@@ -27,9 +27,9 @@ def sources():
 
 @cache
 def imports():
-    """The modules of the project that each of them imports, at its top or inside a function."""
+    """Return the modules of the project that each module imports, at its top or inside a function."""
     modules = sources()
-    found = {}
+    imported = {}
     for name, tree in modules.items():
         targets = set()
         for node in ast.walk(tree):
@@ -38,12 +38,12 @@ def imports():
             elif isinstance(node, ast.ImportFrom):
                 targets.update(f"{node.module}.{alias.name}" for alias in node.names)
                 targets.add(node.module)
-        found[name] = targets & modules.keys()
-    return found
+        imported[name] = targets & modules.keys()
+    return imported
 
 
 def graph(node_of):
-    """The imports between nodes, each of one module or several; packages stand for their modules' nodes."""
+    """Return the imports between nodes, each a module or a group of modules."""
     edges = {}
     for name, targets in imports().items():
         if name not in ("utils", "models"):
@@ -54,12 +54,12 @@ def graph(node_of):
 
 
 def second_level(name):
-    """A script, a module right below utils or models, or a folder there with all in it."""
+    """Return the name of a script, of a module directly in utils or models, or of the folder there."""
     return ".".join(name.split(".")[:2])
 
 
 def folder_of_models(name):
-    """A folder of models, without the folders in it; other modules as in `second_level`."""
+    """Return the folder of a module of models, or else `second_level`."""
     if name.split(".")[0] != "models":
         return second_level(name)
     return "models.poolings" if name.startswith("models.poolings") else "models"
@@ -73,7 +73,7 @@ def test_imports_have_no_cycle(node_of):
     list(TopologicalSorter(edges).static_order())  # raises CycleError
 
 
-def test_a_cycle_would_be_noticed():
+def test_imports_in_packages_and_functions_are_recorded():
     assert "models.backbones.backbone" in imports()["models.retrieval_network"]
     assert "utils.program.interrupts" in imports()["utils.program.run_command"]  # from a package
     assert "utils.program.run_command" in imports()["utils.program.start"]  # inside a function
@@ -96,7 +96,7 @@ def test_few_modules_lie_on_the_ground_floor_of_utils():
 
 
 def length(function):
-    """Lines of a function without its decorators and its docstring."""
+    """Return the number of lines of a function without its decorators and its docstring."""
     lines = function.end_lineno - function.lineno + 1
     if ast.get_docstring(function) is not None:
         lines -= function.body[0].end_lineno - function.body[0].lineno + 1

@@ -14,7 +14,7 @@ from utils.text import OneLineFormatter, digest_of_names, escape_misleading, fir
 
 ROOT = Path(__file__).parents[1]
 STRAY = os.fsdecode(b"caf\xe9")
-"""A name with a byte that is no UTF-8."""
+"""A name with a byte that is not UTF-8."""
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_a_message_is_one_line_and_a_traceback_keeps_its_lines():
 
 @pytest.fixture
 def imagenet(tmp_path):
-    """Two classes of three images with strange names, and one to validate with."""
+    """A data set of two classes of three images with unusual names, and a validation image."""
     folder = tmp_path / "data" / "ImageNet"
     for seed, wnid in enumerate(read_wnids()[:2]):
         (folder / "train" / "data" / wnid).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Backbones from timm, against timm itself, torchvision and the project's backbones."""
+"""Backbones from timm, compared with timm, torchvision and the project's backbones."""
 
 import sys
 
@@ -86,7 +86,7 @@ def test_timms_lite0_with_the_packaged_weights_gives_the_embedded_backbones_desc
     for one, prepared in (
         (embedded, embedded.prepare(pixels)),
         (backbone, embedded.prepare(pixels)),
-        (backbone, backbone.prepare(pixels)),  # timm states 127.5 for both numbers, not 127 and 128
+        (backbone, backbone.prepare(pixels)),  # timm has 127.5 for both numbers instead of 127 and 128
     ):
         descriptors.append(RetrievalNetwork(one, [RMAC(3, 32)]).eval()(prepared)[0, 0])
     assert float(descriptors[0] @ descriptors[1]) >= 0.999999

@@ -40,13 +40,13 @@ COMMON = [
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Four classes of eight images, and six to validate with."""
+    """A data set of four classes of eight images, and six validation images."""
     folder = tmp_path_factory.mktemp("data")
     wnids = read_wnids()[:4]
-    for place, wnid in enumerate(wnids):
+    for index, wnid in enumerate(wnids):
         (folder / "ImageNet" / "train" / "data" / wnid).mkdir(parents=True)
         for number in range(8):
-            draw_image(folder / "ImageNet" / "train" / "data" / wnid / f"{number}.JPEG", 10 * place + number)
+            draw_image(folder / "ImageNet" / "train" / "data" / wnid / f"{number}.JPEG", 10 * index + number)
     (folder / "ImageNet" / "val" / "data").mkdir(parents=True)
     for number in range(6):
         draw_image(folder / "ImageNet" / "val" / "data" / f"{number}.JPEG", 100 + number)
@@ -57,7 +57,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def train(data, capsys):
-    """Runs the command line in this process: status, reports, standard error."""
+    """A function that runs the command line in this process and returns status, reports and errors."""
 
     def run(output, *options):
         words = [*COMMON, "--datasets-dir", data, "--output", output, *options]
@@ -70,7 +70,7 @@ def train(data, capsys):
 
 @pytest.fixture(scope="module")
 def undisturbed(data, tmp_path_factory):
-    """The output of ten steps that nothing interrupted."""
+    """The output of ten steps without interruption."""
     output = tmp_path_factory.mktemp("undisturbed")
     words = [*COMMON, "--datasets-dir", str(data), "--output", str(output)]
     assert run_command(lambda: Training_ImageNet.command_line(words)) == 0
@@ -90,7 +90,7 @@ def command(data, output, *options):
 
 
 def weights(output):
-    """The head's tensors of the last report."""
+    """Return the tensors of the head that the last report saved."""
     last = max(output.glob("ContextAware*.pth"), key=lambda path: int(path.stem.split("_")[-2]))
     return torch.load(last, weights_only=True)
 
@@ -130,7 +130,7 @@ def test_the_saved_options_of_a_training_repeat_it(data, undisturbed, tmp_path, 
     status, _, err = train(tmp_path / "again", "--config", config)
     assert status == 0, err
     assert_same_weights(undisturbed, tmp_path / "again")
-    train(tmp_path / "again", "--resume", "--iterations", "11")  # the file says what would repeat it
+    train(tmp_path / "again", "--resume", "--iterations", "11")  # the saved options repeat it
     repeated = options("--config", tmp_path / "again" / "training.json")
     assert repeated == dataclasses.replace(original, output=tmp_path / "again", iterations=11)
 
@@ -149,7 +149,7 @@ def test_two_trainings_do_not_make_one_file_of_features(data, tmp_path, train):
 
 
 def test_an_update_is_sgds_with_the_mean_gradient_of_sixteen_images(data, tmp_path, train):
-    """Four mini-batches of four and one of sixteen are the same images, so the same update."""
+    """Four mini-batches of four images and one of sixteen have the same images, and give the same update."""
     train(tmp_path / "four", "--iterations", "4")
     train(tmp_path / "sixteen", "--iterations", "1", "--batch-size", "16", "--accumulate", "1")
     for name, tensor in weights(tmp_path / "four").items():
@@ -170,15 +170,15 @@ def test_the_same_seed_trains_the_same_weights_with_any_workers(undisturbed, tmp
 
 
 def test_validation_is_of_the_middles_of_the_images(data, undisturbed):
-    entry = BACKBONES["efficientnet_lite0"]
-    backbone = load_backbone(entry, None)
+    spec = BACKBONES["efficientnet_lite0"]
+    backbone = load_backbone(spec, None)
     weight, bias = load_classifier(BackboneOptions(backbone="efficientnet_lite0"))
     files = [data / "ImageNet" / "val" / "data" / f"{number}.JPEG" for number in range(6)]
     settings = CropSettings(64, 68, 72, "nearest")
     pixels = torch.from_numpy(np.stack([centre_crop(path, settings) for path in files]))
     classes = torch.arange(6) % 4
     with torch.inference_mode():
-        maxima = region_max(backbone(entry.preprocessing()(pixels)), cell_grid((64, 64), (2, 2), 5, 32))
+        maxima = region_max(backbone(spec.preprocessing()(pixels)), cell_grid((64, 64), (2, 2), 5, 32))
         scores = maxima.mean(1) @ weight.T + bias
     log_probabilities = scores.double().log_softmax(1)[torch.arange(6), classes]
     for report in reports(undisturbed):
@@ -189,13 +189,13 @@ def test_validation_is_of_the_middles_of_the_images(data, undisturbed):
 
 @pytest.mark.slow
 def test_learns_what_it_sees(tmp_path, train):
-    _, found, _ = train(tmp_path / "out", "--iterations", "60", "--checkpoint-every", "20", "--lr", "1")
-    assert found[-1]["loss"] < found[0]["loss"]
+    _, results, _ = train(tmp_path / "out", "--iterations", "60", "--checkpoint-every", "20", "--lr", "1")
+    assert results[-1]["loss"] < results[0]["loss"]
 
 
 @pytest.mark.parametrize("steps", [3, 4, 9])
 def test_a_training_in_two_parts_is_one_in_one(undisturbed, tmp_path, train, monkeypatch, steps):
-    """Ctrl-C saves at any step, also between the mini-batches of an update."""
+    """Ctrl-C saves the state at any step, also between the mini-batches of an update."""
     learn = Training_ImageNet.train_step
 
     def learn_and_interrupt(model, batch, progress, images):
@@ -246,8 +246,8 @@ def test_a_killed_training_goes_on_to_the_same_weights(
     end = max(12, reached + 2)
     status, _, err = train(output, "--iterations", end, *(["--resume"] if reached else []))
     assert status == 0, err
-    train(tmp_path / "whole", "--iterations", end)
-    assert_same_weights(output, tmp_path / "whole")
+    train(tmp_path / "unbroken", "--iterations", end)
+    assert_same_weights(output, tmp_path / "unbroken")
 
 
 @pytest.mark.slow
@@ -273,14 +273,18 @@ def test_precomputed_features_are_made_once_and_resumed(data, tmp_path, train, m
 
     monkeypatch.setattr(precomputed_features, "SAVED_EVERY", 5)
     store = tmp_path / "features.npy"
-    status, found, err = train(tmp_path / "whole", "--precompute", store)
+    status, results, err = train(tmp_path / "unbroken", "--precompute", store)
     assert status == 0, err
     rows = np.load(store)
     assert rows.shape == (32 + 6, 2 * 55 + 1, 1280)
     assert rows.dtype == np.float16
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["features.npy", "features.npy.json", "whole"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "features.npy",
+        "features.npy.json",
+        "unbroken",
+    ]
 
-    # Killed after some images: what is there is kept, the rest comes out the same.
+    # Interrupted after some images, it keeps their features and computes the missing ones.
     part = tmp_path / "part.npy"
     from utils.training import batches as training_batches
 
@@ -298,11 +302,11 @@ def test_precomputed_features_are_made_once_and_resumed(data, tmp_path, train, m
     assert train(tmp_path / "part", "--precompute", part)[0] == 0
     assert len(calls) == 12 + 38 - 10
     np.testing.assert_array_equal(np.load(part), rows)
-    assert_same_weights(tmp_path / "part", tmp_path / "whole")
+    assert_same_weights(tmp_path / "part", tmp_path / "unbroken")
 
-    # Complete, it is not made again; for another crop it is refused.
+    # Complete features are not computed again, and are refused for another crop.
     calls.clear()
-    assert train(tmp_path / "again", "--precompute", store)[1] == found
+    assert train(tmp_path / "again", "--precompute", store)[1] == results
     assert calls == []
     status, _, err = train(tmp_path / "crop", "--precompute", store, "--crop", "60")
     assert status == 2
@@ -312,10 +316,10 @@ def test_precomputed_features_are_made_once_and_resumed(data, tmp_path, train, m
 def test_an_epoch_has_each_image_once(tmp_path):
     from utils.training.batches import _draw_index
 
-    places = np.array([3, 5, 8, 9, 11])
-    drawn = [_draw_index(places, number, 0) for number in range(15)]
+    indices = np.array([3, 5, 8, 9, 11])
+    drawn = [_draw_index(indices, number, 0) for number in range(15)]
     for epoch in range(3):
-        assert sorted(drawn[5 * epoch : 5 * epoch + 5]) == places.tolist()
+        assert sorted(drawn[5 * epoch : 5 * epoch + 5]) == indices.tolist()
     assert drawn[:5] != drawn[5:10] or drawn[5:10] != drawn[10:]
 
 
@@ -328,7 +332,7 @@ def test_resuming_with_other_settings_is_refused_by_name(undisturbed, tmp_path, 
     assert not (tmp_path / "empty").exists() or not list((tmp_path / "empty").iterdir())
 
 
-def test_a_damaged_state_is_told(undisturbed, tmp_path, train):
+def test_an_unreadable_state_is_reported(undisturbed, tmp_path, train):
     (tmp_path / "training_state.pth").write_bytes((undisturbed / "training_state.pth").read_bytes()[:1000])
     status, _, err = train(tmp_path, "--resume")
     assert status == 2
@@ -336,7 +340,7 @@ def test_a_damaged_state_is_told(undisturbed, tmp_path, train):
 
 
 def in_state(*keys, value):
-    """Return a change of a saved state: the value at these keys, left out if it is `del`."""
+    """Return a function that sets a value of a saved state, or deletes it if the value is `del`."""
 
     def change(state):
         for key in keys[:-1]:
@@ -352,7 +356,7 @@ def in_state(*keys, value):
 WEIGHT = "conv_att_2.weight"
 BUFFER = ("optimizer", "state", 0, "momentum_buffer")
 
-STATE_DAMAGES = {
+STATE_CHANGES = {
     "no head": in_state("head", value="del"),
     "no optimizer": in_state("optimizer", value="del"),
     "no gradients": in_state("gradients", value="del"),
@@ -401,13 +405,14 @@ def test_gradients_in_float64_are_taken_in_the_parameters_type(tmp_path):
     state = torch.load(tmp_path / "training_state.pth", weights_only=True)
     state["gradients"] = {name: gradient.double() for name, gradient in state["gradients"].items()}
     torch.save(state, tmp_path / "training_state.pth")
+    head.zero_grad()
     load_state(tmp_path, head, optimizer, {}, processes)
     assert all((parameter.grad == 0.5).all() for parameter in head.parameters())
     assert all(parameter.grad.dtype == torch.float32 for parameter in head.parameters())
 
 
-@pytest.mark.parametrize("damage", STATE_DAMAGES.values(), ids=STATE_DAMAGES.keys())
-def test_a_state_that_is_not_one_changes_nothing_and_is_one_line(tmp_path, damage):
+@pytest.mark.parametrize("change", STATE_CHANGES.values(), ids=STATE_CHANGES.keys())
+def test_an_invalid_state_changes_nothing_and_is_one_line_of_error(tmp_path, change):
     head = ContextAwareRegionalAttention(4)
     optimizer = torch.optim.SGD(head.parameters(), 0.1, 0.9)
     processes = Processes(0, 1, torch.device("cpu"))
@@ -427,7 +432,7 @@ def test_a_state_that_is_not_one_changes_nothing_and_is_one_line(tmp_path, damag
 
     fresh.load_state_dict(before)
     fresh_optimizer = torch.optim.SGD(fresh.parameters(), 0.1, 0.9)
-    damage(state)
+    change(state)
     torch.save(state, path)
     with pytest.raises(UserError, match=rf"^{path} [^\n]*; start anew with another --output$"):
         load_state(tmp_path, fresh, fresh_optimizer, {"lr": 0.1}, processes)
@@ -456,29 +461,29 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path,
     assert (tmp_path / "out" / "training_state.pth").read_bytes() == before
 
 
-def test_too_many_corrupt_images_stop_the_training(data, tmp_path, train):
-    victim = next(iter(sorted((data / "ImageNet" / "train" / "data").glob("*/*"))))
-    content = victim.read_bytes()
+def test_too_many_unreadable_images_stop_the_training(data, tmp_path, train):
+    path = next(iter(sorted((data / "ImageNet" / "train" / "data").glob("*/*"))))
+    content = path.read_bytes()
     try:
-        victim.write_bytes(b"")
+        path.write_bytes(b"")
         status, _, err = train(tmp_path / "out", "--iterations", "40")
     finally:
-        victim.write_bytes(content)
+        path.write_bytes(content)
     assert status == 2
     assert "1 of 32 training images are unreadable, more than 1%" in err
 
 
 @pytest.fixture
 def with_pipes(data, monkeypatch):
-    """The data with a training and a validation image that are pipes; the two images."""
+    """The paths of a training and a validation image that are replaced by pipes."""
     monkeypatch.setattr(Training_ImageNet, "MOST_UNREADABLE", 0.1)
-    victims = [min((data / "ImageNet" / "train" / "data").glob("*/*")), data / "ImageNet/val/data/1.JPEG"]
-    contents = [path.read_bytes() for path in victims]
-    for path in victims:
+    replaced = [min((data / "ImageNet" / "train" / "data").glob("*/*")), data / "ImageNet/val/data/1.JPEG"]
+    contents = [path.read_bytes() for path in replaced]
+    for path in replaced:
         path.unlink()
         os.mkfifo(path)
-    yield victims
-    for path, content in zip(victims, contents, strict=True):
+    yield replaced
+    for path, content in zip(replaced, contents, strict=True):
         path.unlink()
         path.write_bytes(content)
 
@@ -486,31 +491,31 @@ def with_pipes(data, monkeypatch):
 @pytest.mark.parametrize("options", [[], ["--precompute"]])
 def test_pipes_among_the_images_are_named_and_left_out(with_pipes, tmp_path, train, caplog, options):
     options = [*options, tmp_path / "features.npy"] if options else []
-    status, found, err = train(tmp_path / "out", "--iterations", "40", "--checkpoint-every", "40", *options)
+    status, results, err = train(tmp_path / "out", "--iterations", "40", "--checkpoint-every", "40", *options)
     assert status == 0, err
-    assert found[-1]["corrupt_images"] == 1
-    assert found[-1]["val_images"] == 5
+    assert results[-1]["corrupt_images"] == 1
+    assert results[-1]["val_images"] == 5
     assert f"left out {with_pipes[0]}, which cannot be decoded" in caplog.text
     assert "validated without 1 images that cannot be decoded" in caplog.text
     assert str(with_pipes[1]) in caplog.text
 
 
 @pytest.mark.slow
-def test_few_corrupt_images_are_counted_and_left_out(data, tmp_path, train, monkeypatch, caplog):
+def test_few_unreadable_images_are_counted_and_left_out(data, tmp_path, train, monkeypatch, caplog):
     monkeypatch.setattr(Training_ImageNet, "MOST_UNREADABLE", 0.1)
-    victim = next(iter(sorted((data / "ImageNet" / "train" / "data").glob("*/*"))))
-    content = victim.read_bytes()
+    path = next(iter(sorted((data / "ImageNet" / "train" / "data").glob("*/*"))))
+    content = path.read_bytes()
     try:
-        victim.write_bytes(b"")
-        status, found, _ = train(tmp_path / "out", "--iterations", "40")
+        path.write_bytes(b"")
+        status, results, _ = train(tmp_path / "out", "--iterations", "40")
     finally:
-        victim.write_bytes(content)
+        path.write_bytes(content)
     assert status == 0
-    assert found[-1]["corrupt_images"] == 1
+    assert results[-1]["corrupt_images"] == 1
     assert caplog.text.count("cannot be decoded") == 1
 
 
-def test_bad_options_and_data_are_told(data, tmp_path, train):
+def test_invalid_options_and_data_are_reported(data, tmp_path, train):
     assert "must be a range of sides" in train(tmp_path / "out", "--crop", "70")[2]
     assert "'0' is not a number greater than 0" in train(tmp_path / "out", "--lr", "0")[2]
     assert "no training images" in train(tmp_path / "out", "--datasets-dir", tmp_path)[2]
@@ -525,9 +530,12 @@ def test_tensorboard_gets_the_reports(undisturbed):
 
 
 def test_a_training_does_without_tensorboard(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    training_report.write_tensorboard(tmp_path, {"step": 1, "loss": 0.5})
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "torch.utils.tensorboard", None)
+        training_report.write_tensorboard(tmp_path, {"step": 1, "loss": 0.5})
     assert list(tmp_path.iterdir()) == []
+    training_report.write_tensorboard(tmp_path, {"step": 1, "loss": 0.5})
+    assert [path.name for path in tmp_path.iterdir()] == ["tensorboard"]
 
 
 @pytest.mark.slow
@@ -539,14 +547,14 @@ def test_a_full_disk_is_one_line_that_names_the_file(data, tmp_path):
     (error,) = errors
     assert error.startswith(f"error: cannot write {tmp_path}/ContextAwareRegionalAttention_weights_1_")
     assert error.endswith(".pth: the disk is full")
-    # after the report, what is on the disk: what was written at the start, and nothing incomplete
+    # after the report, the files on the disk: one written at the start, and no incomplete file
     assert done.stdout.splitlines()[1:] == ["training.json"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [2])
 def test_several_processes_go_on_between_two_updates(data, tmp_path, processes):
-    """A training that ends after step 14 of updates every four steps and goes on is one that did not end."""
+    """A training with an update every four steps that is resumed after step 14 equals one without a stop."""
 
     def run(output, *options):
         launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
@@ -559,10 +567,10 @@ def test_several_processes_go_on_between_two_updates(data, tmp_path, processes):
         )
         assert done.returncode == 0, done.stderr
 
-    run(tmp_path / "whole", "--iterations", "20")
+    run(tmp_path / "unbroken", "--iterations", "20")
     run(tmp_path / "parts", "--iterations", "14")
     run(tmp_path / "parts", "--iterations", "20", "--resume")
-    for name, tensor in weights(tmp_path / "whole").items():
+    for name, tensor in weights(tmp_path / "unbroken").items():
         torch.testing.assert_close(tensor, weights(tmp_path / "parts")[name], rtol=0, atol=1e-7)
 
 

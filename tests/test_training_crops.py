@@ -47,8 +47,8 @@ def test_the_centre_is_torchvisions(images):
         np.testing.assert_array_equal(centre_crop(path, SETTINGS), np.array(transform(Image.open(path))))
 
 
-def test_random_crops_reach_every_place_and_size(tmp_path):
-    # Red is the column and green the row, of 400 x 300 pixels: a crop tells where it was and at what scale.
+def test_random_crops_reach_every_position_and_size(tmp_path):
+    # Red is the column and green the row of 400 x 300 pixels, so that a crop shows its position and scale.
     pixels = np.zeros((300, 400, 3), np.uint8)
     pixels[..., 0], pixels[..., 1] = np.linspace(0, 255, 400), np.linspace(0, 255, 300)[:, None]
     Image.fromarray(pixels).save(tmp_path / "ramp.png")
@@ -58,9 +58,7 @@ def test_random_crops_reach_every_place_and_size(tmp_path):
     assert min(lefts) == min(tops) == 0
     assert max(lefts) > 0.9 * 120 / 400 * 255
     assert max(tops) > 0.8 * 20 / 300 * 255
-    assert (
-        len({int(crop[-1, 0, 1]) - int(crop[0, 0, 1]) for crop in crops}) > 3
-    )  # as many as there are scales
+    assert len({int(crop[-1, 0, 1]) - int(crop[0, 0, 1]) for crop in crops}) > 3  # one value per scale
     assert {crop.shape for crop in crops} == {(280, 280, 3)}
 
 
@@ -84,7 +82,7 @@ def test_images_are_drawn_with_replacement(images):
     assert len(set(counts.tolist())) > 1
 
 
-def test_a_corrupt_image_is_replaced_by_another_and_named(images):
+def test_an_unreadable_image_is_replaced_by_another_and_named(images):
     images.paths[2].write_bytes(b"")
     batch = next(crop_batches(RandomCrops(images, SETTINGS, 0), [range(60)], 0))
     assert len(batch.classes) == 60
@@ -93,7 +91,7 @@ def test_a_corrupt_image_is_replaced_by_another_and_named(images):
 
 
 def test_an_image_too_thin_for_the_memory_is_left_out_and_named(tmp_path, images):
-    # With a shorter side of 850, 1 x 3000 pixels become 850 x 2,550,000: 2.2 thousand million.
+    # With a shorter side of 850, 1 x 3000 pixels become 850 x 2,550,000, or 2.2 billion.
     Image.new("RGB", (1, 3000)).save(images.paths[2])
     settings = CropSettings(800, 850, 859, "nearest")
     with pytest.raises(
@@ -113,7 +111,7 @@ def test_a_thin_image_is_cropped(tmp_path):
     assert crop.shape == (32, 32, 3)
 
 
-def test_a_corrupt_image_has_no_centre(images):
+def test_an_unreadable_image_has_no_centre_crop(images):
     images.paths[2].write_bytes(b"")
     batch = next(crop_batches(CentreCrops(images, SETTINGS), [range(6)], 0))
     assert batch.classes.tolist() == [0, 1, 3, 4, 5]

@@ -1,4 +1,4 @@
-"""Two machines share an evaluation, as on a cluster; two network namespaces and a cable stand for them."""
+"""Two nodes share an evaluation, as on a cluster. Two connected network namespaces replace the nodes."""
 
 import os
 import shutil
@@ -11,13 +11,13 @@ import pytest
 from conftest import TORCHRUN, assert_same_descriptors, evaluation
 
 CABLE = "cable"
-"""What either end is called in its namespace."""
+"""Name of each end in its namespace."""
 
 ADDRESSES = ("10.77.0.1", "10.77.0.2")
-"""Of the two ends; they exist in the namespaces only."""
+"""Addresses of the two ends, only inside the namespaces."""
 
 TIMEOUT = 120
-"""Seconds: far more than a run takes, far less than gloo waits for a silent process (half an hour)."""
+"""Seconds: much longer than a run, and much shorter than gloo's timeout of half an hour."""
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("ip") is None, reason="iproute2's ip is not installed"),
@@ -33,24 +33,24 @@ def ip(*words):
 
 
 def remove(namespace):
-    """Kills what still runs in a namespace and deletes it, and its end of the cable with it."""
+    """Kill the processes in a namespace, and delete the namespace with its end of the cable."""
     listed = subprocess.run(["ip", "netns", "pids", namespace], capture_output=True, text=True)
     for process in listed.stdout.split():
-        with suppress(ProcessLookupError):  # it has ended since
+        with suppress(ProcessLookupError):  # it has ended meanwhile
             os.kill(int(process), signal.SIGKILL)
     subprocess.run(["ip", "netns", "del", namespace], capture_output=True)
 
 
 @pytest.fixture
 def nodes():
-    """The names of two network namespaces, each of which sees itself and the other one and nothing else."""
+    """The names of two network namespaces that are connected with each other only."""
     common = f"two-nodes-{uuid.uuid4().hex[:12]}"
     names = [f"{common}-{rank}" for rank in range(2)]
     with ExitStack() as stack:
         for name in names:
-            stack.callback(remove, name)  # before it exists: an interrupt in between would leave it
+            stack.callback(remove, name)  # before it exists, in case of an interrupt in between
             ip("netns", "add", name)
-        # Made inside the namespaces, so that nothing of it is ever seen outside.
+        # Made inside the namespaces, so that it is invisible outside.
         ip("-n", names[0], "link", "add", CABLE, "type", "veth", "peer", "name", CABLE, "netns", names[1])
         for name, address in zip(names, ADDRESSES, strict=True):
             ip("-n", name, "addr", "add", f"{address}/30", "dev", CABLE)
@@ -61,11 +61,11 @@ def nodes():
 
 
 def run_on(nodes, folder, program):
-    """Runs one program on all nodes by torchrun: status, standard output and standard error of each."""
+    """Run a program on all nodes by torchrun, and return status, output and errors of each node."""
     environment = os.environ | {
         "OMP_NUM_THREADS": "1",
-        # Without this variable, gloo gives others the address of this machine's host name. Namespaces
-        # share the host name of the real machine, and its address, 127.0.0.1 as a rule, is not theirs.
+        # Without this variable, gloo uses the address of the host name. The namespaces share the host
+        # name, but not its address, which is usually 127.0.0.1.
         "GLOO_SOCKET_IFNAME": CABLE,
     }
     started = []
@@ -97,11 +97,11 @@ def run_on(nodes, folder, program):
 
 @pytest.mark.slow
 def test_two_nodes_describe_what_one_process_does(nodes, measure, dataset, tmp_path):
-    _, alone, _ = measure("--output", tmp_path / "one")
+    _, expected, _ = measure("--output", tmp_path / "one")
     program = evaluation(dataset, "--output", tmp_path / "two")
     (status_0, out_0, err_0), (status_1, out_1, err_1) = run_on(nodes, tmp_path, program)
     assert (status_0, status_1) == (0, 0), err_0 + err_1
-    assert out_0 == alone
+    assert out_0 == expected
     assert out_1 == ""
     assert_same_descriptors(tmp_path / "one", tmp_path / "two", names="abcd")
 

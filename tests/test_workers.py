@@ -1,4 +1,4 @@
-"""Processes that decode or draw images: killed, asked to stop, or left behind by a parent that was killed."""
+"""Worker processes that are killed, asked to stop, or left by a killed parent."""
 
 import multiprocessing
 import os
@@ -30,7 +30,7 @@ PCA = ["--datasets-dir", "data", "--S", "128", "--L", "2", "--min-side", "64", "
 
 @pytest.fixture
 def data(tmp_path):
-    """One folder of images for an evaluation, a training, a PCA and an index."""
+    """A folder of images for an evaluation, a training, a PCA and an index."""
     folder = tmp_path / "data"
     images = folder / "Tiny" / "jpg"
     for path in (images, folder / "Tiny" / "lab", folder / "Landmark" / "train"):
@@ -95,7 +95,7 @@ def test_a_killed_worker_of_verify_is_one_line(data, monkeypatch, capsys):
 
 
 class Signalled(Dataset):
-    """Items whose workers get a signal that their parent did not send, and say so."""
+    """A data set whose workers send a signal to themselves."""
 
     def __init__(self, number):
         self.number = number
@@ -124,28 +124,28 @@ def start_and_wait(started, held):
 
 def test_a_worker_ends_when_its_parent_asks_for_it():
     context = multiprocessing.get_context("fork")
-    said, started = context.Pipe(duplex=False)
+    ready, started = context.Pipe(duplex=False)
     with stopping_blocked():
         worker = context.Process(target=wait, args=(started, None))
         worker.start()
-    assert said.poll(60)
+    assert ready.poll(60)
     worker.terminate()
     worker.join(60)
-    assert worker.exitcode == 0  # as torch wants it
+    assert worker.exitcode == 0  # as torch expects
 
 
 def test_a_worker_ends_when_its_parent_is_killed():
     context = multiprocessing.get_context("fork")
-    said, started = context.Pipe(duplex=False)
+    ready, started = context.Pipe(duplex=False)
     alive, held = context.Pipe(duplex=False)
     parent = context.Process(target=start_and_wait, args=(started, held))
     parent.start()
     held.close()
-    assert said.poll(60)
-    worker = said.recv()
+    assert ready.poll(60)
+    worker = ready.recv()
     parent.kill()
     try:
-        assert alive.poll(60)  # at its end, for no process holds the other end
+        assert alive.poll(60)  # at its end: no process holds the other end
     except AssertionError:
         os.kill(worker, signal.SIGKILL)
         raise
