@@ -90,7 +90,7 @@ def train(options: TrainingOptions) -> list[dict[str, float]]:
         optimizer = torch.optim.SGD(
             head.parameters(), options.lr, options.momentum, weight_decay=options.weight_decay
         )
-        settings = options.saved_settings | ({"images": images.summary} if options.images else {})
+        settings = options.saved_settings | {"images": images.summary or None}
         progress, classifier = begin(options, head, optimizer, settings, images, classifier, processes)
         save = partial(save_state, options.output, head, optimizer, progress, settings, processes)
 

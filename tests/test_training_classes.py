@@ -398,6 +398,28 @@ def test_unreadable_images_have_a_limit_in_the_first_stage(tmp_path, monkeypatch
     assert caplog.text.count("cannot be decoded") >= 8
 
 
+def test_a_training_on_imagenet_does_not_go_on_from_other_classes(undisturbed, tmp_path, capsys):
+    wnid = read_wnids()[0]
+    draw_classes(tmp_path / "ImageNet" / "train" / "data", **{wnid: 2})
+    (tmp_path / "ImageNet" / "val" / "data").mkdir(parents=True)
+    draw_image(tmp_path / "ImageNet" / "val" / "data" / "0.png")
+    (tmp_path / "ImageNet" / "val" / "val.txt").write_text("0.png 0\n")
+    options = ["--datasets-dir", tmp_path, "--output", undisturbed, "--resume"]
+    status, _, err = train_in_process(capsys, *options)
+    assert status == 2
+    assert "was saved with other settings: images 12 and 3 images of 2 classes, digest" in err
+    assert err.endswith("(now None)\n")
+
+    # Before --images, a state named no images.
+    options = ["--datasets-dir", tmp_path, "--output", tmp_path / "out"]
+    assert train_in_process(capsys, *options)[0] == 0
+    state = torch.load(tmp_path / "out" / "training_state.pth", weights_only=True)
+    assert state["format"] == 2 and "classifier" not in state
+    del state["settings"]["images"]
+    torch.save(state, tmp_path / "out" / "training_state.pth")
+    assert train_in_process(capsys, *options, "--resume", "--iterations", "8")[0] == 0
+
+
 def test_a_state_of_other_images_is_refused(undisturbed, images, tmp_path, capsys):
     folder = tmp_path / "images"
     shutil.copytree(images, folder)
