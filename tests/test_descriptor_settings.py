@@ -185,7 +185,7 @@ def test_s_is_the_backbones_where_it_is_not_given():
     assert DescriptorOptions().longer_side == 1024  # the original's
     assert DescriptorOptions(backbone="efficientnet_lite2").longer_side == 512
     options = DescriptorOptions(backbone="efficientnet_lite0", pooling="rmac", whiten=False)
-    assert descriptor_settings(options, ["rmac"])["S"] == 1024
+    assert descriptor_settings(options, ["rmac"])["S"] == 512
     given = DescriptorOptions(backbone="efficientnet_lite0", pooling="rmac", whiten=False, S=300)
     assert given.longer_side == 300
     assert descriptor_settings(given, ["rmac"])["S"] == 300

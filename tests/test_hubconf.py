@@ -131,7 +131,7 @@ def test_the_general_network_takes_the_options_of_the_scripts(files, options, se
 
 
 def test_s_is_that_of_the_backbone_if_not_given():
-    assert load("efficientnet_lite0").longer_side == 1024
+    assert load("efficientnet_lite0").longer_side == 512
     assert load("efficientnet_lite2", pooling="mac").longer_side == 512
 
 

@@ -50,3 +50,10 @@ def test_a_pipe_and_a_dangling_link_are_unreadable(folder, caplog):
     assert str(folder / "pipe.jpg") in caplog.text
     assert len(selection.paths) == 4
     assert selection.sizes[0] == (48, 64)
+
+
+def test_a_note_counts_the_images_that_are_too_small_after_resizing(folder, caplog):
+    draw_image(folder / "narrow.jpg", size=(160, 20))  # resized to 64 x 8
+    selection = select_large_images(find_images([folder], None, 0), 64, 40)
+    assert selection.small == [folder / "narrow.jpg"]
+    assert "left out 1 of 5 images, resized to a longer side of 64, with a side under 40" in caplog.text

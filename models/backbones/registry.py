@@ -72,7 +72,7 @@ BACKBONES: dict[str, BackboneSpec] = {
         scale=(58.395, 57.12, 57.375),  # 255 times 0.229, 0.224, 0.225
     ),
     "efficientnet_lite0": _efficientnet_lite(
-        0, "57934424", width=1.0, depth=1.0, longer_side=1024, pca_longer_side=800
+        0, "57934424", width=1.0, depth=1.0, longer_side=512, pca_longer_side=512
     ),
     "efficientnet_lite1": _efficientnet_lite(
         1, "77cc7160", width=1.0, depth=1.1, longer_side=512, pca_longer_side=512

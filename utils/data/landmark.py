@@ -66,7 +66,7 @@ def find_images(folders: Sequence[Path], samples: int | None, seed: int) -> list
 
 
 def select_large_images(paths: Sequence[Path], longer_side: int, min_side: int) -> SizedImages:
-    """Select the images that are large enough, and log a note on unreadable ones.
+    """Select the images that are large enough, and log notes on the images left out.
 
     Only headers are read; no image is decoded.
 
@@ -99,6 +99,14 @@ def select_large_images(paths: Sequence[Path], longer_side: int, min_side: int) 
     if images.unreadable:
         names = first_names(list(map(str, images.unreadable)))
         log.warning("note: left out %d images that cannot be read (%s)", len(images.unreadable), names)
+    if images.small and images.paths:
+        log.warning(
+            "note: left out %d of %d images, resized to a longer side of %d, with a side under %d (--min-side)",
+            len(images.small),
+            len(paths),
+            longer_side,
+            min_side,
+        )
     if not images.paths:
         raise UserError(
             f"none of {len(paths)} images is large enough: resized to a longer side of {longer_side}, "
