@@ -108,6 +108,7 @@ class QueryOptions:
     index: Path = option(default=SEARCH_INDEX, help="folder of the index")
     top: int = option(default=20, help="largest number of matches", valid=COUNTS)
     weights_dir: Path = option(default=PROJECT_WEIGHTS_DIR, help="folder of the weight files")
+    backbone_weights: Path | None = redefault(DescriptorOptions, "backbone_weights", None)
     device: str = redefault(DeviceOptions, "device", "auto")
     json: Path | None = option(default=None, help="file to write the matches to")
     html: Path | None = option(
@@ -213,6 +214,7 @@ def search(
     index: str | Path | ImageIndex = QueryOptions.index,
     top: int = QueryOptions.top,
     weights_dir: str | Path = QueryOptions.weights_dir,
+    backbone_weights: str | Path | None = None,
     device: str = QueryOptions.device,
     html: str | Path | None = None,
 ) -> list[Match]:
@@ -224,6 +226,8 @@ def search(
         index: folder of the index, or an index that has been read.
         top: largest number of matches.
         weights_dir: folder of the weights that the index was made with.
+        backbone_weights: state dict of the backbone that the index was made with; None for the published
+            weights.
         device: device to compute on.
         html: page to write, with thumbnails and heat maps of the attention.
 
@@ -238,6 +242,9 @@ def search(
         box=box,
         top=top,
         weights_dir=user_path(weights_dir, "weights_dir"),
+        backbone_weights=None
+        if backbone_weights is None
+        else user_path(backbone_weights, "backbone_weights"),
         device=device,
         html=None if html is None else user_path(html, "html"),
     )
@@ -288,7 +295,8 @@ def indexed_with(index: ImageIndex, options: QueryOptions) -> DescribeOptions:
     """
     names = {one.name for one in declared_options(DescribeOptions)} & index.settings.keys()
     saved = from_json(DescribeOptions, {name: index.settings[name] for name in names}, str(index.location))
-    return make(DescribeOptions, saved | {"weights_dir": options.weights_dir, "device": options.device})
+    given = {name: getattr(options, name) for name in ("weights_dir", "backbone_weights", "device")}
+    return make(DescribeOptions, saved | given)
 
 
 def run_index(options: IndexOptions) -> None:

@@ -16,6 +16,7 @@ from conftest import draw_image
 from PIL import Image
 
 import Search_Images
+from models.backbones.registry import BACKBONES
 from models.poolings.attention_head import ContextAwareRegionalAttention
 from utils.descriptors import store as descriptor_store
 from utils.descriptors.prepared_network import prepared_network
@@ -28,6 +29,7 @@ from utils.images.loading import InputImage
 from utils.program.run_command import run_command
 from utils.saved_settings import METHOD
 from utils.search.image_index import ImageIndex, read_index
+from utils.weights.backbone_weights import read_backbone_weights
 
 ROOT = Path(__file__).parents[1]
 FAST = ["--S", "64", "--pooling", "rmac", "--no-whiten", "--device", "cpu", "--workers", "0"]
@@ -260,6 +262,19 @@ def test_an_index_is_refused_for_other_options_other_weights_and_another_folder(
     assert "attention weights" in err
     assert err.startswith("error: ")
     assert err.count("\n") == 1
+
+
+def test_an_index_with_other_backbone_weights_is_searched_with_the_same_file(command, images, tmp_path):
+    state, _ = read_backbone_weights(BACKBONES["efficientnet_lite0"], tmp_path)
+    state[next(iter(state))] *= -1
+    torch.save(state, tmp_path / "other.pth")
+    weights = ["--backbone-weights", tmp_path / "other.pth"]
+    assert command("index", images, *FAST, *weights)[0] == 0
+    status, out, _ = command("query", images / "a.png", *weights, "--device", "cpu")
+    assert (status, out.split()[:2]) == (0, ["1", "1.0000"])
+    status, _, err = command("query", images / "a.png", "--device", "cpu")
+    assert status == 2
+    assert err.count("error:") == 1
 
 
 def test_an_index_follows_its_folder_and_empties_with_it(command, indexed, tmp_path, monkeypatch, caplog):

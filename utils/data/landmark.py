@@ -101,7 +101,8 @@ def select_large_images(paths: Sequence[Path], longer_side: int, min_side: int) 
         log.warning("note: left out %d images that cannot be read (%s)", len(images.unreadable), names)
     if images.small and images.paths:
         log.warning(
-            "note: left out %d of %d images, resized to a longer side of %d, with a side under %d (--min-side)",
+            "note: left out %d of %d images, resized to a longer side of %d, with a side under %d: "
+            "see --min-side",
             len(images.small),
             len(paths),
             longer_side,
