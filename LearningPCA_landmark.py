@@ -27,7 +27,6 @@ from models.poolings.rmac import RMAC
 from models.retrieval_network import RetrievalNetwork
 from utils.data.landmark import FOLDER, SizedImages, find_images, select_large_images
 from utils.descriptors.extraction import Output, network_outputs
-from utils.descriptors.settings import METHOD_VERSION
 from utils.device import choose_device
 from utils.errors import UserError
 from utils.file_names import (
@@ -51,9 +50,10 @@ from utils.options.shared import COUNTS, SIDES, BackboneOptions, ImageOptions, R
 from utils.processes import Processes, join_processes, log_level, process_device
 from utils.program.run_command import run_command
 from utils.program.signals import StopWish, stop_wish
-from utils.saved_settings import METHOD
+from utils.saved_settings import BACKBONE_DIGEST, METHOD, METHOD_VERSION
 from utils.text import log_to_stderr
-from utils.weights.networks import load_folded_backbone
+from utils.weights.network_record import Facts, PartWriter
+from utils.weights.networks import given_backbone_digest, identify_network, load_folded_backbone
 from utils.whitening import report as pca_report
 from utils.whitening.pca import StreamingPCA
 from utils.whitening.state import PCAProgress, image_digest, load_state, save_state
@@ -72,7 +72,7 @@ class PCAOptions(BackboneOptions, ImageOptions, RunOptions):
     """Options of the learning of a whitening."""
 
     title = "learning"
-    recorded = frozenset({METHOD, "image_digest"})
+    recorded = frozenset({METHOD, BACKBONE_DIGEST, "image_digest"})
 
     L: int = redefault(BackboneOptions, "L", 3)
     images: tuple[Path, ...] = option(
@@ -144,6 +144,9 @@ def learn(options: PCAOptions) -> dict[str, object]:
         check_vectors(images, options.L, components)
 
         # The network that computes the region vectors.
+        facts: Facts = {"S": options.longer_side, "L": options.L, "components": components}
+        network_record = PartWriter(options.folder, identify_network(options), "whitening", facts)
+        network_record.check()
         backbone = load_folded_backbone(options)
         network = RetrievalNetwork(backbone, [RMAC(options.L, spec.stride)]).eval().to(device)
         if options.compile:
@@ -166,6 +169,7 @@ def learn(options: PCAOptions) -> dict[str, object]:
         }
         if processes.leads:
             pca_report.write_files(options.folder, whitened, pca.mean, record)
+            network_record.write([PCA_COMPONENTS, PCA_MEAN])
             summary = ("images", "vectors", "rank", "variance_kept")
             print(json.dumps({"components": components} | {name: record[name] for name in summary}))
     return record
@@ -245,6 +249,7 @@ def settings_of(options: PCAOptions, images: SizedImages) -> dict[str, object]:
     """Return all settings that the statistics depend on. They must be the same when a run is resumed."""
     method = {METHOD: METHOD_VERSION}
     resolved = {"S": options.longer_side, "image_digest": image_digest(images)}
+    resolved[BACKBONE_DIGEST] = given_backbone_digest(options)
     return method | binding_settings(options) | resolved
 
 

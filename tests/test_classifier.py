@@ -96,7 +96,7 @@ def test_the_fit_ends_at_a_wish_to_stop():
         fit_classifier(torch.from_numpy(points), torch.from_numpy(labels), 3, 10, stop)
 
 
-BACKBONE = {"backbone": "tiny", "backbone_weights": "0123"}
+BACKBONE = {"backbone": "tiny", "backbone_digest": "0123"}
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ DAMAGES = {
     "a name twice": (with_record(classes=["cat", "cat"]), "names 1 classes, but .* has 2"),
     "no names": (with_record(classes=None), "is unreadable"),
     "other backbone": (with_record(backbone="other"), "for backbone other, not tiny"),
-    "other weights": (with_record(backbone_weights="9"), "for backbone_weights 9, not 0123"),
+    "other weights": (with_record(backbone_digest="9"), "for backbone_digest 9, not 0123"),
     "no file": (lambda path: path.unlink(), "no weights at"),
     "other file": (lambda path: path.write_bytes(b"x"), "cannot be read"),
 }

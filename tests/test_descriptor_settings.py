@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from utils.descriptors.settings import descriptor_settings, digest
+from utils.descriptors.settings import descriptor_settings
 from utils.descriptors.store import open_store
 from utils.errors import UserError
 from utils.options.shared import DescriptorOptions
+from utils.weights.state_dicts import digest
 
 CHANNELS = 1280
 OPTIONS = DescriptorOptions(backbone="efficientnet_lite0", pooling="rmac", whiten=False, S=64)

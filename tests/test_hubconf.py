@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -117,7 +118,7 @@ def test_forward_describes_pixels_of_one_size(network, files, expected):
     [
         ({"pooling": "rmac"}, {}, 512),
         ({"whiten": False, "scales": (1.0, 0.5)}, {}, 1280),
-        ({"L": 2, "activation": "softplus", "precision": "bfloat16"}, {}, 512),
+        ({"L": 2, "pooling": "rmac", "precision": "bfloat16"}, {}, 512),
         ({"pooling": "gem", "gem_p": 5}, {}, 512),
         ({"backbone": "efficientnet_lite2"}, {}, 512),
         ({"weights_dir": str(ROOT / "weights")}, {"weights_dir": ROOT / "weights"}, 512),
@@ -128,6 +129,17 @@ def test_the_general_network_takes_the_options_of_the_scripts(files, options, se
     expected = Search_Images.describe(files[:2], S=S, device="cpu", workers=0, **(options | settings))
     assert actual.shape == (2, width)
     np.testing.assert_array_equal(actual, expected)
+
+
+def test_the_activation_is_that_of_the_argument(files, expected, tmp_path):
+    folder = tmp_path / "efficientnet_lite0"
+    shutil.copytree(ROOT / "weights" / "efficientnet_lite0", folder)
+    (folder / "network.json").unlink()  # it says that the head was trained with tanh
+    options = {"S": S, "weights_dir": tmp_path, "activation": "softplus"}
+    found = load("regional_attention", **options).describe(files)
+    wanted = Search_Images.describe(files, device="cpu", workers=0, **options)
+    np.testing.assert_array_equal(found, wanted)
+    assert (found != expected).any()
 
 
 def test_s_is_that_of_the_backbone_if_not_given():

@@ -143,7 +143,7 @@ def test_the_files_are_scikit_learns_pca_of_the_region_maxima(data, undisturbed)
 def test_all_that_is_written_lies_in_the_backbones_folder(undisturbed):
     assert [path.name for path in undisturbed[0].iterdir()] == ["efficientnet_lite0"]
     assert sorted(path.name for path in (undisturbed[0] / "efficientnet_lite0").iterdir()) == [
-        *("pca.json", "pca.png", "pca_components.npy", "pca_mean.npy", "pca_state.npz")
+        *("network.json", "pca.json", "pca.png", "pca_components.npy", "pca_mean.npy", "pca_state.npz")
     ]
 
 

@@ -111,7 +111,14 @@ def test_reports_every_so_often_and_at_the_end(undisturbed):
         f"ContextAwareRegionalAttention_weights_{report['report']}_{report['val_accuracy']:.4f}.pth"
         for report in reports(undisturbed)
     ]
-    assert names == [*expected, "training.json", "training.jsonl", "training.png", "training_state.pth"]
+    assert names == [
+        *expected,
+        "efficientnet_lite0",
+        "training.json",
+        "training.jsonl",
+        "training.png",
+        "training_state.pth",
+    ]
     assert {name: tuple(tensor.shape) for name, tensor in weights(undisturbed).items()} == {
         "conv_att_1.weight": (64, 2560, 1),
         "conv_att_1.bias": (64,),

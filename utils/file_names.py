@@ -21,6 +21,7 @@ MINI_SETTINGS = "mini.json"
 ATTENTION_WEIGHTS = "ContextAwareRegionalAttention_weights.pth"
 PCA_COMPONENTS = "pca_components.npy"
 PCA_MEAN = "pca_mean.npy"
+NETWORK_RECORD = "network.json"
 
 # Learned whitening: record, figure and saved state
 PCA_RECORD = "pca.json"
@@ -65,6 +66,11 @@ SHARD_RECORD_SUFFIX = ".json"
 def features_lock(features: Path) -> Path:
     """Return the lock's file of a file of precomputed features, which lies beside it while it is written."""
     return features.with_name(f"{features.name}.lock")
+
+
+def network_record_lock(folder: Path) -> Path:
+    """Return the path of the lock of the network.json of a folder, which exists while it is written."""
+    return folder / f".{NETWORK_RECORD}.lock"
 
 
 def trained_weights(number: int, accuracy: float) -> str:

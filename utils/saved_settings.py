@@ -8,6 +8,16 @@ from utils.errors import UserError
 METHOD = "method"
 """Name of the setting that holds the version of the method."""
 
+METHOD_VERSION = 2
+"""Version of the method, increased if the same options and weights give other descriptors.
+
+Version 2 resizes exactly as OpenCV does, counts the regions of images at exact ties in float64 and gives
+regions without a cell no context.
+"""
+
+BACKBONE_DIGEST = "backbone_digest"
+"""Name of the setting that holds the digest of the weights given by --backbone-weights; None if not given."""
+
 
 def check_same_settings(path: Path, saved: Mapping[str, object], settings: Mapping[str, object]) -> None:
     """Check that a saved state has the settings of the current run.

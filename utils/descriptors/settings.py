@@ -1,28 +1,17 @@
 """Settings that a descriptor depends on; descriptors with different settings must not be mixed."""
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from models.poolings.registry import POOLINGS, PoolingName, need_attention, options_of
 from utils.file_names import ATTENTION_WEIGHTS, PCA_COMPONENTS, PCA_MEAN, weights_folder
 from utils.options.options_class import declared_options
 from utils.options.saved_options import to_json
 from utils.options.shared import DescriptorOptions
-from utils.saved_settings import METHOD
+from utils.saved_settings import METHOD, METHOD_VERSION
 from utils.weights.backbone_weights import read_backbone_weights
-from utils.weights.state_dicts import read_state_dict, read_weights_array
-
-METHOD_VERSION = 2
-"""Version of the method, increased if the same options and weights give other descriptors.
-
-Version 2 resizes exactly as OpenCV does, counts the regions of images at exact ties in float64 and gives
-regions without a cell no context.
-"""
-
-DIGEST_CHARACTERS = 16
+from utils.weights.state_dicts import digest, read_state_dict, read_weights_array
 
 
 def descriptor_settings(options: DescriptorOptions, poolings: Sequence[PoolingName]) -> dict[str, object]:
@@ -55,13 +44,3 @@ def descriptor_settings(options: DescriptorOptions, poolings: Sequence[PoolingNa
         }
         settings["whitening"] = digest(arrays)
     return settings
-
-
-def digest(state: Mapping[str, Tensor]) -> str:
-    """Return the first characters of the SHA-256 of the names, types, shapes and values of tensors."""
-    sha = hashlib.sha256()
-    for name in sorted(state):
-        values = state[name].detach().contiguous()
-        sha.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
-        sha.update(values.reshape(-1).view(torch.uint8).numpy().data)
-    return sha.hexdigest()[:DIGEST_CHARACTERS]

@@ -144,8 +144,9 @@ def _read_record(path: Path, record: Path, settings: Mapping[str, object], count
         UserError: the features were made with other settings, or the record is unreadable.
     """
     state = read_json(record, FeaturesRecord)
-    if state["settings"] != settings:
-        differing = [name for name in settings if state["settings"].get(name) != settings[name]]
+    saved = {**dict.fromkeys(settings), **state["settings"]}  # earlier versions saved no settings of None
+    if saved != settings:
+        differing = [name for name in settings if saved.get(name) != settings[name]]
         raise UserError(
             f"{path} was made with another {', '.join(differing)}: remove it or name another file"
             if differing

@@ -4,13 +4,15 @@ import logging
 from collections.abc import Callable
 from typing import cast
 
-from utils.data.imagenet import FOLDER, read_training_images, read_validation_images
+from utils.data.imagenet import FOLDER, read_training_images, read_validation_images, read_wnids
 from utils.data.labelled_images import ClassifiedImages, read_classified_images
-from utils.descriptors.settings import digest
 from utils.device import suitable_workers
 from utils.errors import UserError
+from utils.file_names import weights_folder
 from utils.files.records import Setting
 from utils.processes import Processes
+from utils.saved_settings import BACKBONE_DIGEST
+from utils.text import digest_of_names
 from utils.training.batches import (
     BatchSource,
     Draws,
@@ -19,11 +21,12 @@ from utils.training.batches import (
     crop_source,
     stored_source,
 )
+from utils.training.best_head import BestHead
 from utils.training.crops import CropSettings
 from utils.training.options import TrainingOptions
-from utils.weights.backbone_weights import read_backbone_weights
 from utils.weights.classifiers import Classifier, read_classifier
-from utils.weights.networks import load_classifier
+from utils.weights.network_record import Facts, PartWriter
+from utils.weights.networks import identify_network, load_classifier
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +73,28 @@ def read_images(
     return images._replace(validation=images.validation.draw(options.val_images, seed))
 
 
+def best_head(options: TrainingOptions, images: ClassifiedImages, classifier: Classifier | None) -> BestHead:
+    """Return the writer of the best head into the folder of the backbone, below the output folder.
+
+    Args:
+        options: options of the training.
+        images: images to train and to validate with.
+        classifier: the classifier; None if it has to be trained.
+
+    Raises:
+        UserError: the folder has a record of another network.
+    """
+    names = images.classes or read_wnids()
+    classes = len(names) if classifier is None else len(classifier.bias)
+    facts: Facts = {"S": options.crop, "L": options.L, "activation": options.activation, "classes": classes}
+    if classes == len(names):
+        facts["class_names"] = digest_of_names(names)
+    folder = weights_folder(options.output, options.backbone)
+    best = BestHead(options.output, PartWriter(folder, identify_network(options), "attention", facts))
+    best.check()
+    return best
+
+
 def open_source(
     options: TrainingOptions,
     images: ClassifiedImages,
@@ -101,8 +126,9 @@ def open_source(
 
 def feature_settings(options: TrainingOptions) -> dict[str, Setting]:
     """Return the settings that the features of centre crops depend on."""
-    names = ("backbone", "L", "crop", "interpolation", "precision")
-    return {name: options.saved_settings[name] for name in names}
+    names = ("backbone", BACKBONE_DIGEST, "L", "crop", "interpolation", "precision")
+    settings = options.saved_settings
+    return {name: settings[name] for name in names}
 
 
 def backbone_record(options: TrainingOptions) -> dict[str, str]:
@@ -111,5 +137,4 @@ def backbone_record(options: TrainingOptions) -> dict[str, str]:
     Raises:
         UserError: the weights are missing or unreadable.
     """
-    state, _ = read_backbone_weights(options.spec, options.weights_dir, options.backbone_weights)
-    return {"backbone": options.backbone, "backbone_weights": digest(state)}
+    return {"backbone": options.backbone, "backbone_digest": identify_network(options).backbone_digest}

@@ -37,8 +37,8 @@ class ClassifierRecord(TypedDict):
 
     classes: list[str]
     backbone: NotRequired[str]
-    backbone_weights: NotRequired[str]
-    """Digest of the backbone's weights."""
+    backbone_digest: NotRequired[str]
+    """Digest of the weights of the backbone's layers, as `module_digest` computes it."""
 
 
 def classifier_record(path: Path) -> Path:
@@ -64,7 +64,7 @@ def read_classifier(path: Path, channels: int, made_for: Mapping[str, str]) -> C
     Args:
         path: the file of the state dict.
         channels: C, the channels of the backbone.
-        made_for: `backbone` and `backbone_weights` as the record has them.
+        made_for: `backbone` and `backbone_digest` as the record has them.
 
     Raises:
         UserError: the file or its record is unreadable, or was made for another backbone.

@@ -21,7 +21,8 @@ from utils.errors import UserError, advising
 from utils.file_names import ATTENTION_WEIGHTS, PCA_COMPONENTS, PCA_MEAN, weights_folder
 from utils.options.shared import BackboneOptions, DescriptorOptions
 from utils.weights.backbone_weights import instructions, read_backbone_weights
-from utils.weights.state_dicts import fill, read_state_dict, read_weights_array
+from utils.weights.network_record import Network, check_backbone_digest, check_recorded_files
+from utils.weights.state_dicts import fill, module_digest, read_state_dict, read_weights_array
 
 WITHOUT_ATTENTION = "--pooling rmac"
 WITHOUT_PCA = "--no-whiten"
@@ -43,14 +44,19 @@ def load_network(
     """
     spec = options.spec
     needs_attention = need_attention(poolings)
-    check_head_files(options, needs_attention=needs_attention, needs_pca=options.whiten)
+    names = check_head_files(options, needs_attention=needs_attention, needs_pca=options.whiten)
     folder = weights_folder(options.weights_dir, options.backbone)
-    backbone, head = load_folded_backbone(options), None
+    record = check_recorded_files(
+        folder, names, options.backbone, spec.channels, options.activation, options.L
+    )
+    backbone, head = load_backbone(spec, options.weights_dir, options.backbone_weights), None
+    if record is not None:
+        check_backbone_digest(folder, record, module_digest(backbone.features))
     if needs_attention:
         head = load_attention(folder / ATTENTION_WEIGHTS, spec.channels, options.activation)
     parts = PoolingParts(options.L, spec.stride, options.gem_p, head)
     network = RetrievalNetwork(
-        backbone,
+        fold_backbone(backbone, options),
         [POOLINGS[name].build(parts) for name in poolings],
         load_whitening(folder, spec.channels, spec.is_nonnegative) if options.whiten else None,
         options.scales,
@@ -58,13 +64,16 @@ def load_network(
     return network.eval().requires_grad_(False).to(device)
 
 
-def check_head_files(options: BackboneOptions, *, needs_attention: bool, needs_pca: bool) -> None:
+def check_head_files(options: BackboneOptions, *, needs_attention: bool, needs_pca: bool) -> set[str]:
     """Check that the files of the attention head and of the PCA exist, before any large file is read.
 
     Args:
         options: the backbone and the weights folder.
         needs_attention: whether the weights of the attention head are needed.
         needs_pca: whether the two files of the PCA are needed.
+
+    Returns:
+        The names of the files that are needed.
 
     Raises:
         UserError: a file is missing. The message names all missing files, how to get them, and the options
@@ -81,6 +90,7 @@ def check_head_files(options: BackboneOptions, *, needs_attention: bool, needs_p
         where = f" ({source.instructions})" if isinstance(source, WeightsFile) else ""
         files = " and ".join(str(folder / name) for name in missing)
         raise UserError(f"backbone {options.backbone} lacks {files}{where}; {instead} does without")
+    return set(needed)
 
 
 def load_backbone(spec: BackboneSpec, weights_dir: Path, file: Path | None = None) -> Backbone:
@@ -101,21 +111,50 @@ def load_backbone(spec: BackboneSpec, weights_dir: Path, file: Path | None = Non
     return backbone
 
 
+def identify_network(options: BackboneOptions) -> Network:
+    """Return the network of some options, by which network.json names it; this reads its weights.
+
+    Raises:
+        UserError: the weights are missing, unreadable or made for another network.
+    """
+    spec = options.spec
+    backbone = load_backbone(spec, options.weights_dir, options.backbone_weights)
+    return Network(options.backbone, spec.channels, module_digest(backbone.features))
+
+
+def given_backbone_digest(options: BackboneOptions) -> str | None:
+    """Return the digest of the weights given by --backbone-weights; None if not given.
+
+    Saved work is bound to it: it can only be continued with the same weights.
+
+    Raises:
+        UserError: the weights are missing, unreadable or made for another network.
+    """
+    return None if options.backbone_weights is None else identify_network(options).backbone_digest
+
+
 def load_folded_backbone(options: BackboneOptions) -> Backbone:
+    """Return a backbone for inference, see `fold_backbone`.
+
+    Raises:
+        UserError: the weights are missing, unreadable or made for another network.
+    """
+    return fold_backbone(load_backbone(options.spec, options.weights_dir, options.backbone_weights), options)
+
+
+def fold_backbone(backbone: Backbone, options: BackboneOptions) -> Backbone:
     """Return a backbone for inference, in the number type of the options.
 
     Batch norms are folded into the convolutions before them, which makes the same function 1.4 times as
     fast on a CPU. Networks from timm are not folded, since some of them use a batch norm elsewhere.
 
     Args:
-        options: the backbone, its weights and its number type. With bfloat16, which has 8 bits of mantissa,
-            the layers that would lose most accuracy stay float32.
-
-    Raises:
-        UserError: the weights are missing, unreadable or made for another network.
+        backbone: the backbone with its weights, which is changed.
+        options: its name and its number type. With bfloat16, which has 8 bits of mantissa, the layers that
+            would lose most accuracy stay float32.
     """
     spec, dtype = options.spec, PRECISIONS[options.precision]
-    backbone = load_backbone(spec, options.weights_dir, options.backbone_weights).requires_grad_(False)
+    backbone.requires_grad_(False)
     if not isinstance(spec.weights, TimmWeights):
         fold_batch_norms(backbone.features)
     features = backbone.features.to(memory_format=torch.channels_last)

@@ -1,5 +1,6 @@
 """Safe reading of weight files, and checks that they fit a module."""
 
+import hashlib
 import re
 import warnings
 from collections.abc import Mapping
@@ -17,6 +18,11 @@ from utils.weights.saved_pickles import BoundedReader, check_strings
 
 WRAPPER = "module."
 """Prefix of the names in a state dict of nn.DataParallel."""
+
+COUNTER = "num_batches_tracked"
+"""Suffix of the counters of batch norms, which no output depends on."""
+
+DIGEST_CHARACTERS = 16
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -93,7 +99,7 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
         UserError: a parameter is missing, has another shape or holds values that are not finite.
     """
     wanted = module.state_dict()
-    needed = {name for name in wanted if not name.endswith("num_batches_tracked")}
+    needed = {name for name in wanted if not name.endswith(COUNTER)}
     if missing := sorted(needed - state.keys()):
         raise UserError(
             f"{source} is not the weights file of {type(module).__name__}: "
@@ -110,6 +116,21 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
         if not torch.isfinite(state[name].to(wanted[name].dtype)).all():
             raise UserError(f"{source} is unreadable: {name} holds values that are not finite")
     module.load_state_dict({name: state[name] for name in needed}, strict=False)
+
+
+def digest(state: Mapping[str, Tensor]) -> str:
+    """Return the first characters of the SHA-256 of the names, types, shapes and values of tensors."""
+    sha = hashlib.sha256()
+    for name in sorted(state):
+        values = state[name].detach().contiguous()
+        sha.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
+        sha.update(values.reshape(-1).view(torch.uint8).numpy().data)
+    return sha.hexdigest()[:DIGEST_CHARACTERS]
+
+
+def module_digest(module: nn.Module) -> str:
+    """Return the digest of the parameters and buffers of a module, without the counters of batch norms."""
+    return digest({name: value for name, value in module.state_dict().items() if not name.endswith(COUNTER)})
 
 
 def read_weights_array(path: Path) -> np.ndarray:
