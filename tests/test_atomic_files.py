@@ -52,6 +52,10 @@ def test_checking_leaves_nothing_behind(tmp_path):
     assert names(tmp_path) == []
     make_folder(tmp_path / "a" / "b")
     assert (tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot write"):
+        check_writable(tmp_path / "file" / "b")
+    assert sorted(names(tmp_path)) == ["a", "file"]
 
 
 def test_a_new_file_appears_complete_and_does_not_replace_another(tmp_path):

@@ -89,7 +89,8 @@ def test_torch_has_as_many_threads_after_a_search_as_before():
     thread_counts, before = [], torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        exact_search(np.eye(3, dtype=np.float32), np.eye(3, dtype=np.float32), 1)
+        indices, _ = exact_search(np.eye(3, dtype=np.float32), np.eye(3, dtype=np.float32), 1)
+        assert indices.ravel().tolist() == [0, 1, 2]
         count_in_new_thread()
         assert [*thread_counts, torch.get_num_threads()] == [3, 3]
     finally:

@@ -61,7 +61,9 @@ def test_only_the_lightness_of_the_image_is_seen():
     red[..., 0] = 200
     as_grey = np.full((1, 1, 3), round(0.299 * 200), np.uint8)  # by ITU-R BT.601
     heat = np.ones((1, 1))
-    assert np.asarray(heat_map(heat, red)).tolist() == np.asarray(heat_map(heat, as_grey)).tolist()
+    drawn = np.asarray(heat_map(heat, red))
+    assert drawn.shape == (1, 1, 3)
+    assert drawn.tolist() == np.asarray(heat_map(heat, as_grey)).tolist()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -49,6 +49,7 @@ def test_images_of_one_name_size_and_time_have_different_keys(tmp_path, suffix):
 def test_a_copy_in_another_folder_has_the_same_key(tmp_path):
     pixels = np.zeros((8, 8, 3), np.uint8)
     one, two = (saved(tmp_path / name / "a.png", pixels) for name in "xy")
+    assert image_key(one, "a").startswith("a\0")
     assert image_key(one, "a") == image_key(two, "a")
 
 
@@ -56,6 +57,7 @@ def test_keys_of_many_are_those_of_each_in_their_order(tmp_path):
     images = [saved(tmp_path / f"{number}.png", np.full((8, 8, 3), number, np.uint8)) for number in range(40)]
     names = [f"n{number}" for number in range(40)]
     expected = [image_key(image, name) for image, name in zip(images, names, strict=True)]
+    assert len(set(expected)) == 40
     assert image_keys(images, names) == expected
 
 

@@ -46,7 +46,8 @@ def test_the_classes_are_the_folders_and_images_lie_anywhere_below(tmp_path, cap
 def test_a_list_gives_the_same_labels_as_folders(tmp_path):
     draw_classes(tmp_path, cat=2, dog=1)
     (tmp_path / "list.txt").write_text("dog/0.png dog\r\n\n cat/1.png\tcat\ncat/0.png cat\ncat/0.png cat\n")
-    assert read_labels(tmp_path / "list.txt") == read_labels(tmp_path)
+    cats, dog = [tmp_path / "cat" / name for name in ("0.png", "1.png")], tmp_path / "dog" / "0.png"
+    assert read_labels(tmp_path / "list.txt") == read_labels(tmp_path) == {"cat": cats, "dog": [dog]}
 
 
 def test_paths_of_a_list_have_spaces_and_are_relative_to_it_or_absolute(tmp_path, monkeypatch):

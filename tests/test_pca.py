@@ -43,6 +43,7 @@ def assert_same(ours, other, tolerance=1e-10):
 def assert_equal_to_the_bit(ours, other):
     assert ours.count == other.count
     for name in ("mean", "components", "variances"):
+        assert getattr(ours, name).dtype == np.float64
         np.testing.assert_array_equal(getattr(ours, name), getattr(other, name))
 
 
@@ -301,7 +302,8 @@ def test_a_channel_and_its_multiple_are_one_direction_however_many_parts_are_mer
 
 
 def test_the_rank_is_less_than_the_number_of_vectors():
-    pca = learned(vectors(3, channels=4))
+    pca = learned(vectors(50, channels=4))
+    assert pca.rank == 4
     pca.load_state_dict(
         {**pca.state_dict(), "count": np.array(3), "scatter": np.eye(4), "rows": np.empty((0, 4))}
     )

@@ -17,6 +17,7 @@ def test_average_expansion_is_the_direction_of_the_mean_of_query_and_first_image
 def test_expansion_takes_all_images_where_there_are_fewer():
     queries, database = np.eye(1, 2), np.array([[0.0, 1.0]])
     first = first_indices(compute_similarities(queries, database), 5)
+    assert first.tolist() == [[0]]
     expanded = expand_queries(queries, database, first)
     np.testing.assert_allclose(expanded, [[0.5**0.5, 0.5**0.5]], rtol=1e-6)
 

@@ -109,6 +109,7 @@ def test_a_folder_without_revisited_labels_is_read_by_lab_or_else_by_its_name(da
 
 def test_labels_as_numpys_arrays_or_as_json_are_read_alike(folder):
     expected = read_revisited_dataset(folder)
+    assert list(expected.images) == list("caeb")
     arrays = copy.deepcopy(LABELS)
     for query in arrays["gnd"]:
         query |= {key: np.array(query[key], int) for key in ("easy", "hard", "junk")}
@@ -136,6 +137,7 @@ def test_a_folder_of_any_name_may_hold_the_labels(tmp_path, name, suffix):
 
 
 def test_the_error_for_missing_labels_names_the_command_to_get_them(folder):
+    assert has_revisited_labels(folder)
     (folder / "gnd_roxford5k.pkl").unlink()
     assert not has_revisited_labels(folder)
     with pytest.raises(
