@@ -171,6 +171,7 @@ def test_photographs_of_landmarks_score_as_by_another_implementation(pooling, ex
         "Landmarks",
         datasets_dir=SHARED / "data" / "datasets",
         backbone="efficientnet_lite0",
+        S=1024,
         pooling=pooling,
         whiten=False,
         device="cpu",

@@ -193,7 +193,9 @@ def test_the_attention_heads_weights_and_activation_are_used(
     assert not same(actual, unit(regions.mean(0)))
 
 
-def test_tanh_regional_attention_of_five_levels_at_1024_pixels_is_the_default(evaluate, dataset, head):
+def test_tanh_regional_attention_of_five_levels_at_the_side_of_the_backbone_is_the_default(
+    evaluate, dataset, head
+):
     for seed, name in enumerate("abcd"):
         draw_image(dataset / "jpg" / f"{name}.png", seed, size=(64, 8))  # flat, to save time
     results, arrays = evaluate("--no-whiten")
@@ -202,10 +204,10 @@ def test_tanh_regional_attention_of_five_levels_at_1024_pixels_is_the_default(ev
         "ra",
         "tanh",
         5,
-        1024,
+        512,
         5,
     ]
-    _, given = evaluate("--no-whiten --pooling ra --activation tanh --L 5 --S 1024")
+    _, given = evaluate("--no-whiten --pooling ra --activation tanh --L 5 --S 512")
     assert same(given["descriptors"], arrays["descriptors"])
 
 
