@@ -1,1 +1,1 @@
-"""Speed and memory, each figure beside what it is compared with, in one run."""
+"""Benchmarks of speed and memory. Figures that are compared are measured in one run."""

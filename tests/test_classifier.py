@@ -1,4 +1,4 @@
-"""The linear classifier of frozen features: its values against scikit-learn's, and its files."""
+"""The linear classifier of frozen features, compared with scikit-learn's, and its files."""
 
 import json
 
@@ -17,7 +17,7 @@ def go_on():
 
 
 def clouds(count=120, channels=6, classes=3):
-    """Points around one centre per class, with classes that overlap."""
+    """Return random points of overlapping classes, around one centre per class, and their labels."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, classes, count)
     centres = rng.standard_normal((classes, channels))
@@ -30,7 +30,7 @@ def fitted(points, labels, classes=3, steps=1000):
 
 def scores(classifier, points):
     values = torch.from_numpy(points).double() @ classifier.weight.double().T + classifier.bias.double()
-    return (values - values.mean(1, keepdim=True)).numpy()  # what all classes share does not count
+    return (values - values.mean(1, keepdim=True)).numpy()  # an offset of all classes has no effect
 
 
 def test_the_scores_are_those_of_scikit_learns_logistic_regression():
@@ -51,7 +51,7 @@ def test_the_scores_do_not_depend_on_the_scale_and_origin_of_the_features(factor
 
 
 def test_two_points_by_hand():
-    """Of points -1 and 1, weights (-w, w): the gradient vanishes where sigmoid(-2 w) is DECAY times w."""
+    """The weights of points -1 and 1 are (-w, w): the gradient is 0 where sigmoid(-2 w) is DECAY times w."""
     classifier = fitted(np.array([[-1.0], [1.0]], np.float32), np.array([0, 1]), 2)
     (minus,), (w,) = classifier.weight.tolist()
     assert minus == pytest.approx(-w)
@@ -137,7 +137,7 @@ def with_state(**changes):
     return change
 
 
-DAMAGES = {
+CHANGES = {
     "other channels": (with_state(fc_weight=torch.zeros(2, 4)), r"no classifier: fc.weight \(K, 3\)"),
     "other biases": (with_state(fc_bias=torch.zeros(3)), "no classifier"),
     "scalar": (with_state(fc_bias=torch.tensor(1.0)), "no classifier"),
@@ -153,8 +153,8 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize(("damage", "message"), DAMAGES.values(), ids=DAMAGES.keys())
-def test_a_classifier_that_does_not_fit_is_refused(saved, damage, message):
-    damage(saved)
+@pytest.mark.parametrize(("change", "message"), CHANGES.values(), ids=CHANGES.keys())
+def test_a_classifier_that_does_not_fit_is_refused(saved, change, message):
+    change(saved)
     with pytest.raises(UserError, match=message):
         read_classifier(saved, 3, BACKBONE)

@@ -134,12 +134,12 @@ def test_the_general_network_takes_the_options_of_the_scripts(files, options, se
 def test_the_activation_is_that_of_the_argument(files, expected, tmp_path):
     folder = tmp_path / "efficientnet_lite0"
     shutil.copytree(ROOT / "weights" / "efficientnet_lite0", folder)
-    (folder / "network.json").unlink()  # it says that the head was trained with tanh
+    (folder / "network.json").unlink()  # the record of a head trained with tanh
     options = {"S": S, "weights_dir": tmp_path, "activation": "softplus"}
-    found = load("regional_attention", **options).describe(files)
-    wanted = Search_Images.describe(files, device="cpu", workers=0, **options)
-    np.testing.assert_array_equal(found, wanted)
-    assert (found != expected).any()
+    actual = load("regional_attention", **options).describe(files)
+    described = Search_Images.describe(files, device="cpu", workers=0, **options)
+    np.testing.assert_array_equal(actual, described)
+    assert (actual != expected).any()
 
 
 def test_s_is_that_of_the_backbone_if_not_given():

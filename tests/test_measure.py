@@ -419,7 +419,7 @@ def test_the_embedded_backbone_comes_with_its_attention_and_whitening(measure, d
     assert status == 0, err
     descriptors = np.load(tmp_path / "out" / "descriptors.npz")["descriptors"]
     assert descriptors.shape == (4, 512)
-    # Descriptors differ from those with equal weights, and from those without whitening in width.
+    # With equal weights, descriptors have other values; without whitening, another width.
     for options, width in ((["--pooling", "rmac"], 512), (["--no-whiten"], 1280)):
         measure("--output", tmp_path / "other", network=[*network, *options])
         other = np.load(tmp_path / "other" / "descriptors.npz")["descriptors"]

@@ -147,24 +147,24 @@ def gem(cells, p):
 
 
 def test_spoc_is_the_mean_of_the_map(describe_image, image, feature_map):
-    found = describe_image("--pooling spoc --no-whiten --S 128")
-    assert same(found, unit(feature_map(image).mean((1, 2))))
+    actual = describe_image("--pooling spoc --no-whiten --S 128")
+    assert same(actual, unit(feature_map(image).mean((1, 2))))
 
 
 @pytest.mark.parametrize(("option", "p"), [("", 3), ("--gem-p 5.5", 5.5)])
 def test_gem_is_the_generalised_mean_of_the_map(describe_image, image, feature_map, option, p):
-    found = describe_image(f"--pooling gem --no-whiten --S 128 {option}")
-    assert same(found, unit(gem(feature_map(image), p)))
-    assert not same(found, unit(gem(feature_map(image), 4)))
+    actual = describe_image(f"--pooling gem --no-whiten --S 128 {option}")
+    assert same(actual, unit(gem(feature_map(image), p)))
+    assert not same(actual, unit(gem(feature_map(image), 4)))
 
 
 @pytest.mark.parametrize(("option", "p"), [("", 3), ("--gem-p 5.5", 5.5)])
 def test_rgem_is_the_mean_of_the_generalised_means_of_regions(describe_image, image, feature_map, option, p):
-    found = describe_image(f"--pooling rgem --no-whiten --S 128 --L 2 {option}")
+    actual = describe_image(f"--pooling rgem --no-whiten --S 128 --L 2 {option}")
     features = feature_map(image)
     regions = np.stack([gem(features[:, rows, columns], p) for rows, columns in REGIONS[2]])
-    assert same(found, unit(unit(regions).mean(0)))
-    assert not same(found, unit(unit(region_maxima(features, REGIONS[2])).mean(0)))
+    assert same(actual, unit(unit(regions).mean(0)))
+    assert not same(actual, unit(unit(region_maxima(features, REGIONS[2])).mean(0)))
 
 
 @pytest.mark.parametrize("levels", REGIONS)

@@ -170,7 +170,7 @@ def test_files_of_another_network_are_refused_with_both_sides(options, changes, 
         load_network(replace(options, **option), ["ra"], CPU)
     assert message in one_line(error)
     assert str(options.weights_dir / "efficientnet_lite0" / "network.json") in str(error.value)
-    # Nothing in the folder is used.
+    # No file of the folder is used.
     load_network(replace(options, whiten=False, **option), ["rmac"], CPU)
 
 
@@ -194,6 +194,7 @@ def test_the_digest_is_of_the_layers_alone(options, tmp_path):
     assert 0 < len(kept) < len(state)
     torch.save(kept, tmp_path / "features.pth")
     given = replace(options, backbone_weights=tmp_path / "features.pth")
+    assert identify_network(given).backbone_digest == "f2fc9aaca381061d"
     assert identify_network(given) == identify_network(options)
 
 
@@ -225,7 +226,8 @@ def test_files_that_no_part_lists_are_used_unchecked(options):
     path = options.weights_dir / "efficientnet_lite0" / HEAD
     state = torch.load(path, weights_only=True)
     torch.save(dict(reversed(state.items())), path)
-    load_network(replace(options, activation="softplus"), ["ra"], CPU)
+    network = load_network(replace(options, activation="softplus"), ["ra"], CPU)
+    assert network.state_dict().keys() == load_network(options, ["ra"], CPU).state_dict().keys()
     change(options.weights_dir, whitening=None, backbone="another")
     load_network(options, ["ra"], CPU)
 
@@ -251,6 +253,9 @@ def test_an_unreadable_record_is_one_line(options, contents):
 def test_a_folder_without_a_record_has_nothing_to_check(tmp_path):
     assert read_network_record(tmp_path) is None
     assert check_recorded_files(tmp_path, {HEAD}, "resnet101", 2048, "tanh", 5) is None
+    (tmp_path / HEAD).touch()
+    PartWriter(tmp_path, NETWORK, "attention", {}).write([HEAD])
+    assert read_network_record(tmp_path)["backbone"] == "resnet101"
 
 
 def test_the_network_of_options_without_weights_is_an_error(tmp_path):

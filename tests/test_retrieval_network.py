@@ -80,7 +80,7 @@ def test_rmac_is_the_mean_of_whitened_unit_regions():
     )
     whitening = Whitening(torch.from_numpy(components), torch.from_numpy(mean))
     network = network_of("rmac", levels=2, whitening=whitening)
-    # On 64 x 64 pixels level 1 is the whole map and level 2, of side 42, starts at pixel 0 or 22: cells 0 to
+    # On 64 x 64 pixels level 1 is the full map and level 2, of side 42, starts at pixel 0 or 22: cells 0 to
     # round(41 / 32) = 1 and round(22 / 32) = 1 to round(63 / 32) = 2, clipped to 1.
     assert rmac_regions(64, 64, 2)[1:, :2].tolist() == [[0, 0], [22, 0], [0, 22], [22, 22]]
     regions = [features, features, features[:, :, 1:], features[:, 1:], features[:, 1:, 1:]]

@@ -406,7 +406,7 @@ def test_an_index_of_generalised_means_is_searched_with_its_exponent(command, im
     assert command("index", images, *options, "--gem-p", "2.5")[0] == 0
     index = read_index(Path("search_index"))
     assert index.settings["gem_p"] == 2.5
-    shutil.copy(images / "c.png", "elsewhere.png")  # is described, and not found by its key
+    shutil.copy(images / "c.png", "elsewhere.png")  # has another key, and is described again
     status, out, _ = command("query", "elsewhere.png", "--top", "1")
     assert (status, out) == (0, f"1\t1.0000\t{images / 'c.png'}\n")
     status, _, err = command("index", images, *options)

@@ -1,5 +1,4 @@
-"""What a training and a learning of the PCA leave: files for --weights-dir, and saved work that is bound to
-the weights of the backbone."""
+"""Results of training and PCA: files for --weights-dir, and states bound to the backbone's weights."""
 
 import hashlib
 import json
@@ -43,7 +42,7 @@ DIGEST = "f2fc9aaca381061d"
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Two classes of four images, four images to validate with, and six landmarks."""
+    """Data sets of two classes of four images, four validation images, and six landmarks."""
     folder = tmp_path_factory.mktemp("data")
     for index, wnid in enumerate(read_wnids()[:2]):
         (folder / "ImageNet" / "train" / "data" / wnid).mkdir(parents=True)
@@ -61,7 +60,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def run(data, capsys):
-    """Runs the command line of a script in this process: status, standard output, standard error."""
+    """A function that runs a script in this process and returns status, output and errors."""
 
     def command(script, output, *options):
         words = [*COMMON, *(TRAINING if script is Training_ImageNet else PCA), "--datasets-dir", data]
@@ -86,7 +85,7 @@ def record(output):
 
 
 def numbered(output):
-    """The head of each report by its number."""
+    """Return the path of the head of each report, by its number."""
     return {int(path.stem.split("_")[2]): path for path in output.glob(f"{Path(HEAD).stem}_*.pth")}
 
 
@@ -109,8 +108,8 @@ def test_the_best_head_has_the_lowest_validation_loss_of_all_reports(tmp_path):
     for count, best in enumerate([1, 2, 2, 2, 5], start=1):
         best_head(tmp_path).write(reports[:count])
         assert (tmp_path / "resnet101" / HEAD).read_text() == f"head {best}"
-        found = json.loads((tmp_path / "resnet101" / "network.json").read_text())
-        assert found["attention"]["files"] == {HEAD: hashlib.sha256(f"head {best}".encode()).hexdigest()}
+        saved = json.loads((tmp_path / "resnet101" / "network.json").read_text())
+        assert saved["attention"]["files"] == {HEAD: hashlib.sha256(f"head {best}".encode()).hexdigest()}
 
 
 def test_a_head_of_another_training_is_kept_with_a_note(tmp_path, caplog):
@@ -143,9 +142,9 @@ def test_a_training_leaves_its_best_head_for_the_other_scripts(run, tmp_path):
     best = min(reports, key=lambda report: report["val_loss"])["report"]
     folder = tmp_path / BACKBONE
     assert (folder / HEAD).read_bytes() == numbered(tmp_path)[best].read_bytes()
-    found = record(tmp_path)
-    assert (found["backbone"], found["channels"], found["backbone_digest"]) == (BACKBONE, 1280, DIGEST)
-    attention = found["attention"]
+    saved = record(tmp_path)
+    assert (saved["backbone"], saved["channels"], saved["backbone_digest"]) == (BACKBONE, 1280, DIGEST)
+    attention = saved["attention"]
     assert (attention["S"], attention["L"], attention["activation"]) == (64, 3, "softplus")
     assert attention["files"] == {HEAD: sha256(folder / HEAD)}
     assert attention["classes"] == 1000
@@ -158,9 +157,9 @@ def test_a_pca_joins_the_record_of_the_head(run, tmp_path):
     attention = record(tmp_path)["attention"]
     status, _, err = run(LearningPCA_landmark, tmp_path)
     assert status == 0, err
-    found = record(tmp_path)
-    assert found["attention"] == attention
-    whitening = found["whitening"]
+    saved = record(tmp_path)
+    assert saved["attention"] == attention
+    whitening = saved["whitening"]
     assert (whitening["S"], whitening["L"], whitening["components"]) == (128, 2, 10)
     folder = tmp_path / BACKBONE
     assert whitening["files"] == {

@@ -1,4 +1,4 @@
-"""Trainings on other classes than ImageNet's: first a classifier, then the head."""
+"""Training on other classes than ImageNet's: a classifier first, and then the head."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def draw_classes(folder, **counts):
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """Two classes of ten and five images."""
+    """A folder of two classes, of ten and five images."""
     return draw_classes(tmp_path_factory.mktemp("images"), **{"a cat": 10, "dog": 5})
 
 
@@ -54,7 +54,7 @@ def train_in_process(capsys, *options):
 
 @pytest.fixture
 def train(images, capsys):
-    """Runs the command line in this process: status, reports, standard error."""
+    """A function that runs the command line in this process and returns status, reports and errors."""
 
     def run(output, *options):
         return train_in_process(capsys, "--images", images, "--output", output, *options)
@@ -64,7 +64,7 @@ def train(images, capsys):
 
 @pytest.fixture(scope="module")
 def undisturbed(images, tmp_path_factory):
-    """The output of both stages that nothing interrupted."""
+    """The output of both stages without interruption."""
     output = tmp_path_factory.mktemp("undisturbed")
     words = [*COMMON, "--images", str(images), "--output", str(output)]
     assert run_command(lambda: Training_ImageNet.command_line(words)) == 0
@@ -90,7 +90,7 @@ def assert_same_bits(output, other):
 
 
 def mean_maxima(paths):
-    """Features of the centre crops, in the words of the method."""
+    """Return the features of centre crops, computed step by step."""
     backbone = load_backbone(BACKBONES["efficientnet_lite0"], None)
     crops = np.stack([centre_crop(path, CropSettings(64, 68, 72, "nearest")) for path in paths])
     with torch.inference_mode():
@@ -109,7 +109,7 @@ def test_both_stages_write_their_files(undisturbed):
         "fc.weight": (2, 1280),
         "fc.bias": (2,),
     }
-    for report in reports:  # uniform weights give the classifier what it was trained with
+    for report in reports:  # with uniform weights, the classifier gets the features that it was trained on
         assert report["val_loss_uniform"] == pytest.approx(record["val_loss"], rel=1e-4)
         assert report["val_accuracy_uniform"] == record["val_accuracy"]
 
@@ -121,7 +121,7 @@ def test_the_classifier_is_scikit_learns_for_the_mean_region_maxima(undisturbed,
     features, held_out = mean_maxima(read.training.paths), mean_maxima(read.validation.paths)
     shifted = features - features.mean(0)
     scale = np.sqrt(np.square(shifted).sum(1).mean())
-    # Of two classes, scikit-learn has one weight vector, the difference of the two here: twice the C.
+    # For two classes, scikit-learn has one weight vector, the difference of the two here: C is doubled.
     other = LogisticRegression(C=2 / (DECAY * len(features)), tol=1e-10, max_iter=10_000)
     other.fit(shifted / scale, read.training.classes)
     record = json.loads((undisturbed / "classifier.json").read_text())
@@ -136,7 +136,7 @@ def test_the_classifier_is_scikit_learns_for_the_mean_region_maxima(undisturbed,
 
 
 def interrupt(module, name, monkeypatch, calls):
-    """Replace a function by one that sends Ctrl-C at its call of this number and then goes on."""
+    """Replace a function by one that sends Ctrl-C in one of its calls, and goes on."""
     function, count = getattr(module, name), 0
 
     def interrupting(*arguments, **options):
@@ -459,7 +459,7 @@ def test_a_state_with_another_classifier_is_one_line(undisturbed, tmp_path, trai
 
 
 def coarse_class(index):
-    """The group of a class of ImageNet."""
+    """Return the coarse class of a class of ImageNet."""
     if index in range(7, 25) or index in range(80, 101) or index in range(127, 147):
         return "birds"
     if index in range(151, 269):
@@ -471,7 +471,7 @@ def coarse_class(index):
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory):
-    """Photographs of ImageNet in five coarse classes."""
+    """Folders of photographs of ImageNet in five coarse classes."""
     source, folder = SHARED / "data" / "datasets" / "ImageNet", tmp_path_factory.mktemp("photographs")
     indices = {wnid: index for index, wnid in enumerate(read_wnids())}
     labelled = [(path, indices[path.parent.name]) for path in sorted(source.glob("train/data/*/*.JPEG"))]
