@@ -52,6 +52,7 @@ from utils.program.run_command import run_command
 from utils.program.signals import StopWish, stop_wish
 from utils.saved_settings import BACKBONE_DIGEST, METHOD, METHOD_VERSION
 from utils.text import log_to_stderr
+from utils.weights.check_on_images import note_preprocessing
 from utils.weights.network_record import Facts, PartWriter
 from utils.weights.networks import given_backbone_digest, identify_network, load_folded_backbone
 from utils.whitening import report as pca_report
@@ -147,6 +148,8 @@ def learn(options: PCAOptions) -> dict[str, object]:
         facts: Facts = {"S": options.longer_side, "L": options.L, "components": components}
         network_record = PartWriter(options.folder, identify_network(options), "whitening", facts)
         network_record.check()
+        if processes.leads:
+            note_preprocessing(options, images.paths)
         backbone = load_folded_backbone(options)
         network = RetrievalNetwork(backbone, [RMAC(options.L, spec.stride)]).eval().to(device)
         if options.compile:

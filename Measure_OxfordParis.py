@@ -47,6 +47,7 @@ from utils.search.approximate import check_search
 from utils.search.run_searches import PLAIN, search
 from utils.text import log_to_stderr
 from utils.timing import add_seconds, timed
+from utils.weights.check_on_images import note_preprocessing
 from utils.weights.networks import load_network
 
 log = logging.getLogger(__name__)
@@ -110,6 +111,8 @@ def evaluate(options: MeasureOptions) -> dict[str, object]:
             data = open_dataset(options.dataset, options.datasets_dir, options.seed)
             check_job(options, data)
             network = load_network(options, options.poolings, device)
+            if processes.leads:
+                note_preprocessing(options, list(data.images.values()))
             store = None
             if options.descriptors is not None:
                 made_with = descriptor_settings(options, options.poolings)

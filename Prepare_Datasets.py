@@ -7,6 +7,7 @@ archives are recognised by their contents. Finished steps are skipped, so the ne
     python Prepare_Datasets.py get ImageNet --archive ILSVRC2012_img_train.tar ILSVRC2012_img_val.tar ...
     python Prepare_Datasets.py get Oxford --distractors flickr100k
     python Prepare_Datasets.py verify Oxford
+    python Prepare_Datasets.py verify weights
 """
 
 if __name__ == "__main__":  # before the imports below, which take seconds
@@ -20,6 +21,7 @@ import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from models.backbones.registry import DEFAULT_BACKBONE
 from utils.data.imagenet import FOLDER as IMAGENET
 from utils.data.mini import prepare_mini
 from utils.data.oxford_paris import find_dataset
@@ -48,6 +50,7 @@ from utils.prepare.recipes import (
     WITH_DISTRACTORS,
 )
 from utils.prepare.verify import verify
+from utils.prepare.verify_weights import verify_weights
 from utils.prepare.weights import check_weights, fill_weights
 from utils.program.run_command import run_command
 from utils.text import log_to_stderr
@@ -106,9 +109,16 @@ class VerifyOptions(PrepareOptions):
 
     names: tuple[str, ...] = option(
         default=(),
-        help="names or folders of data sets; all in --datasets-dir if not given",
+        help=f"names or folders of data sets, or {WEIGHTS}; all data sets in --datasets-dir if not given",
         positional=True,
         separate=True,
+    )
+    backbone: str = redefault(BackboneOptions, "backbone", DEFAULT_BACKBONE)
+    backbone_weights: Path | None = redefault(BackboneOptions, "backbone_weights", None)
+    images: Path | None = option(
+        default=None,
+        help=f"folder of photographs to check {WEIGHTS} with; a data set if not given",
+        metavar="DIR",
     )
 
 
@@ -247,7 +257,7 @@ def command_line(words: Sequence[str] | None = None) -> None:
     description = __doc__.splitlines()[0]
     if command == VERIFY:
         verifying = parse_options(VerifyOptions, description, words, f"{Path(sys.argv[0]).name} {VERIFY}")
-        verify_all(verifying.names, verifying.datasets_dir)
+        verify_all(verifying)
         return
     options = parse_options(GetOptions, f"{description} The command {VERIFY} has its own --help.", words)
     names, options = split_names(options)
@@ -295,19 +305,27 @@ def check_names(names: Sequence[str]) -> None:
             raise UserError(f"{name!r} is unknown: give one or more of {', '.join(NAMES)}")
 
 
-def verify_all(names: Sequence[str], datasets_dir: Path) -> None:
-    """Verify data sets: the named ones, or all in the folder of data sets if there are no names.
+def verify_all(options: VerifyOptions) -> None:
+    """Verify data sets and the weights: those named, or all data sets in their folder if none is named.
 
     Raises:
-        UserError: a data set has problems, or there is no data set.
+        UserError: a data set or the weights have problems, or there is no data set.
     """
-    names = names or [name for name in RECIPES if (datasets_dir / name).is_dir()]
+    names = options.names or [name for name in RECIPES if (options.datasets_dir / name).is_dir()]
     if not names:
-        raise UserError(f"none of {', '.join(RECIPES)} is in {datasets_dir}")
+        raise UserError(f"none of {', '.join(RECIPES)} is in {options.datasets_dir}")
     errors = []
     for name in names:
         try:
-            verify(find_dataset(name, datasets_dir))
+            if name == WEIGHTS:
+                backbone = BackboneOptions(
+                    weights_dir=options.weights_dir,
+                    backbone=options.backbone,
+                    backbone_weights=options.backbone_weights,
+                )
+                verify_weights(backbone, options.images, options.datasets_dir)
+            else:
+                verify(find_dataset(name, options.datasets_dir))
         except UserError as error:
             errors.append(str(error))
     if errors:

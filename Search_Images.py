@@ -65,6 +65,7 @@ from utils.search.image_index import (
     write_index,
 )
 from utils.text import escape_misleading, first_names, log_to_stderr
+from utils.weights.check_on_images import note_preprocessing
 
 log = logging.getLogger(__name__)
 
@@ -163,6 +164,7 @@ def build(options: IndexOptions) -> ImageIndex:
         if not paths:  # all indexed images were deleted
             write_index(options.index, folder, [], settings, store)
             return read_index(options.index)
+        note_preprocessing(options, paths)
         descriptors = describe_images(
             network,
             [InputImage(path) for path in paths],
