@@ -53,8 +53,8 @@ from utils.program.signals import StopWish, stop_wish
 from utils.saved_settings import BACKBONE_DIGEST, METHOD, METHOD_VERSION
 from utils.text import log_to_stderr
 from utils.weights.check_on_images import note_preprocessing
-from utils.weights.network_record import Facts, PartWriter
-from utils.weights.networks import given_backbone_digest, identify_network, load_folded_backbone
+from utils.weights.network_record import Facts, Network, PartWriter
+from utils.weights.networks import fold_backbone, given_backbone_digest, identify_network, load_backbone
 from utils.whitening import report as pca_report
 from utils.whitening.pca import StreamingPCA
 from utils.whitening.state import PCAProgress, image_digest, load_state, save_state
@@ -146,20 +146,23 @@ def learn(options: PCAOptions) -> dict[str, object]:
 
         # The network that computes the region vectors.
         facts: Facts = {"S": options.longer_side, "L": options.L, "components": components}
-        network_record = PartWriter(options.folder, identify_network(options), "whitening", facts)
+        backbone = load_backbone(spec, options.weights_dir, options.backbone_weights)
+        identity = identify_network(options, backbone)
+        network_record = PartWriter(options.folder, identity, "whitening", facts)
         network_record.check()
         if processes.leads:
             note_preprocessing(options, images.paths)
-        backbone = load_folded_backbone(options)
+        settings = settings_of(options, images, identity)
+        backbone = fold_backbone(backbone, options)
         network = RetrievalNetwork(backbone, [RMAC(options.L, spec.stride)]).eval().to(device)
         if options.compile:
             backbone.compile_features()
 
         # The statistics, and the components that follow from them.
-        pca, progress = add_up(options, network, images, loading, processes, len(paths))
+        pca, progress = add_up(options, settings, network, images, loading, processes, len(paths))
         whitened = pca.whitened_components(components)
         record = {
-            "settings": settings_of(options, images) | {"components": components},
+            "settings": settings | {"components": components},
             "images": len(images.paths) - len(progress.unreadable),
             "vectors": pca.count,
             "left_out": {
@@ -180,6 +183,7 @@ def learn(options: PCAOptions) -> dict[str, object]:
 
 def add_up(
     options: PCAOptions,
+    settings: dict[str, object],
     network: RetrievalNetwork,
     images: SizedImages,
     loading: Loading,
@@ -192,6 +196,7 @@ def add_up(
 
     Args:
         options: options of the learning.
+        settings: all settings that a resumed run must share.
         network: network that computes the region vectors.
         images: images that are large enough.
         loading: settings with which images are loaded.
@@ -201,7 +206,7 @@ def add_up(
     Raises:
         UserError: too many images are unreadable, or the state is unreadable or cannot be written.
     """
-    state_file, settings = options.folder / PCA_STATE, settings_of(options, images)
+    state_file = options.folder / PCA_STATE
     channels = network.backbone.channels
     pca, progress = StreamingPCA(channels), PCAProgress()
     total = len(images.paths)
@@ -248,11 +253,11 @@ def add_up(
     return pca, progress
 
 
-def settings_of(options: PCAOptions, images: SizedImages) -> dict[str, object]:
+def settings_of(options: PCAOptions, images: SizedImages, network: Network) -> dict[str, object]:
     """Return all settings that the statistics depend on. They must be the same when a run is resumed."""
     method = {METHOD: METHOD_VERSION}
     resolved = {"S": options.longer_side, "image_digest": image_digest(images)}
-    resolved[BACKBONE_DIGEST] = given_backbone_digest(options)
+    resolved[BACKBONE_DIGEST] = given_backbone_digest(options, network)
     return method | binding_settings(options) | resolved
 
 

@@ -40,6 +40,7 @@ from utils.options.saved_options import to_json
 from utils.processes import Processes, join_processes, log_level, process_device
 from utils.program.run_command import run_command
 from utils.program.signals import StopWish, stop_wish
+from utils.saved_settings import BACKBONE_DIGEST
 from utils.text import log_to_stderr
 from utils.training import report as training_report
 from utils.training.batches import BatchSource, FeatureBatch, extract_regions
@@ -57,7 +58,7 @@ from utils.training.setup import (
 from utils.training.state import Progress, load_state, resume_classifier, save_state
 from utils.training.validation import validate
 from utils.weights.classifiers import Classifier, save_classifier
-from utils.weights.networks import load_folded_backbone
+from utils.weights.networks import fold_backbone, given_backbone_digest, identify_network, load_backbone
 
 log = logging.getLogger(__name__)
 
@@ -80,10 +81,12 @@ def train(options: TrainingOptions) -> list[dict[str, float]]:
     device = choose_device(process_device(options.device))
     with join_processes(device) as processes, stop_wish() as wish:
         # The images and the frozen backbone, with the classifier of the images' classes if there is one.
-        classifier = load_given_classifier(options)
+        backbone = load_backbone(options.spec, options.weights_dir, options.backbone_weights)
+        network = identify_network(options, backbone)
+        classifier = load_given_classifier(options, network)
         images = read_images(options, classifier, processes)
-        best = best_head(options, images, classifier)
-        backbone = load_folded_backbone(options).to(device)
+        best = best_head(options, network, images, classifier)
+        backbone = fold_backbone(backbone, options).to(device)
         if options.compile:
             backbone.compile_features()
 
@@ -93,7 +96,10 @@ def train(options: TrainingOptions) -> list[dict[str, float]]:
         optimizer = torch.optim.SGD(
             head.parameters(), options.lr, options.momentum, weight_decay=options.weight_decay
         )
-        settings = options.saved_settings | {"images": images.summary or None}
+        settings = options.saved_settings | {
+            BACKBONE_DIGEST: given_backbone_digest(options, network),
+            "images": images.summary or None,
+        }
         progress, classifier = begin(options, head, optimizer, settings, images, classifier, processes)
         save = partial(save_state, options.output, head, optimizer, progress, settings, processes)
 
@@ -102,9 +108,12 @@ def train(options: TrainingOptions) -> list[dict[str, float]]:
         extract = partial(extract_regions, backbone, options.L)
         if classifier is None and not options.resume:
             save()  # --resume continues from here on
-        source = open_source(options, images, extract, processes, check_stop)
+        source = open_source(options, settings, images, extract, processes, check_stop)
         if classifier is None:
-            classifier = train_first_stage(options, images, source, progress, processes, check_stop)
+            made_for, made_with = backbone_record(network), feature_settings(settings)
+            classifier = train_first_stage(
+                options, made_for, made_with, images, source, progress, processes, check_stop
+            )
             save(classifier=classifier.state())
         save = partial(save, classifier=classifier.state() if options.images else None)
 
@@ -145,6 +154,8 @@ def begin(
 
 def train_first_stage(
     options: TrainingOptions,
+    made_for: Mapping[str, str],
+    made_with: Mapping[str, Setting],
     images: ClassifiedImages,
     source: BatchSource,
     progress: Progress,
@@ -153,14 +164,23 @@ def train_first_stage(
 ) -> Classifier:
     """Train a classifier of frozen features with equal weights for all regions, report it and write it.
 
+    Args:
+        options: options of the training.
+        made_for: the record of the backbone.
+        made_with: the settings that the features depend on.
+        images: images to train and to validate with.
+        source: the source of the features.
+        progress: progress of the training, to which unreadable images are added.
+        processes: processes that share the images.
+        check_stop: called after each batch and each step of the fit; it may raise.
+
     Raises:
         UserError: too many of the training images are unreadable, or a file cannot be written.
     """
-    made_for = backbone_record(options)
     features = compute_centre_features(
         source,
         options.output / CLASSIFIER_FEATURES,
-        feature_settings(options) | made_for | {"precompute": options.precompute is not None},
+        {**made_with, **made_for, "precompute": options.precompute is not None},
         processes,
         check_stop,
     )

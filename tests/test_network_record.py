@@ -21,7 +21,7 @@ from utils.weights.network_record import (
     check_recorded_files,
     read_network_record,
 )
-from utils.weights.networks import identify_network, load_network
+from utils.weights.networks import identify_network, load_backbone, load_network
 
 ROOT = Path(__file__).parents[1]
 HEAD = "ContextAwareRegionalAttention_weights.pth"
@@ -129,12 +129,18 @@ def test_a_folder_of_another_network_gets_no_part(tmp_path, other, message):
     PartWriter(tmp_path / "none", other, "whitening", {}).check()
 
 
+def identified(options):
+    """Return the network of the weights that the options name."""
+    backbone = load_backbone(options.spec, options.weights_dir, options.backbone_weights)
+    return identify_network(options, backbone)
+
+
 @pytest.mark.parametrize("backbone", EMBEDDED)
 def test_the_records_in_the_project_fit_the_files_beside_them(backbone):
     folder = ROOT / "weights" / backbone
     record = json.loads((folder / "network.json").read_text())
     options = DescriptorOptions(backbone=backbone, weights_dir=ROOT / "weights")
-    assert {name: record[name] for name in NETWORK._fields} == identify_network(options)._asdict()
+    assert {name: record[name] for name in NETWORK._fields} == identified(options)._asdict()
     listed = record["attention"]["files"] | record["whitening"]["files"]
     assert listed == {name: sha256(folder / name) for name in (HEAD, COMPONENTS, MEAN)}
     learned = json.loads((folder / "pca.json").read_text())["settings"]
@@ -176,7 +182,7 @@ def test_files_of_another_network_are_refused_with_both_sides(options, changes, 
 
 def test_other_weights_of_the_backbone_are_refused(options, tmp_path):
     given = replace(options, backbone_weights=save_other_weights(tmp_path / "other.pth"))
-    digest = identify_network(given).backbone_digest
+    digest = identified(given).backbone_digest
     assert digest != "f2fc9aaca381061d"
     with pytest.raises(UserError, match=f"digest f2fc9aaca381061d, .* digest {digest}: give the weights"):
         load_network(given, ["rmac"], CPU)
@@ -194,8 +200,8 @@ def test_the_digest_is_of_the_layers_alone(options, tmp_path):
     assert 0 < len(kept) < len(state)
     torch.save(kept, tmp_path / "features.pth")
     given = replace(options, backbone_weights=tmp_path / "features.pth")
-    assert identify_network(given).backbone_digest == "f2fc9aaca381061d"
-    assert identify_network(given) == identify_network(options)
+    assert identified(given).backbone_digest == "f2fc9aaca381061d"
+    assert identified(given) == identified(options)
 
 
 @pytest.mark.parametrize("name", [HEAD, COMPONENTS, MEAN])
@@ -260,4 +266,4 @@ def test_a_folder_without_a_record_has_nothing_to_check(tmp_path):
 
 def test_the_network_of_options_without_weights_is_an_error(tmp_path):
     with pytest.raises(UserError, match="no weights at"):
-        identify_network(BackboneOptions(backbone="resnet101_caffe", weights_dir=tmp_path))
+        identified(BackboneOptions(backbone="resnet101_caffe", weights_dir=tmp_path))

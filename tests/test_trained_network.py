@@ -199,6 +199,26 @@ def test_saved_work_is_resumed_with_the_same_weights_alone(run, tmp_path, other_
     assert run(script, tmp_path, "--resume", *(given if first else []))[0] == 0
 
 
+def test_a_weights_file_that_is_removed_during_the_job_is_not_read_again(
+    run, tmp_path, other_weights, monkeypatch
+):
+    """The digest at the end of hours of work is that of the weights that did it."""
+    weights = tmp_path / "weights.pth"
+    weights.write_bytes(other_weights.read_bytes())
+    compute = LearningPCA_landmark.network_outputs
+
+    def remove_first(*arguments, **keywords):
+        weights.unlink(missing_ok=True)
+        return compute(*arguments, **keywords)
+
+    monkeypatch.setattr(LearningPCA_landmark, "network_outputs", remove_first)
+    status, _, err = run(LearningPCA_landmark, tmp_path, "--backbone-weights", weights)
+    assert status == 0, err
+    assert not weights.exists()
+    settings = json.loads((tmp_path / BACKBONE / "pca.json").read_text())["settings"]
+    assert settings["backbone_digest"] == record(tmp_path)["backbone_digest"] != DIGEST
+
+
 def test_states_of_earlier_versions_are_resumed_with_the_published_weights(run, tmp_path, other_weights):
     assert run(Training_ImageNet, tmp_path, "--iterations", "2")[0] == 0
     assert run(LearningPCA_landmark, tmp_path)[0] == 0

@@ -10,9 +10,7 @@ from utils.options.option import Range
 from utils.options.options_class import option, options_class
 from utils.options.saved_options import binding_settings
 from utils.options.shared import COUNTS, SIDES, BackboneOptions, HeadOptions, RunOptions
-from utils.saved_settings import BACKBONE_DIGEST
 from utils.training.crops import Interpolation
-from utils.weights.networks import given_backbone_digest
 
 
 @options_class
@@ -76,7 +74,6 @@ class TrainingOptions(BackboneOptions, HeadOptions, RunOptions):
         """Options that must be the same when the training is resumed."""
         settings = cast(dict[str, Setting], binding_settings(self))
         settings["precompute"] = self.precompute is not None
-        settings[BACKBONE_DIGEST] = given_backbone_digest(self)
         if self.images is not None and self.classifier is None:
             settings["classifier_steps"] = self.classifier_steps
         return settings

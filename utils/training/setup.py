@@ -1,7 +1,7 @@
 """What a training starts from: its images, its classifier if there is one, and its source of batches."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import cast
 
 from utils.data.imagenet import FOLDER, read_training_images, read_validation_images, read_wnids
@@ -25,14 +25,18 @@ from utils.training.best_head import BestHead
 from utils.training.crops import CropSettings
 from utils.training.options import TrainingOptions
 from utils.weights.classifiers import Classifier, read_classifier
-from utils.weights.network_record import Facts, PartWriter
-from utils.weights.networks import identify_network, load_classifier
+from utils.weights.network_record import Facts, Network, PartWriter
+from utils.weights.networks import load_classifier
 
 log = logging.getLogger(__name__)
 
 
-def load_given_classifier(options: TrainingOptions) -> Classifier | None:
+def load_given_classifier(options: TrainingOptions, network: Network) -> Classifier | None:
     """Return the classifier of ImageNet's classes or of --classifier; None if it has to be trained.
+
+    Args:
+        options: options of the training.
+        network: the frozen network that the classifier has to be made for.
 
     Raises:
         UserError: the classifier is missing or unreadable, or is for another backbone.
@@ -41,7 +45,7 @@ def load_given_classifier(options: TrainingOptions) -> Classifier | None:
         return Classifier(*load_classifier(options))
     if options.classifier is None:
         return None
-    return read_classifier(options.classifier, options.spec.channels, backbone_record(options))
+    return read_classifier(options.classifier, network.channels, backbone_record(network))
 
 
 def read_images(
@@ -73,11 +77,14 @@ def read_images(
     return images._replace(validation=images.validation.draw(options.val_images, seed))
 
 
-def best_head(options: TrainingOptions, images: ClassifiedImages, classifier: Classifier | None) -> BestHead:
+def best_head(
+    options: TrainingOptions, network: Network, images: ClassifiedImages, classifier: Classifier | None
+) -> BestHead:
     """Return the writer of the best head into the folder of the backbone, below the output folder.
 
     Args:
         options: options of the training.
+        network: the frozen network that the head is trained for.
         images: images to train and to validate with.
         classifier: the classifier; None if it has to be trained.
 
@@ -90,13 +97,14 @@ def best_head(options: TrainingOptions, images: ClassifiedImages, classifier: Cl
     if classes == len(names):
         facts["class_names"] = digest_of_names(names)
     folder = weights_folder(options.output, options.backbone)
-    best = BestHead(options.output, PartWriter(folder, identify_network(options), "attention", facts))
+    best = BestHead(options.output, PartWriter(folder, network, "attention", facts))
     best.check()
     return best
 
 
 def open_source(
     options: TrainingOptions,
+    settings: Mapping[str, Setting],
     images: ClassifiedImages,
     extract: Extract,
     processes: Processes,
@@ -106,6 +114,7 @@ def open_source(
 
     Args:
         options: options of the training.
+        settings: all settings that a resumed training must share.
         images: images to train and to validate with.
         extract: the frozen part of the model.
         processes: the processes that share each batch.
@@ -120,21 +129,16 @@ def open_source(
     draws = Draws(options.batch_size, device_workers, options.seed)
     if options.precompute is None:
         return crop_source(training, validation, crops, extract, processes, draws)
-    store = StoredFeatures(options.precompute, feature_settings(options), options.spec.channels, check_stop)
+    store = StoredFeatures(options.precompute, feature_settings(settings), options.spec.channels, check_stop)
     return stored_source(store, training, validation, crops, extract, processes, draws)
 
 
-def feature_settings(options: TrainingOptions) -> dict[str, Setting]:
-    """Return the settings that the features of centre crops depend on."""
+def feature_settings(settings: Mapping[str, Setting]) -> dict[str, Setting]:
+    """Return those settings of a training that the features of centre crops depend on."""
     names = ("backbone", BACKBONE_DIGEST, "L", "crop", "interpolation", "precision")
-    settings = options.saved_settings
     return {name: settings[name] for name in names}
 
 
-def backbone_record(options: TrainingOptions) -> dict[str, str]:
-    """Return the name of the backbone and a digest of its weights, for the record of a classifier.
-
-    Raises:
-        UserError: the weights are missing or unreadable.
-    """
-    return {"backbone": options.backbone, "backbone_digest": identify_network(options).backbone_digest}
+def backbone_record(network: Network) -> dict[str, str]:
+    """Return the name of the backbone and the digest of its weights, for the record of a classifier."""
+    return {"backbone": network.backbone, "backbone_digest": network.backbone_digest}

@@ -111,26 +111,26 @@ def load_backbone(spec: BackboneSpec, weights_dir: Path, file: Path | None = Non
     return backbone
 
 
-def identify_network(options: BackboneOptions) -> Network:
-    """Return the network of some options, by which network.json names it; this reads its weights.
+def identify_network(options: BackboneOptions, backbone: Backbone) -> Network:
+    """Return the network of a backbone, by which network.json names it.
 
-    Raises:
-        UserError: the weights are missing, unreadable or made for another network.
+    Args:
+        options: the name of the backbone.
+        backbone: the backbone with its weights, before `fold_backbone` changes them.
     """
-    spec = options.spec
-    backbone = load_backbone(spec, options.weights_dir, options.backbone_weights)
-    return Network(options.backbone, spec.channels, module_digest(backbone.features))
+    return Network(options.backbone, backbone.channels, module_digest(backbone.features))
 
 
-def given_backbone_digest(options: BackboneOptions) -> str | None:
+def given_backbone_digest(options: BackboneOptions, network: Network) -> str | None:
     """Return the digest of the weights given by --backbone-weights; None if not given.
 
     Saved work is bound to it: it can only be continued with the same weights.
 
-    Raises:
-        UserError: the weights are missing, unreadable or made for another network.
+    Args:
+        options: whether weights were given.
+        network: the network of the options.
     """
-    return None if options.backbone_weights is None else identify_network(options).backbone_digest
+    return None if options.backbone_weights is None else network.backbone_digest
 
 
 def load_folded_backbone(options: BackboneOptions) -> Backbone:
