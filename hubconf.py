@@ -85,7 +85,7 @@ def regional_attention(
 def efficientnet_lite0(
     pooling: "PoolingName" = "ra", whiten: bool = True, S: int | None = None, device: str = "auto"
 ) -> "ImageDescriber":
-    """Return EfficientNet-Lite0 with its attention and whitening, by default at S 1024."""
+    """Return EfficientNet-Lite0 with its attention and whitening, by default at S 512."""
     return regional_attention("efficientnet_lite0", pooling, whiten, S=S, device=device)
 
 
