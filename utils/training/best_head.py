@@ -57,8 +57,10 @@ class BestHead:
             UserError: a file cannot be written, or network.json is of another network.
         """
         best = min(reports, key=lambda report: report["val_loss"])
+        if best is not reports[-1] and self.path.exists():
+            return  # an earlier call has copied it
         source = self.output / trained_weights(int(best["report"]), best["val_accuracy"])
-        if not self._is_replaceable() or not source.is_file():
+        if not source.is_file() or not self._is_replaceable():
             return
         make_folder(self.path.parent)
         with replace_file(self.path) as file:
