@@ -5,11 +5,14 @@ import json
 import numpy as np
 import pytest
 import torch
+from helpers import embedded_state
 from sklearn.linear_model import LogisticRegression
 
 from utils.errors import UserError
+from utils.options.shared import BackboneOptions
 from utils.training.classifier import DECAY, fit_classifier
 from utils.weights.classifiers import Classifier, read_classifier, save_classifier
+from utils.weights.networks import load_classifier
 
 
 def go_on():
@@ -158,3 +161,19 @@ def test_a_classifier_that_does_not_fit_is_refused(saved, change, message):
     change(saved)
     with pytest.raises(UserError, match=message):
         read_classifier(saved, 3, BACKBONE)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [(torch.full_like, "not finite"), (lambda bias, _: bias[:, None], "has no classifier"), (None, "has no")],
+)
+def test_the_classifier_of_a_backbone_is_checked_like_a_file_of_the_user(tmp_path, change, message):
+    state = embedded_state()
+    (name,) = [name for name in state if name.endswith("fc.bias")]
+    bias = state.pop(name)
+    if change is not None:
+        state[name] = change(bias, torch.nan)
+    torch.save(state, tmp_path / "weights.pth")
+    options = BackboneOptions(backbone="efficientnet_lite0", backbone_weights=tmp_path / "weights.pth")
+    with pytest.raises(UserError, match=message):
+        load_classifier(options)

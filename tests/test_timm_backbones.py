@@ -64,7 +64,9 @@ def test_timms_resnet101_with_torchvisions_weights_is_resnet101(tmp_path):
         backbone = load_backbone(backbone_spec(name), tmp_path, file)
         maps.append(backbone(backbone.prepare(pixels)))
     torch.testing.assert_close(*maps)
-    weight, bias = load_classifier(BackboneOptions(backbone="timm/resnet101.tv_in1k", backbone_weights=file))
+    weight, bias, _ = load_classifier(
+        BackboneOptions(backbone="timm/resnet101.tv_in1k", backbone_weights=file)
+    )
     state = torch.load(file)
     assert torch.equal(weight, state["fc.weight"]) and torch.equal(bias, state["fc.bias"])
 

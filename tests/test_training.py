@@ -179,7 +179,7 @@ def test_the_same_seed_trains_the_same_weights_with_any_workers(undisturbed, tmp
 def test_validation_is_of_the_middles_of_the_images(data, undisturbed):
     spec = BACKBONES["efficientnet_lite0"]
     backbone = load_backbone(spec, None)
-    weight, bias = load_classifier(BackboneOptions(backbone="efficientnet_lite0"))
+    weight, bias, _ = load_classifier(BackboneOptions(backbone="efficientnet_lite0"))
     files = [data / "ImageNet" / "val" / "data" / f"{number}.JPEG" for number in range(6)]
     settings = CropSettings(64, 68, 72, "nearest")
     pixels = torch.from_numpy(np.stack([centre_crop(path, settings) for path in files]))

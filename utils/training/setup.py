@@ -42,7 +42,7 @@ def load_given_classifier(options: TrainingOptions, network: Network) -> Classif
         UserError: the classifier is missing or unreadable, or is for another backbone.
     """
     if options.images is None:
-        return Classifier(*load_classifier(options))
+        return load_classifier(options)
     if options.classifier is None:
         return None
     return read_classifier(options.classifier, network.channels, backbone_record(network))

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from models.backbones.backbone import Backbone
 from models.backbones.batch_norm_folding import fold_batch_norms
@@ -21,6 +20,7 @@ from utils.errors import UserError, advising
 from utils.file_names import ATTENTION_WEIGHTS, PCA_COMPONENTS, PCA_MEAN, weights_folder
 from utils.options.shared import BackboneOptions, DescriptorOptions
 from utils.weights.backbone_weights import instructions, read_backbone_weights
+from utils.weights.classifiers import Classifier, checked_classifier
 from utils.weights.network_record import Network, check_backbone_digest, check_recorded_files
 from utils.weights.state_dicts import fill, module_digest, read_state_dict, read_weights_array
 
@@ -166,22 +166,18 @@ def fold_backbone(backbone: Backbone, options: BackboneOptions) -> Backbone:
     return backbone
 
 
-def load_classifier(options: BackboneOptions) -> tuple[Tensor, Tensor]:
-    """Return weight (K, C) and bias (K,) of the layer that classifies the backbone's K classes.
+def load_classifier(options: BackboneOptions) -> Classifier:
+    """Return the layer that classifies the backbone's K classes.
 
     Raises:
         UserError: the weights are missing or unreadable, or have no classifier.
     """
     spec = options.spec
     state, source = read_backbone_weights(spec, options.weights_dir, options.backbone_weights)
-    weight, bias = state.get("fc.weight"), state.get("fc.bias")
-    if weight is None or bias is None or weight.shape != (len(bias), spec.channels):
-        advice = (
-            "; the file in the authors' weights.tar has it" if isinstance(spec.weights, WeightsFile) else ""
-        )
-        needed = f"fc.weight (K, {spec.channels}), fc.bias (K)"
-        raise UserError(f"{source} has no classifier, as training needs: {needed}{advice}")
-    return weight.float(), bias.float()
+    if not isinstance(spec.weights, WeightsFile):
+        return checked_classifier(state, spec.channels, source)
+    with advising("the file in the authors' weights.tar has it"):
+        return checked_classifier(state, spec.channels, source)
 
 
 def load_attention(path: Path, channels: int, activation: Activation) -> ContextAwareRegionalAttention:
