@@ -32,7 +32,8 @@ from utils.file_names import CATALOGUE, INDEX_LOCK, INDEX_STORE, PROJECT_WEIGHTS
 from utils.files.lock import only_writer
 from utils.files.outputs import check_output_file
 from utils.files.paths import user_path
-from utils.files.writing import check_writable, make_folder, replace_file
+from utils.files.records import write_json
+from utils.files.writing import check_writable, make_folder
 from utils.images.batches import Loading
 from utils.images.listing import images_below, report_thumbnails
 from utils.images.loading import Box, InputImage, check_box
@@ -338,8 +339,7 @@ def run_query(options: QueryOptions) -> None:
             "box": options.box,
             "matches": [match._asdict() | {"path": str(match.path)} for match in matches],
         }
-        with replace_file(options.json) as file:
-            file.write(json.dumps(contents, indent=2).encode() + b"\n")
+        write_json(options.json, contents)
     for match in matches:
         print(f"{match.rank}\t{match.similarity:.4f}\t{escape_misleading(str(match.path))}")
 

@@ -1,7 +1,8 @@
-"""Checks of the contents of a file, such as parsed JSON, against a declared type."""
+"""JSON files, and checks of the contents of a file, such as parsed JSON, against a declared type."""
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import is_dataclass
 from pathlib import Path
 from types import UnionType
@@ -9,6 +10,7 @@ from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_h
 
 from utils.errors import BadFileError
 from utils.files.reading import read_bytes
+from utils.files.writing import replace_file
 from utils.text import shorten
 
 Setting = str | int | float | bool | None | list[str] | list[int] | list[float]
@@ -33,6 +35,16 @@ def read_json(path: Path, schema: type[Record]) -> Record:
             it has a duplicate key, a number that is not finite or an integer of more than 64 bits.
     """
     return parse_json(path, read_bytes(path), schema)
+
+
+def write_json(path: Path, contents: Mapping[str, object]) -> None:
+    """Write a JSON file for people to read: indented, with a line break at its end.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    with replace_file(path) as file:
+        file.write(json.dumps(contents, indent=2).encode() + b"\n")
 
 
 def parse_json(path: Path, data: bytes | str, schema: type[Record]) -> Record:

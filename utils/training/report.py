@@ -14,6 +14,7 @@ from utils.file_names import (
     TRAINING_SETTINGS,
     trained_weights,
 )
+from utils.files.records import write_json
 from utils.files.writing import replace_file, user_error_if_unwritable
 
 STYLES = {
@@ -29,8 +30,7 @@ def write_settings(output: Path, settings: Mapping[str, object]) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    with replace_file(output / TRAINING_SETTINGS) as file:
-        file.write(json.dumps({"settings": settings}, indent=2).encode() + b"\n")
+    write_json(output / TRAINING_SETTINGS, {"settings": settings})
 
 
 def write_weights(output: Path, head: ContextAwareRegionalAttention, number: int, accuracy: float) -> Path:

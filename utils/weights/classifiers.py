@@ -1,6 +1,5 @@
 """Linear classifiers of a backbone's features: a state dict, and a record with the names of the classes."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, NotRequired, TypedDict
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from utils.errors import BadFileError, UserError
 from utils.file_names import CLASSIFIER_RECORD_SUFFIX
-from utils.files.records import read_json
+from utils.files.records import read_json, write_json
 from utils.files.writing import replace_file
 from utils.weights.state_dicts import read_state_dict
 
@@ -52,8 +51,7 @@ def save_classifier(path: Path, classifier: Classifier, record: Mapping[str, obj
     Raises:
         UserError: a file cannot be written.
     """
-    with replace_file(classifier_record(path)) as file:
-        file.write(json.dumps({**record, "classes": classifier.classes}, indent=2).encode() + b"\n")
+    write_json(classifier_record(path), {**record, "classes": classifier.classes})
     with replace_file(path) as file:
         torch.save(classifier.state(), file)
 

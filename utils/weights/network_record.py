@@ -5,7 +5,6 @@ exists, these files are only used for the network that it names.
 """
 
 import hashlib
-import json
 import logging
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
@@ -20,8 +19,8 @@ from utils.errors import UserError, advising
 from utils.file_names import ATTENTION_WEIGHTS, NETWORK_RECORD, network_record_lock
 from utils.files.lock import in_turn
 from utils.files.reading import read_bytes
-from utils.files.records import read_json
-from utils.files.writing import make_folder, replace_file
+from utils.files.records import read_json, write_json
+from utils.files.writing import make_folder
 from utils.saved_settings import METHOD_VERSION
 
 log = logging.getLogger(__name__)
@@ -133,8 +132,7 @@ class PartWriter:
                 "files": {name: file_digest(self.folder / name) for name in files},
             }
             record = {**(read_network_record(self.folder) or {}), **self.network._asdict(), self.name: part}
-            with replace_file(self.folder / NETWORK_RECORD) as file:
-                file.write(json.dumps(record, indent=2).encode() + b"\n")
+            write_json(self.folder / NETWORK_RECORD, record)
 
 
 def read_network_record(folder: Path) -> NetworkRecord | None:

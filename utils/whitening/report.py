@@ -1,6 +1,5 @@
 """Files of a learned whitening: its two arrays, their record and a figure of the spectrum."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
@@ -8,6 +7,7 @@ from typing import cast
 import numpy as np
 
 from utils.file_names import PCA_COMPONENTS, PCA_MEAN, PCA_RECORD, PCA_SPECTRUM
+from utils.files.records import write_json
 from utils.files.writing import replace_file
 
 
@@ -26,8 +26,7 @@ def write_files(folder: Path, components: np.ndarray, mean: np.ndarray, record: 
     for name, array in ((PCA_COMPONENTS, components), (PCA_MEAN, -mean)):
         with replace_file(folder / name) as file:
             np.save(file, array.astype(np.float32))
-    with replace_file(folder / PCA_RECORD) as file:
-        file.write(json.dumps(record, indent=2).encode() + b"\n")
+    write_json(folder / PCA_RECORD, record)
     draw_spectrum(folder / PCA_SPECTRUM, cast(Sequence[float], record["explained_variance"]), len(components))
 
 
