@@ -1,19 +1,29 @@
 """Objects and checks that several test modules use."""
 
+import json
 from importlib.resources import files
 
 import numpy as np
 import torch
 from torch import nn
 
+import Training_ImageNet
 from models.backbones.backbone import Backbone
 from models.backbones.preprocessing import Preprocessing
 from models.poolings.gem import DEFAULT_P
 from models.poolings.pooling import PoolingParts
 from models.poolings.registry import POOLINGS
 from models.retrieval_network import RetrievalNetwork
+from utils.program.run_command import run_command
 
 NO_PREPROCESSING = Preprocessing("RGB", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+
+def run_training(capsys, words):
+    """Run a training in this process, and return its status, its reports and its messages."""
+    status = run_command(lambda: Training_ImageNet.command_line([str(word) for word in words]))
+    out, err = capsys.readouterr()
+    return status, [json.loads(line) for line in out.splitlines()], err
 
 
 def embedded_state():

@@ -13,6 +13,7 @@ import pytest
 import torch
 from conftest import draw_image, run_on_small_disk
 from filelock import FileLock
+from helpers import run_training
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
@@ -60,10 +61,7 @@ def train(data, capsys):
     """A function that runs the command line in this process and returns status, reports and errors."""
 
     def run(output, *options):
-        words = [*COMMON, "--datasets-dir", data, "--output", output, *options]
-        status = run_command(lambda: Training_ImageNet.command_line([str(word) for word in words]))
-        out, err = capsys.readouterr()
-        return status, [json.loads(line) for line in out.splitlines()], err
+        return run_training(capsys, [*COMMON, "--datasets-dir", data, "--output", output, *options])
 
     return run
 

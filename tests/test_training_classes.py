@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SHARED, TWO_PROCESSES, draw_image, needs_photographs
+from helpers import run_training
 from sklearn.linear_model import LogisticRegression
 
 import Training_ImageNet
@@ -47,9 +48,7 @@ def images(tmp_path_factory):
 
 
 def train_in_process(capsys, *options):
-    status = run_command(lambda: Training_ImageNet.command_line([*COMMON, *map(str, options)]))
-    out, err = capsys.readouterr()
-    return status, [json.loads(line) for line in out.splitlines()], err
+    return run_training(capsys, [*COMMON, *options])
 
 
 @pytest.fixture
