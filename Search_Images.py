@@ -35,7 +35,7 @@ from utils.files.paths import user_path
 from utils.files.records import write_json
 from utils.files.writing import check_writable, make_folder
 from utils.images.batches import Loading
-from utils.images.listing import images_below, report_thumbnails
+from utils.images.listing import images_below, report_left_out
 from utils.images.loading import Box, InputImage, check_box
 from utils.options.option import Range
 from utils.options.options_class import declared_options, make, option, options_class, redefault
@@ -199,7 +199,7 @@ def find_images(options: IndexOptions) -> list[Path]:
     check_writable(options.index)
     check_same_folder(options.index, folder)
     contents = images_below(folder)
-    report_thumbnails(contents, folder)
+    report_left_out(contents, folder)
     if contents.others:
         names = first_names([str(path.relative_to(folder)) for path in contents.others])
         log.warning(

@@ -25,12 +25,12 @@ def photos(tmp_path):
 
 
 def test_all_images_below_a_folder_are_listed_in_the_order_of_their_paths(photos):
-    for name in ("notes.txt", "10/photo.heic", ".hidden.jpg", "._a.PNG", ".thumbnails/b.jpg"):
+    for name in ("notes.txt", "10/photo.psd", ".hidden.jpg", "._a.PNG", ".thumbnails/b.jpg"):
         (photos / name).parent.mkdir(exist_ok=True)
         (photos / name).touch()
     listing = images_below(photos)
     assert names(listing.images, photos) == ["10/1.tiff", "10/deep/er/1.webp", "2/1.jpeg", "a.PNG", "b.jpg"]
-    assert names(listing.others, photos) == ["10/photo.heic", "notes.txt"]
+    assert names(listing.others, photos) == ["10/photo.psd", "notes.txt"]
     assert not listing.thumbnails
     assert not listing.folders
 

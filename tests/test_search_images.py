@@ -297,10 +297,10 @@ def test_an_index_follows_its_folder_and_empties_with_it(command, indexed, tmp_p
 
 
 def test_files_that_are_no_images_are_noted(command, images, caplog):
-    for name in ("notes.txt", "photo.heic", ".hidden.txt"):
+    for name in ("notes.txt", "photo.psd", ".hidden.txt"):
         (images / name).write_text("no image")
     assert command("index", images, *FAST)[0] == 0
-    assert "2 files or folders are no images, or cannot be read (notes.txt, photo.heic)" in caplog.text
+    assert "2 files or folders are no images, or cannot be read (notes.txt, photo.psd)" in caplog.text
 
 
 def test_thumbnails_are_left_out_with_a_note(command, images, caplog):

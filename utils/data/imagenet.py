@@ -7,7 +7,7 @@ import numpy as np
 from utils.data.labelled_images import LabelledImages
 from utils.errors import UserError
 from utils.files.reading import parse_index, read_text
-from utils.images.listing import images_below, images_in, is_thumbnail
+from utils.images.listing import FolderContents, images_below, images_in, is_thumbnail, report_left_out
 
 FOLDER = "ImageNet"
 VALIDATION_IMAGES, VALIDATION_LIST = Path("val", "data"), Path("val", "val.txt")
@@ -53,11 +53,13 @@ def read_training_images(folder: Path, classes: int) -> LabelledImages:
         )
     if unknown:
         class_indices = {path.name: index for index, path in enumerate(folders)}
-    images = [
-        (path, class_indices[class_folder.name])
-        for class_folder in folders
-        for path in images_below(class_folder).images
-    ]
+    images: list[tuple[Path, int]] = []
+    all_contents = FolderContents.empty()
+    for class_folder in folders:
+        below = images_below(class_folder)
+        all_contents.extend(below)
+        images.extend((path, class_indices[class_folder.name]) for path in below.images)
+    report_left_out(all_contents, data)
     if not images:
         raise UserError(f"no training images in the folders of {data}")
     return LabelledImages([path for path, _ in images], np.array([index for _, index in images]))

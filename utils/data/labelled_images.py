@@ -11,7 +11,7 @@ import numpy as np
 
 from utils.errors import UserError
 from utils.files.reading import read_text
-from utils.images.listing import images_below, images_in, is_thumbnail, report_thumbnails
+from utils.images.listing import FolderContents, images_below, images_in, is_thumbnail, report_left_out
 from utils.text import digest_of_names, first_names
 
 log = logging.getLogger(__name__)
@@ -162,10 +162,12 @@ def _read_class_folders(folder: Path) -> Labels:
     if contents.images:
         log.warning("note: left out %d images of %s that have no class", len(contents.images), folder)
     labels: dict[str, Sequence[Path]] = {}
+    all_contents = FolderContents.empty()
     for class_folder in class_folders:
         below = images_below(class_folder)
-        report_thumbnails(below, class_folder)
+        all_contents.extend(below)
         labels[class_folder.name] = below.images
+    report_left_out(all_contents, folder)
     if empty := [label for label, paths in labels.items() if not paths]:
         raise UserError(
             f"{folder} has {len(empty)} class folders without images ({first_names(empty)}): "

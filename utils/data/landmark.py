@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from utils.errors import UserError
-from utils.images.listing import images_below, report_thumbnails
+from utils.images.listing import images_below, report_left_out
 from utils.images.loading import UnreadableImageError, image_size, resized_size
 from utils.text import first_names
 
@@ -53,7 +53,7 @@ def find_images(folders: Sequence[Path], samples: int | None, seed: int) -> list
         if not folder.is_dir():
             raise UserError(f"no images to learn from: {folder} is missing (see datasets/README.md)")
         contents = images_below(folder)
-        report_thumbnails(contents, folder)
+        report_left_out(contents, folder)
         if not contents.images:
             raise UserError(f"no images in {folder} or the folders in it")
         for path in contents.images:

@@ -11,7 +11,7 @@ from utils.errors import UserError
 from utils.file_names import IMAGES_FOLDER, LABELS_FOLDER, QUERY_SUFFIX
 from utils.files.paths import user_path
 from utils.files.reading import parse_number, read_text
-from utils.images.listing import FolderContents, images_in
+from utils.images.listing import FolderContents, images_in, report_left_out
 from utils.images.loading import Box, InputImage, check_box
 from utils.text import ESCAPED_CATEGORIES, first_names
 
@@ -157,6 +157,7 @@ def read_images(folder: Path) -> dict[str, Path]:
             )
         else:
             images[path.stem] = path
+    report_left_out(contents, folder)
     _report_left_out("files that are not images", contents.others)
     _report_left_out("folders, since only images directly in jpg/ count,", contents.folders)
     if left_out:

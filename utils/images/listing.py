@@ -1,7 +1,8 @@
 """Lists of the image files in folders.
 
 A file is an image by its suffix or, if its name has no suffix, by its first bytes. Hidden files and folders
-are left out. Pipes, devices, sockets and broken links with the suffix of an image are listed as images, and
+are left out. HEIC files are images if they can be read. RAW files and the videos of live photos are listed
+separately. Pipes, devices, sockets and broken links with the suffix of an image are listed as images, and
 are unreadable when they are opened.
 """
 
@@ -13,6 +14,7 @@ from typing import NamedTuple
 
 from utils.errors import UserError
 from utils.files.regular import open_regular
+from utils.images.heif import HEIF_BYTES, HEIF_SUFFIXES, INSTRUCTIONS, is_heif_readable
 from utils.text import first_names
 
 log = logging.getLogger(__name__)
@@ -21,6 +23,15 @@ IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".pbm", ".pnm"}
     | {".tif", ".tiff", ".webp", ".mpo", ".jp2", ".j2k", ".avif"}
 )
+
+RAW_SUFFIXES = frozenset(
+    {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".iiq", ".kdc", ".mef", ".mos", ".mrw"}
+    | {".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"}
+)
+"""Suffixes of files with the unprocessed values of a camera's sensor."""
+
+VIDEO_SUFFIXES = frozenset({".mov", ".mp4"})
+"""Suffixes of the video of a live photo, which has the name of its image."""
 
 FIRST_BYTES = re.compile(
     rb"\xff\xd8\xff"  # JPEG
@@ -34,7 +45,7 @@ FIRST_BYTES = re.compile(
     rb"|.{4}ftypavi[fs]",  # AVIF
     re.DOTALL,
 )
-FIRST_BYTES_COUNT = 32
+FIRST_BYTES_COUNT = 64
 
 THUMBNAIL_FOLDERS = frozenset({"@eadir", "@__thumb", "thumb", "thumbs", "thumbnail", "thumbnails"})
 """Names, in lower case, of the folders in which Synology, QNAP and photo programs keep thumbnails."""
@@ -53,6 +64,22 @@ class FolderContents(NamedTuple):
     """Folders that were not searched; only `images_in` lists them."""
     thumbnails: list[Path]
     """Thumbnails and folders of thumbnails; only `images_below` lists them."""
+    heif: list[Path]
+    """HEIC images, if they cannot be read."""
+    raw: list[Path]
+    """RAW files."""
+    live_videos: list[Path]
+    """Videos of live photos."""
+
+    @classmethod
+    def empty(cls) -> "FolderContents":
+        """Return the contents of an empty folder."""
+        return cls([], [], [], [], [], [], [])
+
+    def extend(self, contents: "FolderContents") -> None:
+        """Append the contents of another folder."""
+        for paths, more in zip(self, contents, strict=True):
+            paths.extend(more)
 
 
 def images_in(folder: Path) -> FolderContents:
@@ -61,20 +88,25 @@ def images_in(folder: Path) -> FolderContents:
     Raises:
         UserError: the folder cannot be listed.
     """
-    contents = FolderContents([], [], [], [])
+    contents = FolderContents.empty()
     try:
         with os.scandir(folder) as items:
             visible = [item for item in items if not item.name.startswith(".")]
     except OSError as error:
         raise UserError(f"cannot list {folder}: {error.strerror}") from error
+    videos = []
     for item in sorted(visible, key=lambda item: item.name):
         path = folder / item.name
         if _is_folder(item):
             contents.folders.append(path)
-        elif _is_image(path, item.name):
-            contents.images.append(path)
+        elif path.suffix.lower() in VIDEO_SUFFIXES:
+            videos.append(path)
         else:
-            contents.others.append(path)
+            _list_of_file(contents, path).append(path)
+    stems = {path.stem.lower() for path in (*contents.images, *contents.heif)} if videos else set()
+    for path in videos:
+        (contents.live_videos if path.stem.lower() in stems else contents.others).append(path)
+    contents.others.sort(key=lambda path: path.name)
     return contents
 
 
@@ -86,7 +118,7 @@ def images_below(folder: Path) -> FolderContents:
     Raises:
         UserError: the folder cannot be listed.
     """
-    result = FolderContents([], [], [], [])
+    result = FolderContents.empty()
     seen = {os.path.realpath(folder)}
     pending = [folder]
     for parent in pending:  # the loop appends to it
@@ -97,10 +129,11 @@ def images_below(folder: Path) -> FolderContents:
                 raise
             result.others.append(parent)
             continue
-        result.others.extend(contents.others)
-        for path in contents.images:
-            name = path.name.rpartition(".")[0] or path.name
-            (result.thumbnails if is_thumbnail(name) else result.images).append(path)
+        result.extend(contents._replace(images=[], heif=[], folders=[]))
+        for images, listed in ((contents.images, result.images), (contents.heif, result.heif)):
+            for path in images:
+                name = path.name.rpartition(".")[0] or path.name
+                (result.thumbnails if is_thumbnail(name) else listed).append(path)
         for path in contents.folders:
             target = os.path.realpath(path)
             if is_thumbnail(path.name):
@@ -118,14 +151,22 @@ def is_thumbnail(name: str) -> bool:
     return name.lower() in THUMBNAIL_FOLDERS or bool(THUMBNAIL_NAME.search(name))
 
 
-def report_thumbnails(contents: FolderContents, folder: Path) -> None:
-    """Log a note on the thumbnails that were left out, if any."""
+def report_left_out(contents: FolderContents, folder: Path) -> None:
+    """Log a note on each kind of images that were left out, if any: thumbnails, HEIC images, RAW files."""
+
+    def named(paths: list[Path], kind: str) -> str:
+        return f"{len(paths)} {kind} ({first_names([str(path.relative_to(folder)) for path in paths])})"
+
     if contents.thumbnails:
-        log.warning(
-            "note: left out %d thumbnails or folders of thumbnails (%s): rename them to include them",
-            len(contents.thumbnails),
-            first_names([str(path.relative_to(folder)) for path in contents.thumbnails]),
-        )
+        thumbnails = named(contents.thumbnails, "thumbnails or folders of thumbnails")
+        log.warning("note: left out %s: rename them to include them", thumbnails)
+    if contents.heif:
+        images = named(contents.heif, "HEIC images")
+        log.warning("note: left out %s, which need the package pillow-heif: %s", images, INSTRUCTIONS)
+    raw = [named(contents.raw, "RAW files")] if contents.raw else []
+    videos = [named(contents.live_videos, "videos of live photos")] if contents.live_videos else []
+    if raw or videos:
+        log.warning("note: left out %s", " and ".join(raw + videos))
 
 
 def _is_folder(item: os.DirEntry[str]) -> bool:
@@ -135,14 +176,22 @@ def _is_folder(item: os.DirEntry[str]) -> bool:
         return False
 
 
-def _is_image(path: Path, name: str) -> bool:
-    _, dot, suffix = name.rpartition(".")
-    return f".{suffix.lower()}" in IMAGE_SUFFIXES if dot else _starts_like_image(path)
+def _list_of_file(contents: FolderContents, path: Path) -> list[Path]:
+    """Return the list of the contents that a file belongs to."""
+    _, dot, suffix = path.name.rpartition(".")
+    suffix = f".{suffix.lower()}" if dot else ""
+    if suffix in RAW_SUFFIXES:
+        return contents.raw
+    start = b"" if suffix else _first_bytes(path)
+    if suffix in HEIF_SUFFIXES or HEIF_BYTES.match(start):
+        return contents.images if is_heif_readable() else contents.heif
+    return contents.images if suffix in IMAGE_SUFFIXES or FIRST_BYTES.match(start) else contents.others
 
 
-def _starts_like_image(path: Path) -> bool:
+def _first_bytes(path: Path) -> bytes:
+    """Return the first bytes of a file; nothing if it cannot be read."""
     try:
         with open_regular(path) as file:
-            return FIRST_BYTES.match(file.read(FIRST_BYTES_COUNT)) is not None
+            return file.read(FIRST_BYTES_COUNT)
     except OSError:
-        return False
+        return b""

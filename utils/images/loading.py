@@ -14,6 +14,8 @@ from torch import Tensor
 
 from utils.errors import UserError
 from utils.files.regular import open_regular
+from utils.images.heif import HEIF_BYTES, add_heif_to_pillow
+from utils.images.listing import FIRST_BYTES_COUNT
 from utils.images.orientation import SIDEWAYS_ORIENTATIONS, orientation, upright_rgb
 from utils.images.resize import bilinear_resize
 from utils.program.outside_errors import is_shortage, outside_error
@@ -211,7 +213,11 @@ def _opened(path: Path, verify: bool = False) -> Iterator[Image.Image]:
         UserError: the system is short of memory or open files.
     """
     with _decoding_errors(path), open_regular(path) as file:
-        if verify and file.read(len(PNG_SIGNATURE)) == PNG_SIGNATURE:
+        start = file.read(FIRST_BYTES_COUNT)
+        if HEIF_BYTES.match(start):
+            add_heif_to_pillow()
+        if verify and start.startswith(PNG_SIGNATURE):
+            file.seek(0)
             with Image.open(file) as image:
                 image.verify()
         file.seek(0)

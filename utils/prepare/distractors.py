@@ -8,7 +8,7 @@ from utils.errors import UserError
 from utils.file_names import DISTRACTORS_LIST, IMAGES_FOLDER
 from utils.files.folders import replace_folder
 from utils.files.writing import replace_file
-from utils.images.listing import images_below, report_thumbnails
+from utils.images.listing import images_below, report_left_out
 from utils.prepare.layout import link_files
 from utils.text import first_names
 
@@ -36,7 +36,7 @@ def add_distractors(folder: Path, images: Path, target: Path) -> Path:
         log.warning("note: %s exists already and was not changed", target)
         return target
     contents = images_below(images)
-    report_thumbnails(contents, images)
+    report_left_out(contents, images)
     distractors = [path for path in contents.images if path.is_file()]
     if len(distractors) < len(contents.images):
         unreadable = sorted({str(path) for path in contents.images} - {str(path) for path in distractors})

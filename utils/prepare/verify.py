@@ -15,7 +15,7 @@ from utils.data.oxford_paris import CORRUPT_PARIS_IMAGES, RetrievalDataset
 from utils.data.published_sets import EXPECTED
 from utils.errors import UserError
 from utils.file_names import IMAGES_FOLDER
-from utils.images.listing import images_below, report_thumbnails
+from utils.images.listing import images_below, report_left_out
 from utils.images.loading import UnreadableImageError, image_size, read_image
 from utils.program.signals import leave_signals_to_parent, stopping_blocked
 
@@ -35,7 +35,7 @@ def verify(folder: Path) -> None:
     kind = labels_kind(folder)
     if kind is None:
         contents = images_below(folder)
-        report_thumbnails(contents, folder)
+        report_left_out(contents, folder)
         images = [path for path in contents.images if path.stem not in CORRUPT_PARIS_IMAGES]
         print(f"{folder}: {len(images)} images")
         problems = [] if images else [f"no images in {folder} or the folders in it"]
