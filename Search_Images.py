@@ -5,6 +5,7 @@ go to standard error.
 
     python Search_Images.py index ~/Images
     python Search_Images.py query holiday.jpg --box 120 80 640 560 --html results.html
+    python Search_Images.py export photos.parquet
 """
 
 if __name__ == "__main__":  # before the imports below, which take seconds
@@ -19,7 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
+from models.poolings.registry import PoolingName
 from utils.descriptors.describe import describe as describe_images
+from utils.descriptors.export import Table, check_export_file, export, stored_table
 from utils.descriptors.image_describer import GivenImages, ImageDescriber, input_images
 from utils.descriptors.prepared_network import prepared_network
 from utils.descriptors.settings import descriptor_settings
@@ -116,6 +119,35 @@ class QueryOptions:
     html: Path | None = option(
         default=None, help="page to write, with thumbnails and heat maps of the attention"
     )
+
+
+@options_class
+class ExportOptions:
+    """Options of the command `export`."""
+
+    title = "export"
+
+    file: Path = option(
+        help="file to write: .parquet, or .npy with a .json of paths beside it", positional=True
+    )
+    index: Path = option(default=SEARCH_INDEX, help="folder of the index")
+    descriptors: Path | None = option(
+        default=None, help="export the descriptor store of an evaluation, in this folder, instead of an index"
+    )
+    pooling: PoolingName | None = option(
+        default=None, help="pooling whose descriptors to export, for a store with several"
+    )
+
+    def check(self) -> None:
+        """Check that options of stores are not given for an index.
+
+        Raises:
+            UserError: an option has no effect.
+        """
+        if self.descriptors is None and self.pooling is not None:
+            raise UserError("pooling has no effect without descriptors: an index has one pooling")
+        if self.descriptors is not None and self.index != SEARCH_INDEX:
+            raise UserError("index and descriptors are both given: export one of them")
 
 
 @called_with_first(DescribeOptions)
@@ -344,24 +376,48 @@ def run_query(options: QueryOptions) -> None:
         print(f"{match.rank}\t{match.similarity:.4f}\t{escape_misleading(str(match.path))}")
 
 
+def run_export(options: ExportOptions) -> None:
+    """Run the command `export`: write the descriptors of an index or a store to a file.
+
+    Raises:
+        UserError: there is no index or store, it has no descriptors, or the file cannot be written.
+    """
+    check_export_file(options.file)
+    if options.descriptors is not None:
+        table = stored_table(options.descriptors, options.pooling)
+    else:
+        index = read_index(options.index)
+        table = Table([str(index.path(row)) for row in range(len(index.names))], None, index.rows)
+    export(options.file, table)
+    count, width = table.rows.shape
+    print(
+        f"{count} descriptors of {width} dimensions, {table.rows.dtype}, "
+        f"are in {escape_misleading(str(options.file))}"
+    )
+
+
 def command_line(words: Sequence[str] | None = None) -> None:
     """Parse the words, or the command line of this process if there are none, and run the command.
 
     Raises:
-        UserError: an option is invalid, or as for `run_index` and `run_query`.
+        UserError: an option is invalid, or as for `run_index`, `run_query` and `run_export`.
     """
     parser = ArgumentParser(__doc__.splitlines()[0])
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="index|query", help="each has its own --help"
+        dest="command", required=True, metavar="index|query|export", help="each has its own --help"
     )
     summary = "describe the images of a folder, or only its new images if it is indexed"
     add_options(commands.add_parser("index", help=summary, description=summary), IndexOptions)
     summary = "find the images most similar to an image"
     add_options(commands.add_parser("query", help=summary, description=summary), QueryOptions)
+    summary = "write the descriptors to a file for other programs"
+    add_options(commands.add_parser("export", help=summary, description=summary), ExportOptions)
     given = parser.parse_args(words)
     command = vars(given).pop("command")
     if command == "index":
         run_index(make_options(IndexOptions, given))
+    elif command == "export":
+        run_export(make_options(ExportOptions, given))
     else:
         run_query(make_options(QueryOptions, given))
 

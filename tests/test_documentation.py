@@ -15,7 +15,11 @@ SCRIPTS = {
     "evaluation.md": [["Measure_OxfordParis.py"]],
     "training.md": [["Training_ImageNet.py"]],
     "whitening.md": [["LearningPCA_landmark.py"]],
-    "photo_search.md": [["Search_Images.py", "index"], ["Search_Images.py", "query"]],
+    "photo_search.md": [
+        ["Search_Images.py", "index"],
+        ["Search_Images.py", "query"],
+        ["Search_Images.py", "export"],
+    ],
 }
 
 

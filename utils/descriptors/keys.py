@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO
 
 from utils.files.regular import open_regular
-from utils.images.loading import InputImage
+from utils.images.loading import Box, InputImage
 
 BLOCK = 4096
 """Bytes at the start, in the middle and at the end of a file that are in its digest."""
@@ -44,6 +44,19 @@ def image_keys(images: Sequence[InputImage], names: Sequence[str]) -> list[str]:
     """Return the keys of several images, see `image_key`."""
     with ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(image_key, images, names))
+
+
+def name_and_box(key: str) -> tuple[str, Box | None]:
+    """Return the name and the box in the key of an image.
+
+    Raises:
+        ValueError: the text is not a key.
+    """
+    name, _, _, _, box = key.split("\0")
+    if not box:
+        return name, None
+    x1, y1, x2, y2 = map(float, box.split(" "))
+    return name, (x1, y1, x2, y2)
 
 
 def _digest(file: BinaryIO, size: int) -> str:

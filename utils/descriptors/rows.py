@@ -41,6 +41,11 @@ class StoredRows:
         """The number of descriptors N and their dimension D."""
         return len(self), self._shard(0).shape[1] if len(self._shards) else 0
 
+    @property
+    def dtype(self) -> np.dtype:
+        """The number type of the descriptors on disk; float32 if there is no shard."""
+        return self._shard(0).dtype if len(self._shards) else np.dtype(np.float32)
+
     def __getitem__(self, indices: np.ndarray | slice) -> np.ndarray:
         """Read the descriptors at some indices of the database, (..., D) float32."""
         positions = self._positions[indices]

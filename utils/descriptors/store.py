@@ -71,6 +71,10 @@ class DescriptorStore:
     def __len__(self) -> int:
         return len(self._positions)
 
+    def keys(self) -> list[str]:
+        """Return the keys of all descriptors, in the order in which they lie on disk."""
+        return sorted(self._positions, key=self._positions.__getitem__)
+
     @property
     def stored(self) -> int:
         """The number of rows on disk, including rows that later ones replace."""
