@@ -153,7 +153,7 @@ def learn(options: PCAOptions) -> dict[str, object]:
         if processes.leads:
             note_preprocessing(options, images.paths)
         settings = settings_of(options, images, identity)
-        backbone = fold_backbone(backbone, options)
+        backbone = fold_backbone(backbone, options, device)
         network = RetrievalNetwork(backbone, [RMAC(options.L, spec.stride)]).eval().to(device)
         if options.compile:
             backbone.compile_features()

@@ -86,7 +86,7 @@ def train(options: TrainingOptions) -> list[dict[str, float]]:
         classifier = load_given_classifier(options, network)
         images = read_images(options, classifier, processes)
         best = best_head(options, network, images, classifier)
-        backbone = fold_backbone(backbone, options).to(device)
+        backbone = fold_backbone(backbone, options, device)
         if options.compile:
             backbone.compile_features()
 

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +30,7 @@ from models.retrieval_network import RetrievalNetwork
 from utils.data.mini import MiniSettings, draw_benchmark
 from utils.descriptors.extraction import network_outputs
 from utils.descriptors.rows import row_blocks
-from utils.device import PRECISIONS, choose_device, suitable_workers
+from utils.device import PRECISIONS, choose_device, suitable_memory_format, suitable_workers
 from utils.errors import UserError
 from utils.file_names import IMAGES_FOLDER
 from utils.images.batches import Batch, Loading, size_batches
@@ -58,6 +59,7 @@ PASS_SECONDS = 5.0
 """Images of a pass, as seconds of the backbone alone: long enough that the start of workers costs little."""
 
 ROUNDS = 2
+NEW_SIZES, NEW_SIZE = 3, 512
 LIMIT = 390.0
 WIDTH, QUERIES, NEAREST = 2048, 70, 100
 
@@ -165,6 +167,7 @@ def network_on(
 ) -> RetrievalNetwork:
     """Return the evaluation's network on a device, with a folded copy of a backbone's layers."""
     network = network_of(name, folded(backbone).to(dtype=dtype), copy.deepcopy(head(name))).to(device)
+    network.backbone.set_memory_format(suitable_memory_format(torch.device(device), backbone))
     if compile_it:
         network.backbone.compile_features()
     return network
@@ -254,6 +257,26 @@ def original(images: list[InputImage], longer_side: int, device: torch.device) -
         original_method.describe(backbone, tensor, attention, whitening).cpu()
 
 
+def report_new_sizes(longer_side: int, device: torch.device) -> None:
+    """Print the seconds of the first and the second image of a size, for each backbone and precision."""
+    print(f"Median of {NEW_SIZES} sizes, longer side {longer_side}:\n")
+    print("| backbone | precision | first image of a size, s | next image, s |")
+    print("|---|---|---|---|")
+    for name in CHECKED:
+        for precision, dtype in PRECISIONS.items():
+            network = network_on(plain_backbone(name), name, device, dtype)
+
+            def describe(height: int, network: RetrievalNetwork = network) -> float:
+                image = torch.zeros(height, longer_side, 3, dtype=torch.uint8)
+                return timed(partial(describe_pixels, network, [image]))[0]
+
+            describe(longer_side)  # load the libraries
+            heights = [longer_side - 16 * (index + 1) for index in range(NEW_SIZES)]
+            seconds = [[describe(height), describe(height)] for height in heights]
+            first, second = np.median(seconds, axis=0)
+            print(f"| {name} | {precision} | {first:.3f} | {second:.3f} |", flush=True)
+
+
 def report_search(rows: int, device: torch.device) -> None:
     """Print seconds of exact search in main memory, and of the copies and products that it consists of."""
     torch.manual_seed(0)
@@ -319,6 +342,9 @@ def main(device_name: str, sizes: Sizes) -> None:
                 print(f"| {check.name} | {check.result} | {'pass' if check.passed else 'FAIL'} |", flush=True)
             print("\n## Evaluation\n", flush=True)
             report_evaluation(images, sizes, device, start)
+    print("\n## New image sizes\n", flush=True)
+    with torch.inference_mode():
+        report_new_sizes(min(NEW_SIZE, sizes.longer_side), device)
     print("\n## Search\n", flush=True)
     report_search(sizes.rows, device)
     print(f"\n{time.perf_counter() - start:.0f} seconds in total")

@@ -15,6 +15,7 @@ from models.poolings.pooling import PoolingParts
 from models.poolings.registry import POOLINGS
 from models.retrieval_network import RetrievalNetwork
 from utils.program.run_command import run_command
+from utils.weights.networks import fold_backbone, load_backbone
 
 NO_PREPROCESSING = Preprocessing("RGB", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
@@ -43,6 +44,12 @@ def save_other_weights(path):
 def unit(vectors):
     """Return vectors divided by their lengths, along the last dimension."""
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def load_folded_backbone(options):
+    """Return a backbone with its weights, as the evaluation runs it on a CPU."""
+    backbone = load_backbone(options.spec, options.weights_dir, options.backbone_weights)
+    return fold_backbone(backbone, options, torch.device("cpu"))
 
 
 def backbone_of(layers, stride=32, channels=3, preprocessing=NO_PREPROCESSING):

@@ -6,8 +6,11 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from conftest import SHARED, golden_arrays, golden_inputs, needs_photographs, recipe_state_dict
+from helpers import NO_PREPROCESSING
 from PIL import Image
+from torch import nn
 
+from models.backbones.backbone import Backbone
 from models.backbones.batch_norm_folding import fold_batch_norms
 from models.backbones.registry import BACKBONES
 from utils.weights.backbone_weights import read_backbone_weights
@@ -82,6 +85,18 @@ def test_folding_changes_no_feature(backbone):
     folded = fold_batch_norms(network)
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
     torch.testing.assert_close(folded(images), expected, rtol=1e-7, atol=1e-9)
+
+
+def test_a_backbone_computes_the_same_in_each_memory_format():
+    backbone = Backbone(nn.Conv2d(3, 4, 3).double(), NO_PREPROCESSING, channels=4, stride=1)
+    pixels = torch.arange(2 * 5 * 6 * 3, dtype=torch.uint8).reshape(2, 5, 6, 3)
+    expected = F.conv2d(pixels.permute(0, 3, 1, 2).double(), *backbone.features.parameters()).float()
+    for memory_format in (torch.channels_last, torch.contiguous_format):
+        backbone.set_memory_format(memory_format)
+        images = backbone.prepare(pixels)
+        assert images.is_contiguous(memory_format=memory_format)
+        assert backbone.features.weight.is_contiguous(memory_format=memory_format)
+        torch.testing.assert_close(backbone(images), expected)
 
 
 def test_only_an_evaluated_network_can_be_folded():

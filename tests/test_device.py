@@ -3,7 +3,8 @@ import os
 import pytest
 import torch
 
-from utils.device import choose_device, suitable_batch_size, suitable_workers
+from models.backbones.registry import backbone_spec
+from utils.device import choose_device, suitable_batch_size, suitable_memory_format, suitable_workers
 from utils.errors import UserError
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")  # a device can be named without being present
@@ -64,6 +65,20 @@ def test_suitable_workers_are_as_many_as_the_network_leaves_cores_for(monkeypatc
 def test_suitable_batches_are_single_images_on_a_cpu_and_larger_on_a_gpu(monkeypatch, device, images):
     monkeypatch.setattr(os, "cpu_count", lambda: 64)  # has no effect
     assert suitable_batch_size(device) == images
+
+
+@pytest.mark.parametrize(
+    ("device", "backbone", "memory_format"),
+    [
+        (CPU, "efficientnet_lite0", torch.channels_last),
+        (CPU, "resnet101", torch.channels_last),
+        (GPU, "resnet101", torch.channels_last),
+        (GPU, "efficientnet_lite0", torch.contiguous_format),  # it has depthwise convolutions
+    ],
+)
+def test_depthwise_convolutions_run_in_the_default_format_on_a_gpu(device, backbone, memory_format):
+    layers = backbone_spec(backbone).build().features
+    assert suitable_memory_format(device, layers) == memory_format
 
 
 def test_float32_products_are_of_float32_whatever_the_environment_says():

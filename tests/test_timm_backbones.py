@@ -7,6 +7,7 @@ import pytest
 import torch
 import torchvision
 from conftest import draw_image
+from helpers import load_folded_backbone
 
 from models.backbones.registry import BACKBONES, backbone_spec
 from models.poolings.rmac import RMAC
@@ -15,7 +16,7 @@ from utils.errors import UserError
 from utils.images.loading import InputImage, load_pixels
 from utils.options.shared import BackboneOptions, DescriptorOptions
 from utils.weights.backbone_weights import read_tensors
-from utils.weights.networks import load_backbone, load_classifier, load_folded_backbone
+from utils.weights.networks import load_backbone, load_classifier
 
 timm = pytest.importorskip("timm")
 safetensors_torch = pytest.importorskip("safetensors.torch")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import authors_head_file, needs_authors_head
+from helpers import load_folded_backbone
 from sklearn.decomposition import PCA
 from torch import nn
 from torchvision.models import ResNet101_Weights
@@ -22,7 +23,6 @@ from utils.weights.networks import (
     check_head_files,
     load_attention,
     load_backbone,
-    load_folded_backbone,
     load_whitening,
 )
 from utils.weights.state_dicts import fill, read_state_dict

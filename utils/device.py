@@ -4,6 +4,7 @@ import os
 import re
 
 import torch
+from torch import nn
 
 from utils.errors import UserError
 
@@ -54,3 +55,14 @@ def suitable_workers(device: torch.device) -> int:
     """Return the number of worker processes that decode images; 0 to decode in the main process."""
     cores = os.cpu_count() or 1
     return min(cores, GPU_WORKERS) if device.type == "cuda" else cores // CORES_PER_CPU_WORKER
+
+
+def suitable_memory_format(device: torch.device, layers: nn.Module) -> torch.memory_format:
+    """Return the memory format that convolutional layers are fastest in.
+
+    The format is channels_last, except for depthwise convolutions on a GPU: cuDNN needs 2 s per new size
+    to prepare them in channels_last, but 0.06 s in the default format (EfficientNet-Lite0, H200, torch 2.11).
+    Photographs have many sizes.
+    """
+    has_groups = any(isinstance(layer, nn.Conv2d) and layer.groups > 1 for layer in layers.modules())
+    return torch.contiguous_format if device.type == "cuda" and has_groups else torch.channels_last

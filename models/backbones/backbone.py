@@ -22,11 +22,17 @@ class Backbone(nn.Module):
         self.preprocessing = preprocessing
         self.channels = channels
         self.stride = stride
+        self.memory_format = torch.channels_last
 
     @property
     def device(self) -> torch.device:
         """The device of the first layer."""
         return next(self.features.parameters()).device
+
+    def set_memory_format(self, memory_format: torch.memory_format) -> None:
+        """Change the order in memory of the layers' weights and of prepared images."""
+        self.features.to(memory_format=memory_format)
+        self.memory_format = memory_format
 
     def compile_features(self) -> None:
         """Let torch compile the layers once per image size, up to torch's limit of eight sizes.
@@ -43,11 +49,11 @@ class Backbone(nn.Module):
             pixels: (N, H, W, 3) uint8, RGB, on any device.
 
         Returns:
-            (N, 3, H, W) in channels_last.
+            (N, 3, H, W) in `memory_format`, channels_last by default.
         """
         weight = next(self.features.parameters())
         images: Tensor = self.preprocessing(pixels.to(weight.device))
-        return images.to(weight.dtype)
+        return images.to(weight.dtype, memory_format=self.memory_format)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the feature maps (N, C, h, w) of prepared images (N, 3, H, W), in float32.

@@ -15,7 +15,7 @@ from models.poolings.pooling import PoolingParts
 from models.poolings.registry import POOLINGS, PoolingName, need_attention
 from models.retrieval_network import RetrievalNetwork
 from models.whitening import Whitening
-from utils.device import PRECISIONS
+from utils.device import PRECISIONS, suitable_memory_format
 from utils.errors import UserError, advising
 from utils.file_names import ATTENTION_WEIGHTS, PCA_COMPONENTS, PCA_MEAN, weights_folder
 from utils.options.shared import BackboneOptions, DescriptorOptions
@@ -56,7 +56,7 @@ def load_network(
         head = load_attention(folder / ATTENTION_WEIGHTS, spec.channels, options.activation)
     parts = PoolingParts(options.L, spec.stride, options.gem_p, head)
     network = RetrievalNetwork(
-        fold_backbone(backbone, options),
+        fold_backbone(backbone, options, device),
         [POOLINGS[name].build(parts) for name in poolings],
         load_whitening(folder, spec.channels, spec.is_nonnegative) if options.whiten else None,
         options.scales,
@@ -133,17 +133,8 @@ def given_backbone_digest(options: BackboneOptions, network: Network) -> str | N
     return None if options.backbone_weights is None else network.backbone_digest
 
 
-def load_folded_backbone(options: BackboneOptions) -> Backbone:
-    """Return a backbone for inference, see `fold_backbone`.
-
-    Raises:
-        UserError: the weights are missing, unreadable or made for another network.
-    """
-    return fold_backbone(load_backbone(options.spec, options.weights_dir, options.backbone_weights), options)
-
-
-def fold_backbone(backbone: Backbone, options: BackboneOptions) -> Backbone:
-    """Return a backbone for inference, in the number type of the options.
+def fold_backbone(backbone: Backbone, options: BackboneOptions, device: torch.device) -> Backbone:
+    """Return a backbone for inference on a device, in the number type of the options.
 
     Batch norms are folded into the convolutions before them, which makes the same function 1.4 times as
     fast on a CPU. Networks from timm are not folded, since some of them use a batch norm elsewhere.
@@ -152,18 +143,20 @@ def fold_backbone(backbone: Backbone, options: BackboneOptions) -> Backbone:
         backbone: the backbone with its weights, which is changed.
         options: its name and its number type. With bfloat16, which has 8 bits of mantissa, the layers that
             would lose most accuracy stay float32.
+        device: device to compute on.
     """
     spec, dtype = options.spec, PRECISIONS[options.precision]
     backbone.requires_grad_(False)
     if not isinstance(spec.weights, TimmWeights):
         fold_batch_norms(backbone.features)
-    features = backbone.features.to(memory_format=torch.channels_last)
+    features = backbone.features
+    backbone.set_memory_format(suitable_memory_format(device, features))
     if dtype == torch.bfloat16 and isinstance(features, EfficientNetLiteFeatures):
         for part in features.fit_for_bfloat16():
             part.to(dtype)
     else:
         features.to(dtype)
-    return backbone
+    return backbone.to(device)
 
 
 def load_classifier(options: BackboneOptions) -> Classifier:
