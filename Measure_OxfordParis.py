@@ -29,6 +29,7 @@ from utils.descriptors.settings import descriptor_settings
 from utils.descriptors.store import open_shared_store
 from utils.device import choose_device
 from utils.errors import UserError
+from utils.figures.drawing import RESULTS_SHOWN
 from utils.figures.evaluation import Curve, draw_figures, query_curves
 from utils.files.writing import check_writable
 from utils.images.batches import Loading
@@ -41,10 +42,11 @@ from utils.program.run_command import run_command
 from utils.scoring import report
 from utils.scoring.comparison import Comparison
 from utils.scoring.compute_ap import check_program
-from utils.scoring.score_rankings import named_rankings, score
+from utils.scoring.queries import labelled_images, ranks_by_name
+from utils.scoring.score_rankings import named_rankings, score, score_by_binary
 from utils.scoring.scores import Scores
 from utils.search.approximate import check_search
-from utils.search.run_searches import PLAIN, search
+from utils.search.run_searches import PLAIN, SearchResult, search
 from utils.text import log_to_stderr
 from utils.timing import add_seconds, timed
 from utils.weights.check_on_images import note_preprocessing
@@ -155,10 +157,11 @@ def evaluate(options: MeasureOptions) -> dict[str, object]:
         if store is None:
             query_names = [query.name for query in data.queries]
             table = report.DescriptorTable(names, database.rows[:], query_names, queries.rows[:])
-        report.write_output(options.output, summary, named_rankings(data, names, results.plain), table)
+        rankings = named_rankings(data, names, results.plain.rankings())
+        report.write_output(options.output, summary, rankings, table)
     if options.figures is not None:
         draw_figures(
-            options.figures, data, names, results.plain, results.curves, network, options.longer_side
+            options.figures, data, names, results.plain.found, results.curves, network, options.longer_side
         )
     return summary
 
@@ -172,8 +175,8 @@ class Evaluation(NamedTuple):
     """Recall of the approximate index by pooling; empty for exact search."""
     curves: dict[str, dict[str, Curve]]
     """Precision over recall by title and query, for the figures."""
-    plain: np.ndarray
-    """(Q, N) similarities of the plain search with the first pooling."""
+    plain: SearchResult
+    """Result of the plain search with the first pooling."""
 
 
 def search_and_score(
@@ -201,25 +204,33 @@ def search_and_score(
     recalls: dict[str, dict[str, float]] = {}
     curves: dict[str, dict[str, Curve]] = {}
     plain = []
+    labelled = labelled_images(data, names)
+    to_rank = [np.array(list(of_query.values()), np.int64) for of_query in labelled]
+    shown = 0 if options.figures is None else RESULTS_SHOWN
     parts = zip(
         np.split(queries.rows[:], len(options.poolings), axis=1),
         split_columns(database.rows, len(options.poolings)),
         strict=True,
     )
     for pooling, (pooling_queries, pooling_rows) in zip(options.poolings, parts, strict=True):
-        searches = search(pooling_queries, pooling_rows, options, options.seed)
+        searches = search(pooling_queries, pooling_rows, to_rank, options, options.seed, shown)
         if searches.recall:
             recalls[pooling] = searches.recall
         add_seconds(seconds, searches.seconds)
         with timed(seconds, "scoring"):
-            scores[pooling] = {
-                name: score(data, names, similarities, options.eval_binary)
-                for name, similarities in searches.similarities.items()
+            ranks = {
+                name: ranks_by_name(labelled, result.found.ranks)
+                for name, result in searches.searches.items()
             }
-        plain.append(searches.similarities[PLAIN])
+            scores[pooling] = {name: score(data, of_search) for name, of_search in ranks.items()}
+            if options.eval_binary is not None:
+                for name, result in searches.searches.items():
+                    rankings = named_rankings(data, names, result.rankings())
+                    scores[pooling][name] = score_by_binary(data, rankings, options.eval_binary)
+        plain.append(searches.searches[PLAIN])
         if options.figures is not None:
-            drawn = {str(pooling): plain[-1]} if options.compare else searches.similarities
-            curves |= {title: query_curves(data, names, similar) for title, similar in drawn.items()}
+            drawn = {str(pooling): ranks[PLAIN]} if options.compare else ranks
+            curves |= {title: query_curves(data, of_search) for title, of_search in drawn.items()}
     return Evaluation(scores, recalls, curves, plain[0])
 
 

@@ -40,7 +40,7 @@ from utils.options.options_class import option, options_class
 from utils.options.parser import parse_options
 from utils.options.shared import COUNTS
 from utils.program.run_command import run_command
-from utils.search.exact import exact_search
+from utils.search.exact import top_rows
 
 LEAST_COSINE = {"float32": 0.99999, "bfloat16": 0.999, "float16": 0.999}
 """Smallest cosine similarity allowed between a descriptor and the CPU's descriptor in float32."""
@@ -132,7 +132,7 @@ def search_check(device: torch.device) -> Check:
     rows[5000:6000] = rows[:1000]
     rows[6000:7000] = unit(rows[:1000] + 1e-7 * rng.standard_normal((1000, 256), np.float32))
     rows, queries = rows.astype(np.float16), unit(rng.standard_normal((QUERIES, 256), np.float32))
-    expected, actual = (exact_search(queries, rows, NEAREST, on) for on in ("cpu", device))
+    expected, actual = (top_rows(queries, rows, NEAREST, on) for on in ("cpu", device))
     same = all(map(np.array_equal, actual, expected))
     return Check("exact search", "identical" if same else "different", same)
 
@@ -298,7 +298,7 @@ def report_search(rows: int, device: torch.device) -> None:
         wait(device)
 
     functions: dict[str, Callable[[], object]] = {
-        "exact search": lambda: exact_search(queries.numpy(), database, NEAREST, device),
+        "exact search": lambda: top_rows(queries.numpy(), database, NEAREST, device),
         "copying the descriptors to the device alone": move,
         "float32 matrix product alone": multiply,
     }

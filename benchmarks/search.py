@@ -26,7 +26,7 @@ from utils.options.parser import parse_options
 from utils.options.shared import COUNTS, SearchKind
 from utils.program.run_command import run_command
 from utils.search.approximate import CENTROIDS, RECALL_AT, VECTORS_PER_CENTROID, build_index, recall
-from utils.search.exact import exact_search
+from utils.search.exact import top_rows
 
 WIDTH = 2048
 CENTRES = 1000
@@ -119,7 +119,7 @@ def memory(folder: Path, size: int) -> Memory:
     with anonymous_peak() as peak:
         open_seconds, database = timed(lambda: rows_of(folder, size, verify=False))
         to_open = peak()
-        exact_search(queries, database, NEAREST)
+        top_rows(queries, database, NEAREST)
         to_search = peak()
     verified_seconds, _ = timed(lambda: rows_of(folder, size, verify=True))
     return Memory(open_seconds, verified_seconds, to_open, to_search)
@@ -133,7 +133,7 @@ def search_and_limit(folder: Path, size: int, rounds: int) -> dict[str, float]:
         in_memory[torch.from_numpy(indices)] = torch.from_numpy(rows).float()
     left = torch.from_numpy(queries)
     functions = {
-        "search": lambda: exact_search(queries, database, NEAREST),
+        "search": lambda: top_rows(queries, database, NEAREST),
         "limit": lambda: left @ in_memory.T,
     }
     return time_in_turn(functions, rounds)
@@ -142,7 +142,7 @@ def search_and_limit(folder: Path, size: int, rounds: int) -> dict[str, float]:
 def approximate(folder: Path, size: int, kind: SearchKind) -> Approximate:
     """Build a FAISS index and search it."""
     queries, database = query_descriptors(), rows_of(folder, size, verify=False)
-    exact, _ = exact_search(queries, database, NEAREST)
+    exact, _ = top_rows(queries, database, NEAREST)
     build_seconds, index = timed(lambda: build_index(kind, database))
     search_seconds, (_, indices) = timed(lambda: index.search(queries, NEAREST))
     recalls = [recall(indices[:, :k], exact[:, :k]) for k in RECALL_AT]

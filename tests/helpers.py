@@ -52,6 +52,15 @@ def load_folded_backbone(options):
     return fold_backbone(backbone, options, torch.device("cpu"))
 
 
+def rank_names(names, similarities):
+    """Return the rank of each name by falling similarity, ties in the order of the names, per row."""
+    ranks = []
+    for row in similarities:
+        order = sorted(range(len(names)), key=lambda index, row=row: (-row[index], index))
+        ranks.append({names[index]: rank for rank, index in enumerate(order)})
+    return ranks
+
+
 def backbone_of(layers, stride=32, channels=3, preprocessing=NO_PREPROCESSING):
     """Return a backbone with the given layers, (N, 3, H, W) -> (N, C, h, w)."""
     return Backbone(layers, preprocessing, channels, stride)

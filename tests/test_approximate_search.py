@@ -140,7 +140,7 @@ def test_without_faiss_the_error_says_what_to_install(monkeypatch):
             refuse()
 
 
-def test_every_image_of_a_large_database_is_ranked_as_by_exact_search(caplog):
+def test_every_image_of_a_large_database_is_ranked_as_by_exact_search():
     pytest.importorskip("faiss")
     rows, queries = directions(5063), directions(3, seed=2)
     similar = approximate_similarities(build_index("faiss-flat", rows), queries, 5063)
@@ -149,12 +149,11 @@ def test_every_image_of_a_large_database_is_ranked_as_by_exact_search(caplog):
     # Ranks agree where similarities differ by more than the rounding of float32.
     for row, exact in zip(similar, expected, strict=True):
         assert (np.diff(exact[np.argsort(-row, kind="stable")]) < 1e-6).all()
-    report_left_out(similar)
-    assert caplog.text == ""
+    assert np.isfinite(similar).all()
 
 
 def test_a_note_counts_the_images_that_an_index_leaves_out(caplog):
-    similar = np.zeros((2, 10), np.float32)
-    similar[0, :4] = similar[1, 3:5] = -np.inf
-    report_left_out(similar)
+    report_left_out([0, 0], 10)
+    assert caplog.text == ""
+    report_left_out([4, 2], 10)
     assert "note: the index left out 3 of 10 images per query" in caplog.text

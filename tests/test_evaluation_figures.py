@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from conftest import write_query
+from helpers import rank_names
 from PIL import Image
 from scipy.integrate import trapezoid
 
@@ -52,8 +53,9 @@ def test_the_area_under_a_querys_curve_is_its_average_precision():
         queries.append(Query(f"q{number}", "", (0, 0, 1, 1), good, ok, junk))
     queries.append(Query("none", "", (0, 0, 1, 1), frozenset(), frozenset(), frozenset()))
     similar = rng.standard_normal((9, 60)).astype(np.float32)
-    curves = query_curves(RetrievalDataset(None, {}, queries, {}), names, similar)
-    precisions = score_queries(queries, names, similar)
+    ranks = rank_names(names, similar)
+    curves = query_curves(RetrievalDataset(None, {}, queries, {}), ranks)
+    precisions = score_queries(queries, ranks)
     assert set(curves) == {f"q{number}" for number in range(8)}
     for name, (recall, precision) in curves.items():
         assert trapezoid(precision, recall) == pytest.approx(precisions[name], abs=1e-6)

@@ -2,11 +2,13 @@ import math
 
 import numpy as np
 import pytest
+from helpers import rank_names
 from reference import average_precision
 
 from utils.data.oxford_paris import Query
 from utils.scoring.report import write_results
-from utils.scoring.revisited_protocol import KAPPAS, score_protocols
+from utils.scoring.revisited_protocol import KAPPAS
+from utils.scoring.revisited_protocol import score_protocols as score_ranks
 from utils.scoring.scores import Scores
 
 LEVELS = ("easy", "hard", "junk")
@@ -14,6 +16,10 @@ LEVELS = ("easy", "hard", "junk")
 
 def query(name, good=(), ok=(), junk=()):
     return Query(name, "", (0, 0, 1, 1), frozenset(good), frozenset(ok), frozenset(junk))
+
+
+def score_protocols(queries, names, similar):
+    return score_ranks(queries, rank_names(names, similar))
 
 
 def protocols(labels):

@@ -3,10 +3,11 @@ import math
 import numpy as np
 import pytest
 from conftest import golden_json
+from helpers import rank_names
 
-from utils.data.oxford_paris import Query
+from utils.data.oxford_paris import Query, RetrievalDataset
 from utils.scoring.compute_ap import compute_ap
-from utils.scoring.queries import score_queries
+from utils.scoring.queries import labelled_images, ranks_by_name, score_queries
 
 
 def query(name, good=(), ok=(), junk=()):
@@ -17,7 +18,9 @@ def test_equals_vggs_program_on_its_golden_rankings():
     for number, case in enumerate(golden_json("average_precision")):
         names = sorted(case["ranking"])
         similar = np.array([[-case["ranking"].index(name) for name in names]], np.float32)
-        scores = score_queries([query("q", case["good"], case["ok"], case["junk"])], names, similar)
+        scores = score_queries(
+            [query("q", case["good"], case["ok"], case["junk"])], rank_names(names, similar)
+        )
         assert f"{scores['q']:.6g}" == f"{case['ap']:.6g}", number
 
 
@@ -35,13 +38,21 @@ def test_equals_a_loop_over_the_ranking_with_ties_and_absent_names(levels):
     for item, row in zip(queries, similar, strict=True):
         ranking = sorted(range(200), key=lambda index, row=row: (-row[index], index))
         expected[item.name] = compute_ap([names[index] for index in ranking], item.good, item.ok, item.junk)
-    assert score_queries(queries, names, similar) == expected
+    assert score_queries(queries, rank_names(names, similar)) == expected
     assert len(set(expected.values())) > 10
 
 
 def test_scores_without_positives_are_undefined_and_without_retrieved_positives_0():
-    scores = score_queries(
-        [query("none", junk=["a"]), query("absent", good=["z"])], ["a", "b"], np.zeros((2, 2), np.float32)
-    )
+    scores = score_queries([query("none", junk=["a"]), query("absent", good=["z"])], [{"a": 0, "b": 1}] * 2)
     assert math.isnan(scores["none"])
     assert scores["absent"] == 0
+
+
+def test_labelled_images_are_those_of_all_protocols_that_are_in_the_database():
+    easy, hard = query("q", good="ab", junk="e"), query("q", good="dz", junk="b")
+    data = RetrievalDataset(None, {}, [easy], {}, {"easy": [easy], "hard": [hard]})
+    (labelled,) = labelled_images(data, list("gedcba"))
+    assert labelled == {"a": 5, "b": 4, "d": 2, "e": 1}
+    (labelled,) = labelled_images(RetrievalDataset(None, {}, [easy], {}), list("gedcba"))
+    assert labelled == {"a": 5, "b": 4, "e": 1}
+    assert ranks_by_name([labelled], [np.array([7, 0, 2])]) == [{"a": 7, "b": 0, "e": 2}]

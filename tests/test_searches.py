@@ -1,8 +1,17 @@
+from functools import partial
+
 import numpy as np
+import pytest
 
 from utils.options.shared import SearchOptions
-from utils.search.run_searches import DIFFUSED, EXPANDED, PLAIN, run_searches
-from utils.search.similarity import compute_similarities, rank
+from utils.search.exact import search_rows
+from utils.search.run_searches import DIFFUSED, EXPANDED, PLAIN, run_searches, search
+from utils.search.similarity import compute_similarities, search_by_sorting
+
+COUNT = 20
+"""Number of images in the database."""
+
+BOTH = SearchOptions(qe=2, diffusion=4, diffusion_alpha=0.9)
 
 
 def directions(count, seed):
@@ -10,31 +19,39 @@ def directions(count, seed):
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
+def run(queries, database, compare, options, seconds):
+    """Search by a function that returns all similarities, with all images as labelled images."""
+    find = partial(search_by_sorting, compare)
+    labelled = [np.arange(COUNT)] * len(queries)
+    return run_searches(queries, database, find, compare, labelled, options, seconds)
+
+
 def test_expansion_asks_for_the_similarities_to_its_mean():
-    queries, database = directions(3, 0), directions(20, 1)
-    asked = []
+    queries, database = directions(3, 0), directions(COUNT, 1)
+    asked, seconds = [], {}
 
     def similarities_to(wanted):
         asked.append(wanted)
         return compute_similarities(wanted, database)
 
-    seconds = {}
-    options = SearchOptions(qe=2, diffusion=4, diffusion_alpha=0.9)
-    results = run_searches(queries, database, similarities_to, options, seconds)
+    results = run(queries, database, similarities_to, BOTH, seconds)
     assert list(results) == list(seconds) == [PLAIN, EXPANDED, DIFFUSED]
-    assert len(asked) == 2
     np.testing.assert_array_equal(asked[0], queries)
-    np.testing.assert_allclose(results[PLAIN], queries @ database.T, atol=1e-6)
-    first = np.argsort(-(queries @ database.T), axis=1)[:, :2]
-    mean = (queries + database[first].sum(axis=1)) / 3
+    rankings = np.argsort(-(queries @ database.T), axis=1)
+    np.testing.assert_array_equal(list(results[PLAIN].rankings()), rankings)
+    mean = (queries + database[rankings[:, :2]].sum(axis=1)) / 3
     np.testing.assert_allclose(asked[1], mean / np.linalg.norm(mean, axis=1, keepdims=True), atol=1e-6)
-    np.testing.assert_allclose(results[EXPANDED], asked[1] @ database.T, atol=1e-6)
-    assert np.sort(results[DIFFUSED], axis=1).tolist() == [list(range(-19, 1))] * 3  # minus ranks
+    np.testing.assert_array_equal(
+        list(results[EXPANDED].rankings()), np.argsort(-(asked[1] @ database.T), axis=1)
+    )
+    for result in results.values():
+        by_rank = np.argsort(result.found.ranks, axis=1)
+        np.testing.assert_array_equal(list(result.rankings()), by_rank)
 
 
 def test_images_that_an_index_leaves_out_have_no_similarity_to_the_query():
-    queries, database = directions(3, 0), directions(20, 1)
-    rankings = {}
+    queries, database = directions(3, 0), directions(COUNT, 1)
+    ranks = {}
     for nothing in (-np.inf, 0.0):
 
         def first_five(wanted, nothing=nothing):
@@ -43,29 +60,48 @@ def test_images_that_an_index_leaves_out_have_no_similarity_to_the_query():
             assert (least > 0).all()
             return np.where(similar < least, np.float32(nothing), similar)
 
-        options = SearchOptions(qe=2, diffusion=4, diffusion_alpha=0.9)
-        results = run_searches(queries, database, first_five, options, {})
-        rankings[nothing] = {name: rank(similar) for name, similar in results.items()}
-    assert rankings[0.0].keys() == rankings[-np.inf].keys() == {PLAIN, EXPANDED, DIFFUSED}
-    for name, ranking in rankings[0.0].items():
-        np.testing.assert_array_equal(rankings[-np.inf][name], ranking)
-    assert (np.diff(rankings[0.0][PLAIN][:, 5:]) > 0).all()  # all other images, in the database's order
+        results = run(queries, database, first_five, BOTH, {})
+        ranks[nothing] = {name: np.array(result.found.ranks) for name, result in results.items()}
+    assert ranks[0.0].keys() == ranks[-np.inf].keys() == {PLAIN, EXPANDED, DIFFUSED}
+    for name, of_search in ranks[0.0].items():
+        np.testing.assert_array_equal(ranks[-np.inf][name], of_search)
+    rankings = np.argsort(ranks[0.0][PLAIN], axis=1)
+    assert (np.diff(rankings[:, 5:]) > 0).all()  # all other images, in the database's order
 
 
 def test_expansion_ignores_images_that_an_approximate_search_left_out():
-    queries, database = directions(1, 0), directions(20, 1)
+    queries, database = directions(1, 0), directions(COUNT, 1)
+    asked = []
 
     def three_at_most(wanted):
+        asked.append(wanted)
         similar = compute_similarities(wanted, database)
         return np.where(similar >= np.sort(similar, axis=1)[:, -3:-2], similar, np.float32(-np.inf))
 
-    asked = []
-
-    def compare(wanted):
-        asked.append(wanted)
-        return three_at_most(wanted)
-
-    run_searches(queries, database, compare, SearchOptions(qe=9), {})
+    run(queries, database, three_at_most, SearchOptions(qe=9), {})
     nearest = np.argsort(-(queries @ database.T)[0])[:3]
     total = queries[0] + database[nearest].sum(axis=0)
     np.testing.assert_allclose(asked[1][0], total / np.linalg.norm(total), atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [BOTH, SearchOptions(qe=0), SearchOptions(qe=3, dba=2, alpha=2)])
+def test_counted_ranks_equal_ranks_by_sorting_in_every_search(options):
+    queries, database = directions(40, 0), directions(COUNT, 1)  # more queries than are compared at a time
+    labelled = [np.random.default_rng(query).permutation(COUNT)[: query % 7] for query in range(40)]
+    for name, result in search(queries, database, labelled, options, seed=0, shown=4).searches.items():
+        rankings = list(result.rankings())
+        for indices, ranks, ranking in zip(labelled, result.found.ranks, rankings, strict=True):
+            assert [ranking.tolist().index(index) for index in indices] == ranks.tolist(), name
+        np.testing.assert_array_equal(result.found.indices[:, :4], np.array(rankings)[:, :4])
+
+
+def test_a_search_by_sorting_equals_the_exact_search():
+    queries, database = directions(40, 2), directions(COUNT, 3)
+    labelled = [np.arange(query % 5) for query in range(40)]
+    compare = partial(compute_similarities, database=database)
+    by_sorting = search_by_sorting(compare, queries, 6, labelled)
+    exact = search_rows(queries, database, 6, labelled)
+    np.testing.assert_array_equal(by_sorting.indices, exact.indices)
+    np.testing.assert_array_equal(by_sorting.similarities, exact.similarities)
+    for actual, expected in zip(by_sorting.ranks, exact.ranks, strict=True):
+        np.testing.assert_array_equal(actual, expected)

@@ -21,27 +21,24 @@ from utils.figures.heat_map import image_attention
 from utils.file_names import ATTENTION_FIGURES, CURVE_FIGURES, FIGURE_SUFFIX, RESULT_FIGURES
 from utils.files.writing import make_folder
 from utils.images.loading import load_pixels, read_image
-from utils.scoring.queries import positive_ranks, ranks_of_names
-from utils.search.similarity import first_indices
+from utils.scoring.queries import Ranks, positive_ranks
+from utils.search.exact import Found
 
 Curve = tuple[np.ndarray, np.ndarray]
 """Recall and precision."""
 
 
-def query_curves(data: RetrievalDataset, names: Sequence[str], similar: np.ndarray) -> dict[str, Curve]:
+def query_curves(data: RetrievalDataset, ranks: Sequence[Ranks]) -> dict[str, Curve]:
     """Return precision over recall by name of query, for each query that has positives.
 
     Args:
         data: the data set. The queries of a revisited set have the labels of the Medium protocol.
-        names: names of the database images, in the order of the columns.
-        similar: (Q, N) similarities.
+        ranks: ranks of the labelled images, per query.
     """
-    index_of = {name: index for index, name in enumerate(names)}
     curves = {}
-    for query, row in zip(data.queries, similar, strict=True):
+    for query, of_query in zip(data.queries, ranks, strict=True):
         if positives := query.good | query.ok:
-            ranks = ranks_of_names(index_of, positives | query.junk, row)
-            curves[query.name] = precision_recall(positive_ranks(query, ranks), len(positives))
+            curves[query.name] = precision_recall(positive_ranks(query, of_query), len(positives))
     return curves
 
 
@@ -49,7 +46,7 @@ def draw_figures(
     folder: Path,
     data: RetrievalDataset,
     names: Sequence[str],
-    similar: np.ndarray,
+    found: Found,
     curves: Mapping[str, Mapping[str, Curve]],
     network: RetrievalNetwork,
     longer_side: int,
@@ -59,8 +56,8 @@ def draw_figures(
     Args:
         folder: folder of the figures, created if it does not exist.
         data: the data set.
-        names: names of the database images, in the order of the columns.
-        similar: (Q, N) similarities, which give the ranking.
+        names: names of the database images.
+        found: first images of each query, at least RESULTS_SHOWN unless there are fewer.
         curves: curves of precision over recall by title and query.
         network: network that described the queries.
         longer_side: S, in pixels.
@@ -71,13 +68,15 @@ def draw_figures(
     has_attention = network.attention_pooling is not None
     for name in (RESULT_FIGURES, CURVE_FIGURES, *([ATTENTION_FIGURES] if has_attention else [])):
         make_folder(folder / name)
-    indices = first_indices(similar, RESULTS_SHOWN)
     bar = tqdm(data.queries, "figures", unit="query", disable=None)
-    for query, image, row, first in zip(bar, data.query_inputs(), similar, indices, strict=True):
+    results_of_queries = zip(found.indices, found.similarities, strict=True)
+    for query, image, (indices, similarities) in zip(
+        bar, data.query_inputs(), results_of_queries, strict=True
+    ):
         file_name = query.name + FIGURE_SUFFIX
         results = [
-            Result(read_image(data.images[names[index]]), kind_of(names[index], query), float(row[index]))
-            for index in first
+            Result(read_image(data.images[names[index]]), kind_of(names[index], query), float(similarity))
+            for index, similarity in zip(indices[:RESULTS_SHOWN], similarities, strict=False)
         ]
         draw_strip(folder / RESULT_FIGURES / file_name, read_image(image.path), query.box, results)
         curves_of_query = {

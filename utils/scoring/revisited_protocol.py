@@ -5,14 +5,12 @@ Radenović et al., "Revisiting Oxford and Paris: Large-Scale Image Retrieval Ben
 """
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 import numpy as np
 
 from utils.data.oxford_paris import Query
 from utils.scoring.precision import precision_around
-from utils.scoring.queries import positive_ranks, ranks_of_names
+from utils.scoring.queries import Ranks, positive_ranks
 from utils.scoring.scores import ProtocolScores
 
 KAPPAS = (1, 5, 10)
@@ -20,32 +18,30 @@ KAPPAS = (1, 5, 10)
 
 
 def score_protocols(
-    protocols: Mapping[str, Sequence[Query]], names: Sequence[str], similarities: np.ndarray
+    protocols: Mapping[str, Sequence[Query]], ranks: Sequence[Ranks]
 ) -> dict[str, ProtocolScores]:
-    """Return the scores of rankings by falling similarity, ties in the database's order, per protocol.
+    """Return the scores of rankings per protocol.
 
     An image that is both positive and junk is junk, but still counts as a positive in recall, as for Oxford.
     The published labels have no such images.
 
     Args:
-        protocols: queries with the labels of the protocol, in the order of the rows, per protocol name.
-        names: names of the database images, in the order of the columns.
-        similarities: (Q, N).
+        protocols: queries with the labels of the protocol, in the same order, per protocol name.
+        ranks: ranks of the labelled images of all protocols, per query.
 
     Returns:
         Scores per protocol name.
     """
-    index_of = {name: index for index, name in enumerate(names)}
-    by_query = list(zip(*protocols.values(), strict=True))
-    with ThreadPoolExecutor() as pool:  # as in score_queries
-        scored = list(pool.map(partial(_score_query, index_of), by_query, similarities))
     scores = {}
-    for index, (protocol, queries) in enumerate(protocols.items()):
-        figures = {query.name: values[index] for query, values in zip(queries, scored, strict=True)}
-        scores[protocol] = ProtocolScores(
-            {name: average for name, (average, _) in figures.items()},
-            {k: {name: at[k] for name, (_, at) in figures.items()} for k in KAPPAS},
-        )
+    for protocol, queries in protocols.items():
+        averages: dict[str, float] = {}
+        precisions: dict[int, dict[str, float]] = {k: {} for k in KAPPAS}
+        for query, of_query in zip(queries, ranks, strict=True):
+            retrieved, positives = positive_ranks(query, of_query), len(query.good | query.ok)
+            averages[query.name] = average_precision(retrieved, positives)
+            for k in KAPPAS:
+                precisions[k][query.name] = precision_at(k, retrieved, positives)
+        scores[protocol] = ProtocolScores(averages, precisions)
     return scores
 
 
@@ -85,17 +81,3 @@ def precision_at(k: int, ranks: np.ndarray, positives: int) -> float:
         return 0.0
     k = min(k, int(ranks[-1]) + 1)
     return float(np.searchsorted(ranks, k)) / k
-
-
-def _score_query(
-    index_of: Mapping[str, int], protocols: Sequence[Query], similarities: np.ndarray
-) -> list[tuple[float, dict[int, float]]]:
-    """Return the average precision and the precision at each k of one query, per protocol."""
-    labelled = frozenset[str]().union(*(query.good | query.ok | query.junk for query in protocols))
-    ranks = ranks_of_names(index_of, labelled, similarities)  # once for all protocols: most of the work
-    figures = []
-    for query in protocols:
-        retrieved, positives = positive_ranks(query, ranks), len(query.good | query.ok)
-        at = {k: precision_at(k, retrieved, positives) for k in KAPPAS}
-        figures.append((average_precision(retrieved, positives), at))
-    return figures

@@ -6,6 +6,7 @@ neighbor search", PAMI 2011.
 """
 
 import logging
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from utils.descriptors.rows import Rows, row_blocks
 from utils.errors import UserError
 from utils.options.shared import SearchKind
-from utils.search.exact import exact_search
+from utils.search.exact import top_rows
 
 log = logging.getLogger(__name__)
 
@@ -112,19 +113,19 @@ def approximate_similarities(
     return similarities
 
 
-def report_left_out(similarities: np.ndarray) -> None:
+def report_left_out(left_out: Sequence[int], count: int) -> None:
     """Log the mean number of images per query that the index did not retrieve, unless it is 0.
 
     Args:
-        similarities: (Q, N), as returned by `approximate_similarities`.
+        left_out: number of images per query that have similarity minus infinity.
+        count: N, the size of the database.
     """
-    left_out = np.isneginf(similarities).sum(axis=1)
-    if left_out.any():
+    if any(left_out):
         log.warning(
             "note: the index left out %.0f of %d images per query (mean). They rank last, in the database's "
             "order. Exact search may give other scores",
-            left_out.mean(),
-            similarities.shape[1],
+            sum(left_out) / len(left_out),
+            count,
         )
 
 
@@ -142,7 +143,7 @@ def recall(indices: np.ndarray, exact_indices: np.ndarray) -> float:
 def report_recall(index: Any, queries: np.ndarray, database: Rows) -> dict[str, float]:  # noqa: ANN401
     """Return and log the recall at each of RECALL_AT; takes as long as an exact search."""
     count = min(max(RECALL_AT), len(database))
-    exact, _ = exact_search(queries, database, count)
+    exact, _ = top_rows(queries, database, count)
     _, indices = index.search(np.ascontiguousarray(queries, np.float32), count)
     recalls = {f"recall@{k}": recall(indices[:, :k], exact[:, :k]) for k in RECALL_AT if k <= count}
     text = ", ".join(f"{name} {100 * value:.1f} %" for name, value in recalls.items())

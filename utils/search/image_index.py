@@ -24,7 +24,7 @@ from utils.files.records import read_json
 from utils.files.writing import replace_file
 from utils.images.loading import InputImage
 from utils.options.shared import Precision, StorePrecision
-from utils.search.exact import exact_search
+from utils.search.exact import top_rows
 
 INDEX_INSTRUCTIONS = "create it with python Search_Images.py index FOLDER"
 
@@ -122,7 +122,7 @@ class ImageIndex:
         Returns:
             Pairs by falling similarity, at most 1, ties in the order of the names.
         """
-        indices, similarities = exact_search(descriptor[np.newaxis], self.rows, count)
+        indices, similarities = top_rows(descriptor[np.newaxis], self.rows, count)
         # Rounding, especially to float16, can make a dot product of unit vectors greater than 1.
         nearest = list(zip(indices[0].tolist(), similarities[0].clip(max=1).tolist(), strict=True))
         if query_index is None or not nearest:

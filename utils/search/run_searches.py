@@ -1,8 +1,8 @@
 """The searches of an evaluation: plain search, query expansion, diffusion."""
 
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -11,33 +11,66 @@ from utils.options.shared import SearchOptions
 from utils.search.approximate import approximate_similarities, build_index, report_left_out, report_recall
 from utils.search.database_augmentation import augment_database
 from utils.search.diffusion import diffuse, negative_ranks, neighbour_graph
+from utils.search.exact import Found, search_rows
 from utils.search.query_expansion import expand_queries
-from utils.search.similarity import compute_similarities, first_indices
+from utils.search.similarity import QUERIES, Compare, compute_similarities, rank, search_by_sorting
 from utils.timing import timed
 
 PLAIN, EXPANDED, DIFFUSED = "search", "query expansion", "diffusion"
 """Names of the searches, in the order in which they run."""
 
 
+class Find(Protocol):
+    """A search for the first rows of queries and for the ranks of labelled rows."""
+
+    def __call__(self, *, queries: np.ndarray, count: int, labelled: Sequence[np.ndarray]) -> Found:
+        """Search, with the arguments of `utils.search.exact.search_rows`."""
+
+
+class SearchResult(NamedTuple):
+    """The results of one search."""
+
+    found: Found
+    """First images of each query, and ranks of its labelled images."""
+    queries: np.ndarray
+    """(Q, D) descriptors that the search used."""
+    compare: Compare
+    """Function from descriptors of queries to values to rank all images by."""
+
+    def rankings(self) -> Iterator[np.ndarray]:
+        """Yield the indices of all images by rank, (N,), per query; this searches again."""
+        for start in range(0, len(self.queries), QUERIES):
+            yield from rank(self.compare(self.queries[start : start + QUERIES]))
+
+
 class SearchResults(NamedTuple):
     """The results of the searches of one evaluation."""
 
-    similarities: dict[str, np.ndarray]
-    """(Q, N) values to rank images by, per search; the plain search first."""
+    searches: dict[str, SearchResult]
+    """Result per search; the plain search first."""
     recall: dict[str, float]
     """Recall of the approximate index, per `recall@k`; empty for exact search."""
     seconds: dict[str, float]
     """Seconds per search and per preparatory step."""
 
 
-def search(queries: np.ndarray, database: Rows, options: SearchOptions, seed: int) -> SearchResults:
+def search(
+    queries: np.ndarray,
+    database: Rows,
+    labelled: Sequence[np.ndarray],
+    options: SearchOptions,
+    seed: int,
+    shown: int = 0,
+) -> SearchResults:
     """Run the searches that the options select, and measure an approximate index.
 
     Args:
         queries: (Q, D).
         database: (N, D).
+        labelled: per query, the indices of its labelled images.
         options: options of the searches.
         seed: random seed for the training vectors of an approximate index.
+        shown: number of first images per query that the caller needs.
 
     Raises:
         UserError: FAISS is not installed, or the database is too small for the index.
@@ -48,50 +81,71 @@ def search(queries: np.ndarray, database: Rows, options: SearchOptions, seed: in
         with timed(seconds, "database augmentation"):
             database = augment_database(database, options.dba)
 
-    compare: Callable[[np.ndarray], np.ndarray] = partial(compute_similarities, database=database)
+    compare: Compare = partial(compute_similarities, database=database)
+    find: Find = partial(search_rows, database=database)
+    left_out: list[int] = []
     if options.search != "exact":
         with timed(seconds, "index"):
             index = build_index(options.search, database, seed)
             recall = report_recall(index, queries, database)
-        compare = partial(approximate_similarities, index, count=len(database))
-    results = run_searches(queries, database, compare, options, seconds)
-    if options.search != "exact":
-        report_left_out(results[PLAIN])
-    return SearchResults(results, recall, seconds)
+
+        def compare(wanted: np.ndarray) -> np.ndarray:
+            similarities = approximate_similarities(index, wanted, len(database))
+            left_out.extend(np.isneginf(similarities).sum(axis=1).tolist())
+            return similarities
+
+        find = partial(search_by_sorting, compare)
+    searches = run_searches(queries, database, find, compare, labelled, options, seconds, shown)
+    if left_out:
+        report_left_out(left_out[: len(queries)], len(database))  # by the plain search
+    return SearchResults(searches, recall, seconds)
 
 
 def run_searches(
     queries: np.ndarray,
     database: Rows,
-    compare: Callable[[np.ndarray], np.ndarray],
+    find: Find,
+    compare: Compare,
+    labelled: Sequence[np.ndarray],
     options: SearchOptions,
     seconds: dict[str, float],
-) -> dict[str, np.ndarray]:
+    shown: int = 0,
+) -> dict[str, SearchResult]:
     """Run the searches that the options select.
 
     Args:
         queries: (Q, D).
         database: (N, D).
+        find: the search for first images and ranks.
         compare: function from queries, (Q, D), to similarities, (Q, N), which are minus infinity for images
             that are not retrieved.
+        labelled: per query, the indices of its labelled images.
         options: options of the searches.
         seconds: receives the time of each search.
+        shown: number of first images per query that the caller needs.
 
     Returns:
-        (Q, N) values to rank images by, per search, in the order plain search, query expansion, diffusion.
+        Result per search, in the order plain search, query expansion, diffusion.
     """
     results = {}
     with timed(seconds, PLAIN):
-        similarities = results[PLAIN] = compare(queries)
+        found = find(queries=queries, count=max(shown, options.qe), labelled=labelled)
+        results[PLAIN] = SearchResult(found, queries, compare)
     if options.qe:
         with timed(seconds, EXPANDED):
-            first = first_indices(similarities, options.qe)
-            retrieved = np.isfinite(np.take_along_axis(similarities, first, axis=1))
-            queries = expand_queries(queries, database, first, options.alpha, retrieved)
-            similarities = results[EXPANDED] = compare(queries)
+            first, similarities = found.indices[:, : options.qe], found.similarities[:, : options.qe]
+            queries = expand_queries(queries, database, first, options.alpha, np.isfinite(similarities))
+            found = find(queries=queries, count=shown, labelled=labelled)
+            results[EXPANDED] = SearchResult(found, queries, compare)
     if options.diffusion:
         with timed(seconds, DIFFUSED):
             graph = neighbour_graph(database, options.diffusion)
-            scores = diffuse(graph, similarities, alpha=options.diffusion_alpha)
-            results[DIFFUSED] = negative_ranks(scores, similarities)
+
+            def compare_diffused(wanted: np.ndarray) -> np.ndarray:
+                similarities = compare(wanted)
+                scores = diffuse(graph, similarities, alpha=options.diffusion_alpha)
+                return negative_ranks(scores, similarities)
+
+            found = search_by_sorting(compare_diffused, queries, shown, labelled)
+            results[DIFFUSED] = SearchResult(found, queries, compare_diffused)
     return results

@@ -1,0 +1,111 @@
+"""Float32 matrix products of queries with the blocks of a database, computed by threads."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from utils.descriptors.rows import Rows, row_blocks
+
+CACHED_ROWS = 512
+"""Rows per matrix product on a CPU: 4 MB at 2048 dimensions, which fits the caches."""
+
+Result = TypeVar("Result")
+
+Examine = Callable[[np.ndarray, np.ndarray, Tensor], Result]
+"""A function of the indices, (n,), and rows, (n, D), of a block and its similarities, (Q, n)."""
+
+
+def block_products(
+    queries: Tensor, database: Rows, examine: Examine[Result]
+) -> Iterator[tuple[np.ndarray, Tensor, Result]]:
+    """Yield the products of queries with each block of a database.
+
+    Args:
+        queries: (Q, D) float32; the products are computed on their device.
+        database: (N, D).
+        examine: function to call on each block. On a CPU, several threads call it at the same time.
+
+    Yields:
+        Indices, (n,) int64, of each block in the database, its similarities, (Q, n) float32, and the result
+        of `examine`.
+    """
+    if queries.device.type != "cpu":
+        for indices, rows in row_blocks(database):
+            # Transfer the rows in their stored type, and convert them on the device.
+            similarities = queries @ torch.from_numpy(rows).to(queries.device).float().T
+            yield indices, similarities, examine(indices, rows, similarities)
+        return
+    # Each thread multiplies separate blocks. Threads that share a product would wait for each other at its
+    # end. The next blocks are read while the caller processes the current one.
+    threads = torch.get_num_threads()
+    local = threading.local()
+
+    def start_thread() -> None:
+        torch.set_num_threads(1)  # applies to this thread and to threads started from now on
+        # Reuse one buffer: allocating memory for each part would cost as much as the copy.
+        local.buffer = torch.empty(CACHED_ROWS, queries.shape[1])
+
+    def process(indices: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, Tensor, Result]:
+        similarities = multiply(queries, rows, local.buffer)
+        return indices, similarities, examine(indices, rows, similarities)
+
+    running: deque[Future[tuple[np.ndarray, Tensor, Result]]] = deque()
+    try:
+        with ThreadPoolExecutor(threads, initializer=start_thread) as pool:
+            for indices, rows in row_blocks(database):
+                running.append(pool.submit(process, indices, rows))
+                if len(running) > 2 * threads:
+                    yield running.popleft().result()
+            while running:
+                yield running.popleft().result()
+    finally:
+        torch.set_num_threads(threads)
+
+
+def multiply(queries: Tensor, rows: np.ndarray, buffer: Tensor) -> Tensor:
+    """Return the products, (Q, n), of queries, (Q, D), with rows, (n, D), of any number type.
+
+    Args:
+        queries: (Q, D), in the number type of the product.
+        rows: (n, D).
+        buffer: (m, D) in the type of the queries, for m converted rows at a time.
+    """
+    size = len(buffer)
+    similarities = torch.empty(len(queries), len(rows), dtype=queries.dtype)
+    parts = zip(torch.from_numpy(rows).split(size), similarities.split(size, dim=1), strict=True)
+    for part, output in parts:
+        torch.mm(queries, buffer[: len(part)].copy_(part).T, out=output)
+    return similarities
+
+
+def pair_similarities(
+    queries: np.ndarray, of_queries: np.ndarray, database: Rows, of_rows: np.ndarray
+) -> np.ndarray:
+    """Return the exact similarities of pairs of a query and a row: summed in float64, rounded to float32.
+
+    The order of summation depends on nothing but D, so that equal rows have equal similarities.
+
+    Args:
+        queries: (Q, D) float64.
+        of_queries: (n,) index of the query of each pair.
+        database: (N, D).
+        of_rows: (n,) index of the row of each pair.
+
+    Returns:
+        (n,) float32.
+    """
+    similarities = np.empty(len(of_queries), np.float32)
+    for start in range(0, len(of_queries), PAIRS):
+        part = slice(start, start + PAIRS)
+        similarities[part] = (queries[of_queries[part]] * database[of_rows[part]]).sum(axis=1)
+    return similarities
+
+
+PAIRS = 512
+"""Pairs whose similarity is summed in float64 at a time; bounds the memory."""
