@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from utils.images import resize
 from utils.images.resize import bilinear_resize, taps
 
 ROOT = Path(__file__).parents[1]
@@ -15,15 +16,27 @@ PROGRAM = """
 import sys
 import numpy as np
 import utils.images.loading
+from utils.images.resize import INTERPRETED_IMAGES, bilinear_resize
+pixels = np.arange(6, dtype=np.uint8).reshape(1, 2, 3)
+for _ in range(INTERPRETED_IMAGES):
+    first = bilinear_resize(pixels, 1, 3)
 assert "numba" not in sys.modules
 {preparation}
-pixels = np.arange(6, dtype=np.uint8).reshape(1, 2, 3)
-print(utils.images.loading.bilinear_resize(pixels, 1, 3).ravel().tolist())
+last = bilinear_resize(pixels, 1, 3)
+assert "numba" in sys.modules
+assert (first == last).all()
+print(last.ravel().tolist())
 """
-"""A program that checks that Numba is not imported early, and prints two pixels enlarged to three."""
+"""A program that checks when Numba is imported, and prints two pixels enlarged to three."""
 
 THREE_PIXELS = "[0, 1, 2, 2, 3, 4, 3, 4, 5]\n"
 """The first pixel, the mean of both with halves rounded up, and the second."""
+
+
+@pytest.fixture(autouse=True, params=["interpreted", "compiled"])
+def method(request, monkeypatch):
+    """Resize all images of a test by one of the two methods."""
+    monkeypatch.setattr(resize, "INTERPRETED_IMAGES", {"interpreted": 10**9, "compiled": 0}[request.param])
 
 
 def random_resizes(count):

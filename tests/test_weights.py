@@ -15,6 +15,7 @@ from torch import nn
 from torchvision.models import ResNet101_Weights
 
 from models.backbones.registry import BACKBONES
+from models.backbones.spec import DownloadedWeights
 from models.poolings.attention_head import ContextAwareRegionalAttention
 from utils.errors import UserError
 from utils.options.shared import BackboneOptions
@@ -140,11 +141,16 @@ def test_the_error_for_a_missing_backbone_names_its_source_and_an_alternative(tm
         load_backbone(BACKBONES["resnet101_caffe"], tmp_path)
 
 
+def test_the_address_of_resnet101_is_that_of_torchvision():
+    assert BACKBONES["resnet101"].weights == DownloadedWeights(ResNet101_Weights.IMAGENET1K_V1.url)
+
+
 def test_a_failed_download_is_an_error(tmp_path, monkeypatch):
-    def no_network(self, *args, **kwargs):
+    def no_network(*args, **kwargs):
         raise OSError("no route to host")
 
-    monkeypatch.setattr(ResNet101_Weights, "get_state_dict", no_network)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", no_network)
     with pytest.raises(UserError, match=r"resnet101-63fe2227\.pth cannot be downloaded \(no route to host\)"):
         load_backbone(BACKBONES["resnet101"], tmp_path)
 

@@ -2,11 +2,10 @@
 
 from functools import partial
 
-from torchvision.models import ResNet101_Weights
+from torch import nn
 
 from models.backbones.efficientnet_lite import EfficientNetLiteFeatures, module_name
-from models.backbones.resnet import CaffeResNet101Features, ResNet101Features
-from models.backbones.spec import BackboneSpec, PackagedWeights, WeightsFile
+from models.backbones.spec import BackboneSpec, DownloadedWeights, PackagedWeights, WeightsFile
 from models.backbones.timm_networks import timm_backbone
 
 TIMM_PREFIX = "timm/"
@@ -45,12 +44,26 @@ def _efficientnet_lite(
     )
 
 
+def _resnet101() -> nn.Module:
+    """Return the ResNet-101 of torchvision, whose import takes seconds."""
+    from models.backbones.resnet import ResNet101Features
+
+    return ResNet101Features()
+
+
+def _caffe_resnet101() -> nn.Module:
+    """Return the ResNet-101 for Caffe, a subclass of torchvision's, whose import takes seconds."""
+    from models.backbones.resnet import CaffeResNet101Features
+
+    return CaffeResNet101Features()
+
+
 AUTHORS_BACKBONE = "resnet101_caffeProto.pth"
 """File name of the authors' backbone weights."""
 
 BACKBONES: dict[str, BackboneSpec] = {
     "resnet101_caffe": BackboneSpec(
-        features=CaffeResNet101Features,
+        features=_caffe_resnet101,
         weights=WeightsFile(
             AUTHORS_BACKBONE,
             "python Prepare_Datasets.py weights gets it; --backbone efficientnet_lite0 needs no download",
@@ -62,9 +75,9 @@ BACKBONES: dict[str, BackboneSpec] = {
         scale=(1.0, 1.0, 1.0),
     ),
     "resnet101": BackboneSpec(
-        features=ResNet101Features,
-        # V1 rather than V2: the training recipe of V2 improves classification but harms transfer.
-        weights=ResNet101_Weights.IMAGENET1K_V1,
+        features=_resnet101,
+        # IMAGENET1K_V1 of torchvision. The training recipe of V2 improves classification but harms transfer.
+        weights=DownloadedWeights("https://download.pytorch.org/models/resnet101-63fe2227.pth"),
         channels=2048,
         stride=32,
         channel_order="RGB",

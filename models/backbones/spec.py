@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import nn
-from torchvision.models import WeightsEnum
 
 from models.backbones.backbone import Backbone
 from models.backbones.preprocessing import ChannelOrder, Preprocessing
@@ -31,6 +30,13 @@ class PackagedWeights:
 
 
 @dataclass(frozen=True)
+class DownloadedWeights:
+    """A state dict that torch.hub downloads; the file name ends with digits of its SHA-256."""
+
+    url: str
+
+
+@dataclass(frozen=True)
 class TimmWeights:
     """Pretrained weights that timm downloads."""
 
@@ -44,7 +50,7 @@ class BackboneSpec:
 
     features: Callable[[], nn.Module]
     """Function that builds the layers with random weights."""
-    weights: WeightsFile | PackagedWeights | WeightsEnum | TimmWeights
+    weights: WeightsFile | PackagedWeights | DownloadedWeights | TimmWeights
     channels: int
     """Channels of the feature map."""
     stride: int

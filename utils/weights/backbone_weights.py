@@ -7,9 +7,8 @@ from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor
-from torchvision.models import WeightsEnum
 
-from models.backbones.spec import BackboneSpec, PackagedWeights, TimmWeights, WeightsFile
+from models.backbones.spec import BackboneSpec, DownloadedWeights, PackagedWeights, TimmWeights, WeightsFile
 from models.backbones.timm_networks import first_line
 from utils.errors import BadFileError, UserError, advising
 from utils.files.reading import open_checked
@@ -50,27 +49,26 @@ def read_backbone_weights(
                 ) from error
             with advising(instructions(spec)), importlib.resources.as_file(resource) as path:
                 state, source = read_state_dict(path), str(path)
-        case WeightsEnum() as weights:
+        case DownloadedWeights(url):
             with advising(instructions(spec)):
-                state = _read_downloaded(weights)
-            source = weights.url
+                state, source = _read_downloaded(url), url
     return {spec.module_name(name): tensor for name, tensor in state.items()}, source
 
 
-def _read_downloaded(weights: WeightsEnum) -> dict[str, Tensor]:
-    """Read a state dict from torchvision's folder of downloads, and download it first if it is missing.
+def _read_downloaded(url: str) -> dict[str, Tensor]:
+    """Read a state dict from torch.hub's folder of downloads, and download it first if it is missing.
 
     Raises:
         UserError: the state dict is unreadable or cannot be downloaded.
     """
-    path = Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(urlsplit(weights.url).path).name
+    path = Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(urlsplit(url).path).name
     if not path.exists():
         try:
-            weights.get_state_dict(check_hash=True, map_location="cpu", weights_only=True)
+            torch.hub.load_state_dict_from_url(url, check_hash=True, map_location="cpu", weights_only=True)
         except OSError as error:
-            raise UserError(f"{weights.url} cannot be downloaded ({error})") from error
+            raise UserError(f"{url} cannot be downloaded ({error})") from error
         except Exception as error:  # the unpickler raises any exception on an unreadable file
-            raise UserError(f"the file downloaded from {weights.url} is unreadable") from error
+            raise UserError(f"the file downloaded from {url} is unreadable") from error
     return read_state_dict(path)
 
 
