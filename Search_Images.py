@@ -303,9 +303,13 @@ def find(options: QueryOptions, index: ImageIndex) -> list[Match]:
     check_same_settings(index.location, index.settings, settings)
 
     device = choose_device(options.device)
-    network = prepared_network(described, json.dumps(settings), device)
     itself = None if options.box is not None else index.index_of(query)
+    # An indexed image has a descriptor: without a page of heat maps, the network is not loaded.
+    network = None
+    if itself is None or options.html is not None:
+        network = prepared_network(described, json.dumps(settings), device)
     if itself is None:
+        assert network is not None
         loading = Loading(described.longer_side, batch_size=1, workers=0)
         processes = Processes(0, 1, device)
         descriptor = describe_images(network, [query], loading, processes, title="query").rows[:][0]
@@ -317,7 +321,7 @@ def find(options: QueryOptions, index: ImageIndex) -> list[Match]:
     ]
     if changed := index.count_changed([row for row, _ in nearest]):
         log.warning("note: %d matches were deleted or changed after indexing: index again", changed)
-    if options.html is not None:
+    if options.html is not None and network is not None:
         write_search_page(options.html, query, matches, network, index)
     return matches
 

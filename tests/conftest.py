@@ -1,7 +1,9 @@
 import json
+import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +31,18 @@ needs_authors_head = pytest.mark.skipif(
     not (SHARED / "data" / "weights").is_dir(),
     reason="the authors' attention weights are not beside the project",
 )
+
+
+CACHES = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+
+def pytest_configure(config):
+    """Let the tests and their processes remember digests in a temporary folder, not in the user's."""
+    folder = tempfile.TemporaryDirectory()
+    config.add_cleanup(folder.cleanup)
+    os.environ.setdefault("TORCH_HOME", str(CACHES / "torch"))
+    os.environ.setdefault("MPLCONFIGDIR", str(CACHES / "matplotlib"))
+    os.environ["XDG_CACHE_HOME"] = folder.name
 
 
 def pytest_addoption(parser):

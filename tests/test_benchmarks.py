@@ -9,10 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+import Search_Images
 from benchmarks import __main__ as report
-from benchmarks import evaluation, resize, scoring, search, timing
+from benchmarks import evaluation, query, resize, scoring, search, timing
 from utils.descriptors import store as descriptor_store
+from utils.images.loading import InputImage
+from utils.search import image_index
 
 ROOT = Path(__file__).parents[1]
 
@@ -141,3 +145,16 @@ def test_an_incomplete_store_is_completed_with_the_same_descriptors(tmp_path, mo
     search.write_store(tmp_path / "part", 1000)
     full, part = (search.rows_of(tmp_path / name, 1000, verify=True)[:] for name in ("full", "part"))
     np.testing.assert_array_equal(full, part)
+
+
+def test_the_index_of_the_query_benchmark_has_one_image_and_unit_descriptors(tmp_path):
+    image = tmp_path / "images" / "drawn.jpg"
+    image.parent.mkdir()
+    Image.new("RGB", (8, 8)).save(image)
+    query.make_index(tmp_path / "index", image, 5000)
+    index = image_index.read_index(tmp_path / "index")
+    assert len(index.names) == 5000
+    assert index.index_of(InputImage(image)) == 0
+    np.testing.assert_allclose(np.linalg.norm(index.rows[:], axis=1), 1, rtol=1e-5)
+    (match,) = Search_Images.search(image, index=index, top=1)
+    assert (match.path, match.similarity) == (image, pytest.approx(1))

@@ -143,3 +143,21 @@ def test_no_warning_about_matplotlibs_cache_without_a_home_folder(script):
         text=True,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_garbage_is_collected_again_once_the_command_runs():
+    program = """
+import gc
+import utils.program.start
+from utils.program.run_command import run_command
+print(gc.isenabled())
+run_command(lambda: print(gc.isenabled(), gc.get_freeze_count() > 0))
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout == "False\nTrue True\n"

@@ -579,3 +579,31 @@ def test_an_index_of_another_method_is_named_by_its_folder(command, indexed):
     assert (status, out) == (2, "")
     assert err.startswith(f"error: {index} was saved by another version")
     assert str(indexed) not in err
+
+
+def test_an_indexed_image_is_searched_without_the_network(command, indexed, monkeypatch):
+    def fail(*arguments):
+        raise AssertionError("the network was loaded")
+
+    monkeypatch.setattr(Search_Images, "prepared_network", fail)
+    status, out, _ = command("query", indexed / "a.png", "--top", "1")
+    assert (status, out.split("\t")[2]) == (0, f"{indexed / 'a.png'}\n")
+    status, _, err = command("query", indexed / "a.png", "--html", "page.html")
+    assert status == 1
+    assert "AssertionError: the network was loaded" in err
+
+
+QUERY = """
+import sys
+import Search_Images
+Search_Images.command_line(["query", sys.argv[1], "--index", sys.argv[2], "--top", "1"])
+slow = {"numba", "torchvision", "matplotlib", "scipy", "timm", "faiss", "torch._dynamo"}
+print(sorted(slow & sys.modules.keys()))
+"""
+
+
+def test_a_query_imports_no_slow_packages(command, indexed, tmp_path):
+    draw_image(tmp_path / "new.png", 77)
+    arguments = [sys.executable, "-c", QUERY, tmp_path / "new.png", tmp_path / "search_index"]
+    result = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.endswith("png\n[]\n")

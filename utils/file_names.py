@@ -55,6 +55,8 @@ SEARCH_INDEX = Path("search_index")
 CATALOGUE = "catalogue.json"
 INDEX_STORE = "descriptors"
 INDEX_LOCK = "lock"
+INDEX_LOOKUP = "lookup"
+LOOKUP_RECORD = "lookup.json"
 
 # Descriptor store
 STORE_SETTINGS = "store.json"

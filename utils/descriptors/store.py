@@ -13,6 +13,7 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -40,6 +41,17 @@ SHARD_SECONDS = 30.0
 FORMAT = 2
 """Version of the files and keys of a store; stores of other versions are refused."""
 NAME_ANOTHER = "name another folder for the descriptors"
+
+
+class StoredPositions(NamedTuple):
+    """The descriptors of some keys in the shards of a store."""
+
+    paths: list[Path]
+    """The file of the rows of each shard."""
+    lengths: list[int]
+    """The number of rows of each shard."""
+    positions: np.ndarray
+    """(N,) int64, the row of each key in the concatenated shards."""
 
 
 class DescriptorStore:
@@ -109,9 +121,18 @@ class DescriptorStore:
         Raises:
             KeyError: a key is not in the store.
         """
+        paths, lengths, positions = self.find(keys)
+        return StoredRows(MappedShards(paths), positions, lengths)
+
+    def find(self, keys: Sequence[str]) -> StoredPositions:
+        """Return the positions of the descriptors of keys, in the order of the keys.
+
+        Raises:
+            KeyError: a key is not in the store.
+        """
         positions = np.array([self._positions[key] for key in keys], np.int64)
         paths = [(self.folder / name).with_suffix(SHARD_ROWS_SUFFIX) for name in self._shards]
-        return StoredRows(MappedShards(paths), positions, list(map(len, self._shards.values())))
+        return StoredPositions(paths, list(map(len, self._shards.values())), positions)
 
     def add(self, keys: Sequence[str], rows: np.ndarray) -> None:
         """Add descriptors, (n, D); `flush` writes them to disk, and `read` makes them available.

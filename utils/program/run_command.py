@@ -1,5 +1,6 @@
 """Execution of a script's command, with error messages and an exit status."""
 
+import gc
 import io
 import os
 import sys
@@ -39,6 +40,9 @@ def run_command(command: Callable[[], object]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # for names that a terminal cannot show
     interrupts.raise_interrupts()
+    if not gc.isenabled():  # since `utils.program.start`
+        gc.freeze()
+        gc.enable()
     try:
         command()
         if sys.stdout is not None:

@@ -7,6 +7,7 @@ next run reuses the descriptors that are already in the store.
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, NotRequired, TypedDict
@@ -17,6 +18,7 @@ from models.poolings.attention_head import Activation
 from models.poolings.registry import PoolingName
 from utils.descriptors.keys import image_key
 from utils.descriptors.rows import StoredRows
+from utils.descriptors.shards import MappedShards
 from utils.descriptors.store import DescriptorStore, open_store
 from utils.errors import BadFileError, UnreadableFileError, UserError
 from utils.file_names import CATALOGUE, INDEX_STORE
@@ -25,6 +27,7 @@ from utils.files.writing import replace_file
 from utils.images.loading import InputImage
 from utils.options.shared import Precision, StorePrecision
 from utils.search.exact import top_rows
+from utils.search.index_lookup import Names, index_versions, read_lookup, write_lookup
 
 INDEX_INSTRUCTIONS = "create it with python Search_Images.py index FOLDER"
 
@@ -80,9 +83,9 @@ class ImageIndex:
 
     folder: Path
     """Folder that was indexed."""
-    names: list[str]
+    names: Sequence[str]
     """Path of each image, relative to the folder."""
-    keys: list[str]
+    keys: Sequence[str]
     """Key of each image in the store, which changes when the image changes."""
     rows: StoredRows
     """Descriptors, (N, D)."""
@@ -101,8 +104,10 @@ class ImageIndex:
             name = str(image.path.resolve().relative_to(self.folder.resolve()))
         except (ValueError, OSError, RuntimeError):  # RuntimeError: circular links
             return None
-        key = image_key(image, name)
-        return self.keys.index(key) if key in self.keys else None
+        try:
+            return self.keys.index(image_key(image, name))
+        except ValueError:
+            return None
 
     def count_changed(self, indices: Sequence[int]) -> int:
         """Return the number of these images that were deleted or changed after indexing."""
@@ -151,12 +156,20 @@ def read_index(folder: Path) -> ImageIndex:
 
 
 def _read_index(folder: Path) -> ImageIndex:
+    lookup = read_lookup(folder)
+    if lookup is not None:
+        images, settings, keys, rows = lookup
+        return ImageIndex(images, Names(keys), keys, rows, settings, folder)
+    versions = index_versions(folder)
     catalogue = read_catalogue(folder)
     store = open_store(folder / INDEX_STORE, catalogue.settings, precision=catalogue.precision)
     if any(key not in store for key in catalogue.keys):
         raise _invalid(folder)
-    names = [key.split("\0")[0] for key in catalogue.keys]
-    rows = store.rows(catalogue.keys)
+    stored = store.find(catalogue.keys)
+    with suppress(UserError):  # the index cannot be written: each query verifies it
+        write_lookup(folder, catalogue.folder, catalogue.keys, catalogue.settings, stored, versions)
+    rows = StoredRows(MappedShards(stored.paths), stored.positions, stored.lengths)
+    names = Names(catalogue.keys)
     return ImageIndex(catalogue.folder, names, catalogue.keys, rows, catalogue.settings, folder)
 
 

@@ -1,6 +1,7 @@
 """Published weights of backbones: from a file, from a Python package, or downloaded."""
 
 import importlib.resources
+import importlib.util
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
@@ -13,6 +14,23 @@ from models.backbones.timm_networks import first_line
 from utils.errors import BadFileError, UserError, advising
 from utils.files.reading import open_checked
 from utils.weights.state_dicts import read_state_dict
+
+
+def backbone_weights_file(spec: BackboneSpec, weights_dir: Path, file: Path | None = None) -> Path | None:
+    """Return the file that `read_backbone_weights` reads; None if its path is not known in advance."""
+    match spec.weights if file is None else file:
+        case Path() as path:
+            return path
+        case WeightsFile(file_name, _):
+            return weights_dir / file_name
+        case PackagedWeights(package, packaged_file, _):
+            found = importlib.util.find_spec(package)
+            folders = [] if found is None else list(found.submodule_search_locations or [])
+            return Path(folders[0], packaged_file) if folders else None
+        case DownloadedWeights(url):
+            return _download_path(url)
+        case _:
+            return None
 
 
 def read_backbone_weights(
@@ -61,7 +79,7 @@ def _read_downloaded(url: str) -> dict[str, Tensor]:
     Raises:
         UserError: the state dict is unreadable or cannot be downloaded.
     """
-    path = Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(urlsplit(url).path).name
+    path = _download_path(url)
     if not path.exists():
         try:
             torch.hub.load_state_dict_from_url(url, check_hash=True, map_location="cpu", weights_only=True)
@@ -70,6 +88,11 @@ def _read_downloaded(url: str) -> dict[str, Tensor]:
         except Exception as error:  # the unpickler raises any exception on an unreadable file
             raise UserError(f"the file downloaded from {url} is unreadable") from error
     return read_state_dict(path)
+
+
+def _download_path(url: str) -> Path:
+    """Return the path of a file in torch.hub's folder of downloads."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(urlsplit(url).path).name
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

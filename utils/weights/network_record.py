@@ -17,6 +17,7 @@ import torch
 from models.poolings.attention_head import Activation
 from utils.errors import UserError, advising
 from utils.file_names import ATTENTION_WEIGHTS, NETWORK_RECORD, network_record_lock
+from utils.files.digests import remembered_digest
 from utils.files.lock import in_turn
 from utils.files.reading import read_bytes
 from utils.files.records import read_json, write_json
@@ -230,7 +231,7 @@ def file_digest(path: Path) -> str:
 
 
 def _check_file(path: Path, recorded: str) -> None:
-    actual = file_digest(path)
+    actual = remembered_digest([path], "SHA-256", lambda: file_digest(path))
     if actual != recorded:
         raise UserError(
             f"{path} is not the file that {NETWORK_RECORD} beside it describes (SHA-256 "

@@ -18,8 +18,9 @@ from models.whitening import Whitening
 from utils.device import PRECISIONS, suitable_memory_format
 from utils.errors import UserError, advising
 from utils.file_names import ATTENTION_WEIGHTS, PCA_COMPONENTS, PCA_MEAN, weights_folder
+from utils.files.digests import remembered_digest
 from utils.options.shared import BackboneOptions, DescriptorOptions
-from utils.weights.backbone_weights import instructions, read_backbone_weights
+from utils.weights.backbone_weights import backbone_weights_file, instructions, read_backbone_weights
 from utils.weights.classifiers import Classifier, checked_classifier
 from utils.weights.network_record import Network, check_backbone_digest, check_recorded_files
 from utils.weights.state_dicts import fill, module_digest, read_state_dict, read_weights_array
@@ -51,7 +52,7 @@ def load_network(
     )
     backbone, head = load_backbone(spec, options.weights_dir, options.backbone_weights), None
     if record is not None:
-        check_backbone_digest(folder, record, module_digest(backbone.features))
+        check_backbone_digest(folder, record, layers_digest(options, backbone))
     if needs_attention:
         head = load_attention(folder / ATTENTION_WEIGHTS, spec.channels, options.activation)
     parts = PoolingParts(options.L, spec.stride, options.gem_p, head)
@@ -118,7 +119,22 @@ def identify_network(options: BackboneOptions, backbone: Backbone) -> Network:
         options: the name of the backbone.
         backbone: the backbone with its weights, before `fold_backbone` changes them.
     """
-    return Network(options.backbone, backbone.channels, module_digest(backbone.features))
+    return Network(options.backbone, backbone.channels, layers_digest(options, backbone))
+
+
+def layers_digest(options: BackboneOptions, backbone: Backbone) -> str:
+    """Return the digest of the weights of a backbone's layers; it is remembered until their file changes.
+
+    Args:
+        options: the name of the backbone, and the file of its weights.
+        backbone: the backbone with its weights, before `fold_backbone` changes them.
+    """
+    file = backbone_weights_file(options.spec, options.weights_dir, options.backbone_weights)
+    if file is None:
+        return module_digest(backbone.features)
+    return remembered_digest(
+        [file], f"layers of {options.backbone}", lambda: module_digest(backbone.features)
+    )
 
 
 def given_backbone_digest(options: BackboneOptions, network: Network) -> str | None:
