@@ -46,7 +46,7 @@ from utils.scoring.queries import labelled_images, ranks_by_name
 from utils.scoring.score_rankings import named_rankings, score, score_by_binary
 from utils.scoring.scores import Scores
 from utils.search.approximate import check_search
-from utils.search.run_searches import PLAIN, SearchResult, search
+from utils.search.run_searches import PLAIN, SearchResult, approximates_neighbours, search
 from utils.text import log_to_stderr
 from utils.timing import add_seconds, timed
 from utils.weights.check_on_images import note_preprocessing
@@ -258,6 +258,8 @@ def check_job(options: MeasureOptions, data: RetrievalDataset) -> None:
     if data.protocols and options.eval_binary is not None:
         raise UserError("--eval-binary does not know the revisited protocols: leave it out")
     check_search(options.search, len(data.images))
+    if approximates_neighbours(options, len(data.images)):
+        check_search("faiss-ivfpq", len(data.images), "leave out --exact-neighbours")
     check_queries(data, options.longer_side)
 
 

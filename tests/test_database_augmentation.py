@@ -23,15 +23,15 @@ def test_augmentation_equals_a_naive_loop_for_every_block_size(monkeypatch, rows
 
 
 def test_weights_fall_by_a_third_where_two_neighbours_are_added():
-    database = np.array([[1, 0, 0], [0.5, 1, 0], [0.25, 0, 1]], np.float32)
-    # (1, 0, 0) + 2/3 (0.5, 1, 0) + 1/3 (0.25, 0, 1) = (17, 8, 4) / 12
+    database = np.array([[1, 0, 0], [0.5, 1, 0], [0.25, 0, 1]], np.float32) / 2
+    # Twice the sum is (1, 0, 0) + 2/3 (0.5, 1, 0) + 1/3 (0.25, 0, 1) = (17, 8, 4) / 12
     np.testing.assert_allclose(augment_database(database, 2)[0], np.array([17, 8, 4]) / 369**0.5, rtol=1e-6)
 
 
 def test_an_equal_image_is_a_neighbour_and_equal_images_stay_equal():
-    database = np.array([[3, 4], [0, 1], [3, 4]], np.float32)
+    database = np.array([[0.6, 0.8], [0, 0.2], [0.6, 0.8]], np.float32)
     augmented = augment_database(database, 1)
-    # The equal images add each other and keep their direction; (0, 1) adds half of (3, 4): (1.5, 3).
+    # The equal images add each other and keep their direction; (0, 0.2) adds half of (0.6, 0.8): (0.3, 0.6).
     np.testing.assert_allclose(augmented, [[0.6, 0.8], [0.2**0.5, 0.8**0.5], [0.6, 0.8]], rtol=1e-6)
     assert (augmented[0] == augmented[2]).all()
 
@@ -45,9 +45,11 @@ def test_neighbours_are_added_as_they_were_before():
 
 def test_without_neighbours_descriptors_are_only_normalised():
     np.testing.assert_allclose(
-        augment_database(np.array([[3, 4], [0, 2]]), 0), [[0.6, 0.8], [0, 1]], rtol=1e-6
+        augment_database(np.array([[0.3, 0.4], [0, 0.2]]), 0), [[0.6, 0.8], [0, 1]], rtol=1e-6
     )
-    np.testing.assert_allclose(augment_database(np.array([[3, 4]], np.float32), 5), [[0.6, 0.8]], rtol=1e-6)
+    np.testing.assert_allclose(
+        augment_database(np.array([[0.3, 0.4]], np.float32), 5), [[0.6, 0.8]], rtol=1e-6
+    )
 
 
 def test_images_that_are_all_equal_stay_as_they_are():

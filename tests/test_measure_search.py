@@ -176,3 +176,20 @@ def test_an_impossible_search_is_refused_before_any_image_is_decoded(measure, mo
     assert err.startswith(f"error: {message}")
     monkeypatch.setitem(sys.modules, "faiss", None)
     assert measure("--search", "faiss-flat")[2].startswith("error: FAISS is not installed: pip install")
+
+
+def test_approximate_neighbours_are_refused_before_any_image_is_decoded(measure, monkeypatch):
+    monkeypatch.setattr("utils.images.batches.load_pixels", lambda *_: pytest.fail("an image is decoded"))
+    for options in (["--dba", "2"], ["--diffusion", "2"]):
+        status, out, err = measure(*options, "--exact-neighbours", "3")
+        assert (status, out, err.count("\n")) == (2, "", 1)
+        assert err.endswith("leave out --exact-neighbours\n")
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    assert "pip install faiss-cpu" in measure("--dba", "2", "--exact-neighbours", "3")[2]
+    assert "exact_neighbours 3 has no effect" in measure("--exact-neighbours", "3")[2]
+
+
+def test_a_set_within_the_limit_has_exact_neighbours(evaluate, monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    expected = evaluate("--dba 3 --diffusion 4")[1]
+    assert evaluate("--dba 3 --diffusion 4 --exact-neighbours 12")[1] == expected

@@ -5,6 +5,7 @@ import pytest
 
 from utils.options.shared import SearchOptions
 from utils.search.exact import search_rows
+from utils.search.neighbours import nearest_neighbours
 from utils.search.run_searches import DIFFUSED, EXPANDED, PLAIN, run_searches, search
 from utils.search.similarity import compute_similarities, search_by_sorting
 
@@ -23,7 +24,7 @@ def run(queries, database, compare, options, seconds):
     """Search by a function that returns all similarities, with all images as labelled images."""
     find = partial(search_by_sorting, compare)
     labelled = [np.arange(COUNT)] * len(queries)
-    return run_searches(queries, database, find, compare, labelled, options, seconds)
+    return run_searches(queries, database, find, compare, nearest_neighbours, labelled, options, seconds)
 
 
 def test_expansion_asks_for_the_similarities_to_its_mean():
@@ -105,3 +106,17 @@ def test_a_search_by_sorting_equals_the_exact_search():
     np.testing.assert_array_equal(by_sorting.similarities, exact.similarities)
     for actual, expected in zip(by_sorting.ranks, exact.ranks, strict=True):
         np.testing.assert_array_equal(actual, expected)
+
+
+def test_neighbours_are_approximated_above_the_limit_alone(monkeypatch):
+    asked = []
+
+    def approximate(database, k, seed):
+        asked.append((len(database), k, seed))
+        return nearest_neighbours(database, k)
+
+    monkeypatch.setattr("utils.search.run_searches.approximate_neighbours", approximate)
+    for limit in (None, COUNT, COUNT - 1):
+        options = SearchOptions(qe=0, dba=2, diffusion=3, exact_neighbours=limit)
+        search(directions(2, 0), directions(COUNT, 1), [np.arange(3)] * 2, options, seed=5)
+    assert asked == [(COUNT, 2, 5), (COUNT, 3, 5)]

@@ -228,6 +228,13 @@ class SearchOptions:
         valid=Range(0, 1, exclude_most=True),
     )
 
+    exact_neighbours: int | None = option(
+        default=None,
+        help="largest number of images whose neighbours, for --dba and --diffusion, are exact; the "
+        "neighbours in larger sets are approximated with FAISS. No limit if not given",
+        valid=COUNTS,
+    )
+
     def check(self) -> None:
         """Check that no option lacks the other option without which it has no effect.
 
@@ -239,4 +246,9 @@ class SearchOptions:
         if self.diffusion_alpha != SearchOptions.diffusion_alpha and not self.diffusion:
             raise UserError(
                 f"diffusion_alpha {self.diffusion_alpha} has no effect without diffusion: give both"
+            )
+        if self.exact_neighbours is not None and not (self.dba or self.diffusion):
+            raise UserError(
+                f"exact_neighbours {self.exact_neighbours} has no effect without augmentation and diffusion: "
+                "give dba or diffusion, or leave it out"
             )

@@ -38,21 +38,22 @@ RECALL_AT = (10, 100)
 """Numbers of images at which recall is measured."""
 
 
-def check_search(kind: SearchKind, count: int) -> None:
+def check_search(kind: SearchKind, count: int, instead: str = "search exactly") -> None:
     """Check that a database can be searched with an index; call it before long computations.
 
     Args:
         kind: kind of search.
         count: number of images in the database.
+        instead: what the user can do instead, for the error message.
 
     Raises:
         UserError: FAISS is not installed, or the database is too small for its quantisers.
     """
     if kind == "exact":
         return
-    _faiss()
+    _faiss(instead)
     if kind == "faiss-ivfpq" and count < CENTROIDS:
-        raise UserError(f"faiss-ivfpq needs {CENTROIDS} images, and there are {count}: search exactly")
+        raise UserError(f"faiss-ivfpq needs {CENTROIDS} images, and there are {count}: {instead}")
 
 
 def build_index(kind: SearchKind, database: Rows, seed: int = 0) -> Any:  # noqa: ANN401  FAISS has no types
@@ -151,10 +152,10 @@ def report_recall(index: Any, queries: np.ndarray, database: Rows) -> dict[str, 
     return recalls
 
 
-def _faiss() -> ModuleType:
+def _faiss(instead: str = "search exactly") -> ModuleType:
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # silences notes on which libraries it tries
     try:
         import faiss
     except ImportError as error:
-        raise UserError("FAISS is not installed: pip install faiss-cpu, or search exactly") from error
+        raise UserError(f"FAISS is not installed: pip install faiss-cpu, or {instead}") from error
     return faiss

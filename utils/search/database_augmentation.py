@@ -9,13 +9,13 @@ the sum of global descriptors, with weights that fall with the rank of the neigh
 import numpy as np
 
 from utils.descriptors.rows import Rows
-from utils.search.neighbours import nearest_neighbours
+from utils.search.neighbours import Neighbours, nearest_neighbours
 
 ROWS = 256
 """Images augmented at a time; bounds the memory of their neighbours' descriptors."""
 
 
-def augment_database(database: Rows, k: int) -> np.ndarray:
+def augment_database(database: Rows, k: int, neighbours: Neighbours = nearest_neighbours) -> np.ndarray:
     """Return the weighted mean of each image's descriptor and the descriptors of its k nearest neighbours.
 
     The weight of the image itself is 1. The weight of its neighbour of rank r = 1..k is 1 - r / (k + 1).
@@ -23,13 +23,15 @@ def augment_database(database: Rows, k: int) -> np.ndarray:
     descriptors, not of augmented ones.
 
     Args:
-        database: (N, D), N at least 1. It must support `shape`, slices of rows, and (R, K) arrays of indices.
+        database: (N, D), N at least 1, of length at most 1. It must support `shape`, slices of rows, and
+            (R, K) arrays of indices.
         k: number of neighbours per image, at least 0. With fewer images, the weights stay the same.
+        neighbours: search for the neighbours.
 
     Returns:
         (N, D) float32, each row of Euclidean length 1, or 0 if the mean is 0.
     """
-    indices, _ = nearest_neighbours(database, k)
+    indices, _ = neighbours(database, k)
     weights = 1 - np.arange(1, indices.shape[1] + 1) / (k + 1)
     augmented = np.empty(database.shape, np.float32)
     for start in range(0, len(database), ROWS):

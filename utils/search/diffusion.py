@@ -14,7 +14,7 @@ from scipy.sparse.linalg import cg
 
 from utils.descriptors.rows import Rows
 from utils.options.shared import SearchOptions
-from utils.search.neighbours import nearest_neighbours
+from utils.search.neighbours import Neighbours, nearest_neighbours
 from utils.search.similarity import first_indices
 
 GAMMA = 3
@@ -32,7 +32,7 @@ def affinities(similarities: np.ndarray) -> np.ndarray:
     return np.maximum(similarities.astype(np.float64), 0) ** GAMMA
 
 
-def neighbour_graph(database: Rows, k: int) -> csr_matrix:
+def neighbour_graph(database: Rows, k: int, neighbours: Neighbours = nearest_neighbours) -> csr_matrix:
     """Return the normalised graph of mutual nearest neighbours.
 
     The graph is S = D^(-1/2) A D^(-1/2). A holds the affinities of images that are among the k nearest
@@ -42,12 +42,13 @@ def neighbour_graph(database: Rows, k: int) -> csr_matrix:
     Args:
         database: (N, D), N at least 1, as for `nearest_neighbours`.
         k: number of neighbours per image, at least 0, before the restriction to mutual neighbours.
+        neighbours: search for the neighbours.
 
     Returns:
         (N, N) float64, symmetric up to rounding, with eigenvalues in -1..1. At most k values per row are
         stored, none of them 0.
     """
-    indices, similarities = nearest_neighbours(database, k)
+    indices, similarities = neighbours(database, k)
     count, width = indices.shape
     directed = csr_matrix(
         (affinities(similarities).ravel(), indices.ravel(), np.arange(count + 1) * width),

@@ -68,8 +68,10 @@ class LabelledRows:
             similarities = multiply(torch.from_numpy(self._float64_queries), rows, buffer).numpy()
             start, stop = self._open_range(similarities, FLOAT64_MARGIN)
         before = len(rows) * (self._queries + 1) - stop
-        if (stop > start).any():
-            before += self._count_open(block_indices, rows, similarities, start, stop)
+        is_open = stop - start > np.isin(self._indices, block_indices)  # a row does not come before itself
+        if is_open.any():
+            open_rows = np.flatnonzero(is_open)
+            before += self._count_open(block_indices, rows, similarities, start, stop, open_rows)
         return before
 
     def _open_range(self, similarities: np.ndarray, margin: float) -> tuple[np.ndarray, np.ndarray]:
@@ -94,13 +96,14 @@ class LabelledRows:
         similarities: np.ndarray,
         start: np.ndarray,
         stop: np.ndarray,
+        open_rows: np.ndarray,
     ) -> np.ndarray:
-        """Return how many rows of the range of each labelled row come before it, by exact similarities."""
-        count, lengths = len(rows), stop - start
-        labelled = np.repeat(np.arange(len(lengths)), lengths)
+        """Return how many rows in the ranges of some labelled rows come before them, by exact similarity."""
+        count, lengths = len(rows), (stop - start)[open_rows]
+        labelled = np.repeat(open_rows, lengths)
         query = self._queries[labelled]
         ends = np.cumsum(lengths)
-        position = np.arange(len(labelled)) + np.repeat(stop - ends, lengths) - count * query
+        position = np.arange(len(labelled)) + np.repeat(stop[open_rows] - ends, lengths) - count * query
         queries, row_of_query = np.unique(query, return_inverse=True)
         column = np.argsort(similarities[queries], axis=1)[row_of_query, position]
         pairs, inverse = np.unique(count * query + column, return_inverse=True)
@@ -108,4 +111,4 @@ class LabelledRows:
         expected = self._similarities[labelled]
         is_earlier = block_indices[column] < self._indices[labelled]
         comes_before = (exact > expected) | ((exact == expected) & is_earlier)
-        return np.bincount(labelled[comes_before], minlength=len(lengths))
+        return np.bincount(labelled[comes_before], minlength=len(start))

@@ -12,6 +12,7 @@ from utils.search.approximate import approximate_similarities, build_index, repo
 from utils.search.database_augmentation import augment_database
 from utils.search.diffusion import diffuse, negative_ranks, neighbour_graph
 from utils.search.exact import Found, search_rows
+from utils.search.neighbours import Neighbours, approximate_neighbours, nearest_neighbours
 from utils.search.query_expansion import expand_queries
 from utils.search.similarity import QUERIES, Compare, compute_similarities, rank, search_by_sorting
 from utils.timing import timed
@@ -54,6 +55,13 @@ class SearchResults(NamedTuple):
     """Seconds per search and per preparatory step."""
 
 
+def approximates_neighbours(options: SearchOptions, count: int) -> bool:
+    """Return True if the options ask for approximate neighbours in a database of `count` images."""
+    if options.exact_neighbours is None or not (options.dba or options.diffusion):
+        return False
+    return count > options.exact_neighbours
+
+
 def search(
     queries: np.ndarray,
     database: Rows,
@@ -77,9 +85,12 @@ def search(
     """
     seconds: dict[str, float] = {}
     recall: dict[str, float] = {}
+    neighbours: Neighbours = nearest_neighbours
+    if approximates_neighbours(options, len(database)):
+        neighbours = partial(approximate_neighbours, seed=seed)
     if options.dba:
         with timed(seconds, "database augmentation"):
-            database = augment_database(database, options.dba)
+            database = augment_database(database, options.dba, neighbours)
 
     compare: Compare = partial(compute_similarities, database=database)
     find: Find = partial(search_rows, database=database)
@@ -95,7 +106,7 @@ def search(
             return similarities
 
         find = partial(search_by_sorting, compare)
-    searches = run_searches(queries, database, find, compare, labelled, options, seconds, shown)
+    searches = run_searches(queries, database, find, compare, neighbours, labelled, options, seconds, shown)
     if left_out:
         report_left_out(left_out[: len(queries)], len(database))  # by the plain search
     return SearchResults(searches, recall, seconds)
@@ -106,6 +117,7 @@ def run_searches(
     database: Rows,
     find: Find,
     compare: Compare,
+    neighbours: Neighbours,
     labelled: Sequence[np.ndarray],
     options: SearchOptions,
     seconds: dict[str, float],
@@ -119,6 +131,7 @@ def run_searches(
         find: the search for first images and ranks.
         compare: function from queries, (Q, D), to similarities, (Q, N), which are minus infinity for images
             that are not retrieved.
+        neighbours: search for the neighbours of each image.
         labelled: per query, the indices of its labelled images.
         options: options of the searches.
         seconds: receives the time of each search.
@@ -139,7 +152,7 @@ def run_searches(
             results[EXPANDED] = SearchResult(found, queries, compare)
     if options.diffusion:
         with timed(seconds, DIFFUSED):
-            graph = neighbour_graph(database, options.diffusion)
+            graph = neighbour_graph(database, options.diffusion, neighbours)
 
             def compare_diffused(wanted: np.ndarray) -> np.ndarray:
                 similarities = compare(wanted)
