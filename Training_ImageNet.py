@@ -289,10 +289,10 @@ def note_unreadable(progress: Progress, unreadable: Sequence[Path], images: int)
         UserError: too many of the training images are unreadable.
     """
     for path in map(str, unreadable):
-        if path not in progress.corrupt:
-            progress.corrupt.append(path)
+        if path not in progress.unreadable:
+            progress.unreadable.append(path)
             log.warning("note: left out %s, which cannot be decoded", path)
-    check_unreadable(progress.corrupt, images, MOST_UNREADABLE, "training images")
+    check_unreadable(progress.unreadable, images, MOST_UNREADABLE, "training images")
 
 
 def write_report(

@@ -178,7 +178,7 @@ def load_training_state(folder):
         assert (classifier.weight.shape, classifier.bias.shape) == ((2, CHANNELS), (2,))
     assert all(type(value) is int and value >= 0 for value in (progress.step, progress.hits, progress.images))
     assert type(progress.loss) in (int, float) and math.isfinite(progress.loss)
-    assert all(isinstance(path, str) for path in _list(progress.corrupt))
+    assert all(isinstance(path, str) for path in _list(progress.unreadable))
     for report in _list(progress.reports):
         assert all(isinstance(name, str) and type(value) in (int, float) for name, value in report.items())
     actual = [

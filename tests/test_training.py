@@ -498,7 +498,7 @@ def test_pipes_among_the_images_are_named_and_left_out(with_pipes, tmp_path, tra
     options = [*options, tmp_path / "features.npy"] if options else []
     status, results, err = train(tmp_path / "out", "--iterations", "40", "--checkpoint-every", "40", *options)
     assert status == 0, err
-    assert results[-1]["corrupt_images"] == 1
+    assert results[-1]["unreadable_images"] == 1
     assert results[-1]["val_images"] == 5
     assert f"left out {with_pipes[0]}, which cannot be decoded" in caplog.text
     assert "validated without 1 images that cannot be decoded" in caplog.text
@@ -516,7 +516,7 @@ def test_few_unreadable_images_are_counted_and_left_out(data, tmp_path, train, m
     finally:
         path.write_bytes(content)
     assert status == 0
-    assert results[-1]["corrupt_images"] == 1
+    assert results[-1]["unreadable_images"] == 1
     assert caplog.text.count("cannot be decoded") == 1
 
 
@@ -582,6 +582,7 @@ def test_several_processes_go_on_between_two_updates(data, tmp_path, processes):
 def test_a_state_with_the_gradient_of_one_process_is_refused(undisturbed, tmp_path, train):
     state = torch.load(undisturbed / "training_state.pth", weights_only=True)
     del state["format"]
+    state["progress"]["corrupt"] = state["progress"].pop("unreadable")  # as that version wrote it
     torch.save(state, tmp_path / "training_state.pth")
     status, _, err = train(tmp_path, "--resume", "--iterations", "12")
     assert status == 2

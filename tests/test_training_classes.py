@@ -393,7 +393,7 @@ def test_unreadable_images_have_a_limit_in_the_first_stage(tmp_path, monkeypatch
     status, reports, err = train_in_process(capsys, *options, "--resume")
     assert status == 0, err
     assert (reports[0]["train_images"], reports[0]["val_images"]) == (8, 2)
-    assert reports[-1]["corrupt_images"] == 8
+    assert reports[-1]["unreadable_images"] == 8
     assert caplog.text.count("cannot be decoded") >= 8
 
 

@@ -48,7 +48,7 @@ class Progress:
     images: int = 0
     """Number of images since the last report."""
     reports: list[dict[str, float]] = field(default_factory=list)
-    corrupt: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
     """Paths of the unreadable images."""
 
     def averages(self) -> dict[str, float]:
@@ -146,7 +146,7 @@ def load_state(
     if not path.is_file():
         raise UserError(f"nothing to resume: there is no {path}")
     with advising("start anew with another --output"):
-        state = check_record(path, load_plain_tensors(path, "a training state"), _State)
+        state = _read_state(path)
         version = state.get("format", 1)
         if version != FORMAT and (version != 1 or state["gradients"]):
             raise UserError(
@@ -187,7 +187,7 @@ def resume_classifier(
         UserError: the given classifier is another one than the saved one.
     """
     path = output / TRAINING_STATE
-    state = check_record(path, load_plain_tensors(path, "a training state"), _State)
+    state = _read_state(path)
     if "classifier" not in state:
         return given
     with advising("start anew with another --output"):
@@ -197,6 +197,22 @@ def resume_classifier(
         if given is not None and not (saved.weight.equal(given.weight) and saved.bias.equal(given.bias)):
             raise UserError(f"{path} was saved with another classifier than that of --classifier")
     return saved
+
+
+def _read_state(path: Path) -> _State:
+    """Return the contents of a state file.
+
+    Raises:
+        UserError: the file is unreadable.
+    """
+    saved = load_plain_tensors(path, "a training state")
+    if (
+        isinstance(saved, dict)
+        and isinstance(progress := saved.get("progress"), dict)
+        and "corrupt" in progress
+    ):
+        progress["unreadable"] = progress.pop("corrupt")  # its name before version 0.2.0
+    return check_record(path, saved, _State)
 
 
 def _checked_progress(saved: object) -> Progress:

@@ -50,7 +50,7 @@ def validate(
             "val_loss_uniform": uniform_loss,
             "val_accuracy_uniform": uniform_accuracy,
             "val_images": int(images),
-            "corrupt_images": len(progress.corrupt),
+            "unreadable_images": len(progress.unreadable),
         }
     )
 
