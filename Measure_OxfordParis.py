@@ -13,7 +13,7 @@ if __name__ == "__main__":  # before the imports below, which take seconds
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,7 +37,7 @@ from utils.options.options_class import option, options_class
 from utils.options.parser import called_with, parse_options
 from utils.options.saved_options import to_json
 from utils.options.shared import DescriptorOptions, RunOptions, SearchOptions, StoreOptions
-from utils.processes import join_processes, log_level, process_device
+from utils.processes import ALONE, Processes, join_processes, log_level, process_device
 from utils.program.run_command import run_command
 from utils.scoring import report
 from utils.scoring.comparison import Comparison
@@ -46,7 +46,13 @@ from utils.scoring.queries import labelled_images, ranks_by_name
 from utils.scoring.score_rankings import named_rankings, score, score_by_binary
 from utils.scoring.scores import Scores
 from utils.search.approximate import check_search
-from utils.search.run_searches import PLAIN, SearchResult, approximates_neighbours, search
+from utils.search.run_searches import (
+    PLAIN,
+    SearchResult,
+    SearchResults,
+    approximates_neighbours,
+    search,
+)
 from utils.text import log_to_stderr
 from utils.timing import add_seconds, timed
 from utils.weights.check_on_images import note_preprocessing
@@ -95,7 +101,7 @@ class MeasureOptions(DescriptorOptions, RunOptions, StoreOptions, SearchOptions)
 
 
 def evaluate(options: MeasureOptions) -> dict[str, object]:
-    """Evaluate one network on one data set. Only the first process searches, scores and writes.
+    """Evaluate one network on one data set. Processes share images and search; the first one scores.
 
     Returns:
         The contents of results.json: settings, average precisions as fractions, versions, and seconds per
@@ -128,14 +134,16 @@ def evaluate(options: MeasureOptions) -> dict[str, object]:
         with timed(seconds, "images"):
             images, skip = data.database_inputs(), options.skip_bad_images
             database = describe(network, images, loading, processes, store=store, skip_bad_images=skip)
+        names = readable_names(data, database)
+
+        # For each pooling: search, and run the further searches.
+        labelled = labelled_images(data, names)
+        searches = search_by_poolings(options, labelled, queries, database, seconds, processes)
     if not processes.leads:
         return {}
-    names = readable_names(data, database)
 
-    # For each pooling: search, run the further searches, and score each ranking.
-    results = search_and_score(options, data, names, queries, database, seconds)
-
-    # Write, print and draw.
+    # Score each ranking, write, print and draw.
+    results = score_searches(options, data, names, labelled, searches, seconds)
     first = results.scores[options.poolings[0]]
     if without := first[PLAIN].without_positives():
         log.warning("note: queries without positives are left out of the mean: %s", ", ".join(without))
@@ -179,32 +187,34 @@ class Evaluation(NamedTuple):
     """Result of the plain search with the first pooling."""
 
 
-def search_and_score(
+def search_by_poolings(
     options: MeasureOptions,
-    data: RetrievalDataset,
-    names: Sequence[str],
+    labelled: Sequence[Mapping[str, int]],
     queries: Descriptors,
     database: Descriptors,
     seconds: dict[str, float],
-) -> Evaluation:
-    """Search by the descriptors of each pooling, and score each ranking.
+    processes: Processes,
+) -> dict[str, SearchResults]:
+    """Search by the descriptors of each pooling.
 
     Args:
         options: options of the evaluation.
-        data: the data set.
-        names: names of the images that have descriptors.
+        labelled: index of each labelled image by name, per query.
         queries: descriptors of the queries, the columns of all poolings beside each other.
         database: descriptors of the images, likewise.
         seconds: seconds by step, to which the time of each step is added.
+        processes: processes that share an exact search; the first one searches an approximate index.
+
+    Returns:
+        Results per pooling; complete only in the first process.
 
     Raises:
-        UserError: the scoring program fails, or the index cannot be built.
+        UserError: the index cannot be built.
     """
-    scores: dict[str, dict[str, Scores]] = {}
-    recalls: dict[str, dict[str, float]] = {}
-    curves: dict[str, dict[str, Curve]] = {}
-    plain = []
-    labelled = labelled_images(data, names)
+    if options.search != "exact":
+        if not processes.leads:
+            return {}
+        processes = ALONE
     to_rank = [np.array(list(of_query.values()), np.int64) for of_query in labelled]
     shown = 0 if options.figures is None else RESULTS_SHOWN
     parts = zip(
@@ -212,26 +222,52 @@ def search_and_score(
         split_columns(database.rows, len(options.poolings)),
         strict=True,
     )
+    results = {}
     for pooling, (pooling_queries, pooling_rows) in zip(options.poolings, parts, strict=True):
-        searches = search(pooling_queries, pooling_rows, to_rank, options, options.seed, shown)
-        if searches.recall:
-            recalls[pooling] = searches.recall
-        add_seconds(seconds, searches.seconds)
+        found = search(pooling_queries, pooling_rows, to_rank, options, options.seed, shown, processes)
+        add_seconds(seconds, found.seconds)
+        results[str(pooling)] = found
+    return results
+
+
+def score_searches(
+    options: MeasureOptions,
+    data: RetrievalDataset,
+    names: Sequence[str],
+    labelled: Sequence[Mapping[str, int]],
+    searches: Mapping[str, SearchResults],
+    seconds: dict[str, float],
+) -> Evaluation:
+    """Score the rankings of all poolings and searches.
+
+    Args:
+        options: options of the evaluation.
+        data: the data set.
+        names: names of the images that have descriptors.
+        labelled: index of each labelled image by name, per query.
+        searches: results per pooling.
+        seconds: seconds by step, to which the time of scoring is added.
+
+    Raises:
+        UserError: the scoring program fails.
+    """
+    scores: dict[str, dict[str, Scores]] = {}
+    curves: dict[str, dict[str, Curve]] = {}
+    for pooling, results in searches.items():
         with timed(seconds, "scoring"):
             ranks = {
-                name: ranks_by_name(labelled, result.found.ranks)
-                for name, result in searches.searches.items()
+                name: ranks_by_name(labelled, result.found.ranks) for name, result in results.searches.items()
             }
             scores[pooling] = {name: score(data, of_search) for name, of_search in ranks.items()}
             if options.eval_binary is not None:
-                for name, result in searches.searches.items():
+                for name, result in results.searches.items():
                     rankings = named_rankings(data, names, result.rankings())
                     scores[pooling][name] = score_by_binary(data, rankings, options.eval_binary)
-        plain.append(searches.searches[PLAIN])
         if options.figures is not None:
-            drawn = {str(pooling): ranks[PLAIN]} if options.compare else ranks
+            drawn = {pooling: ranks[PLAIN]} if options.compare else ranks
             curves |= {title: query_curves(data, of_search) for title, of_search in drawn.items()}
-    return Evaluation(scores, recalls, curves, plain[0])
+    recalls = {pooling: results.recall for pooling, results in searches.items() if results.recall}
+    return Evaluation(scores, recalls, curves, next(iter(searches.values())).searches[PLAIN])
 
 
 def check_paths(options: MeasureOptions) -> None:

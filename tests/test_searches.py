@@ -111,7 +111,7 @@ def test_a_search_by_sorting_equals_the_exact_search():
 def test_neighbours_are_approximated_above_the_limit_alone(monkeypatch):
     asked = []
 
-    def approximate(database, k, seed):
+    def approximate(database, k, processes, seed):
         asked.append((len(database), k, seed))
         return nearest_neighbours(database, k)
 

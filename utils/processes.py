@@ -80,6 +80,18 @@ class Processes:
             dist.all_gather_object(parts, items)
         return [item for part in parts for item in part]
 
+    def from_first(self, item: Item) -> Item:
+        """Return the item of the first process in all processes; further processes pass any item."""
+        items = [item]
+        if self.count > 1:
+            with detect_lost_process():
+                dist.broadcast_object_list(items, device=self.device)
+        return items[0]
+
+
+ALONE = Processes(0, 1, torch.device("cpu"))
+"""A single process that computes on the CPU."""
+
 
 def process_device(name: str) -> str:
     """Return the name of the device of this process.

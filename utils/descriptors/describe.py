@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -13,7 +13,8 @@ from models.retrieval_network import RetrievalNetwork
 from utils.descriptors.constant import check_not_constant
 from utils.descriptors.extraction import network_outputs
 from utils.descriptors.keys import image_keys
-from utils.descriptors.rows import Rows
+from utils.descriptors.rows import Rows, StoredRows
+from utils.descriptors.shards import MappedShards
 from utils.descriptors.store import DescriptorStore
 from utils.errors import UserError
 from utils.images.batches import Loading, UnreadableImage
@@ -63,7 +64,7 @@ def describe(
         names: the names of the images in the store; file names by default.
 
     Returns:
-        The descriptors; they are complete only in the first process.
+        The descriptors, in all processes.
 
     Raises:
         UnreadableImageError: an image is unreadable, unless unreadable images are left out.
@@ -91,11 +92,7 @@ def describe(
     if store is None:
         rows = _join_rows(computed.rows, len(images), readable, processes)
     else:
-        rows = (
-            read_stored_rows(store, readable_keys, processes)
-            if processes.leads
-            else np.empty((0, 0), np.float32)
-        )
+        rows = share_stored_rows(store, readable_keys, processes)
     if processes.leads:
         # Equal rows stay in the store, which is only for these weights; every run checks them.
         check_not_constant(rows, [images[index] for index in readable])
@@ -203,22 +200,56 @@ def flush_afterwards(store: DescriptorStore | None) -> Iterator[None]:
             store.flush()
 
 
-def read_stored_rows(store: DescriptorStore, keys: Sequence[str], processes: Processes) -> Rows:
+def read_stored_rows(store: DescriptorStore, keys: Sequence[str], processes: Processes) -> StoredRows:
     """Read the descriptors of keys, once the files that other processes have written can be seen.
 
     Raises:
         UserError: some are missing, since the processes do not share the store.
     """
-    store.read()
-    missing = [key for key in keys if key not in store]
+
+    def find_missing() -> list[str]:
+        store.read()
+        return [key for key in keys if key not in store]
+
+    _wait_for_disk(find_missing, store, processes)
+    return store.rows(keys)
+
+
+def share_stored_rows(store: DescriptorStore, keys: Sequence[str], processes: Processes) -> StoredRows:
+    """Return the descriptors of keys in all processes, which must call this function together.
+
+    The first process reads the store. It sends the names of the shards to the others, so that
+    all have the shards in the same order.
+
+    Raises:
+        UserError: some are missing, since the processes do not share the store.
+    """
+    if processes.count == 1:
+        return read_stored_rows(store, keys, processes)
+    if processes.leads:
+        read_stored_rows(store, keys, processes)
+    stored = processes.from_first(store.find(keys) if processes.leads else None)
+    assert stored is not None
+    paths = [store.folder / path.name for path in stored.paths]
+    _wait_for_disk(lambda: [str(path) for path in paths if not path.exists()], store, processes)
+    return StoredRows(MappedShards(paths), stored.positions, stored.lengths)
+
+
+def _wait_for_disk(
+    find_missing: Callable[[], Sequence[str]], store: DescriptorStore, processes: Processes
+) -> None:
+    """Wait until nothing is missing, or for DISK_SECONDS if other processes can have written it.
+
+    Raises:
+        UserError: something is still missing.
+    """
+    missing = find_missing()
     deadline = time.monotonic() + (DISK_SECONDS if processes.count > 1 else 0)
     while missing and time.monotonic() < deadline:
         time.sleep(1)
-        store.read()
-        missing = [key for key in missing if key not in store]
+        missing = find_missing()
     if missing:
         raise UserError(
             f"{len(missing)} descriptors are not in {store.folder}: all processes must use the same folder, "
             "on a file system that their computers share"
         )
-    return store.rows(keys)

@@ -56,13 +56,23 @@ class StoredRows:
             rows[in_shard] = self._shard(shard)[positions[in_shard] - self._starts[shard]]
         return rows
 
-    def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def blocks(self, first_shard: int = 0, step: int = 1) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield blocks of indices in the database, (n,) int64, and their rows, (n, D) as stored.
 
-        Each index is yielded once. Blocks are in the order of the shards on disk. If the rows of a block are
-        contiguous in a shard, as usual, they are a view of the mapped file and are not copied.
+        Each index in the selected shards is yielded once. Blocks are in the order of the shards on disk. If
+        the rows of a block are contiguous in a shard, as usual, they are a view of the mapped file and are
+        not copied.
+
+        Args:
+            first_shard: number of the first shard to read.
+            step: distance between the numbers of the shards to read; other shards are not opened.
         """
-        order = np.argsort(self._positions, kind="stable")
+        if step == 1:
+            order = np.argsort(self._positions, kind="stable")
+        else:
+            numbers = np.searchsorted(self._starts, self._positions, side="right") - 1
+            order = np.flatnonzero(numbers % step == first_shard)
+            order = order[np.argsort(self._positions[order], kind="stable")]
         ends = np.searchsorted(self._positions[order], self._starts)
         for number, (start, first, end) in enumerate(zip(self._starts, ends, ends[1:], strict=False)):
             if first == end:
@@ -86,12 +96,18 @@ Rows = np.ndarray | StoredRows
 """A database of descriptors, (N, D)."""
 
 
-def row_blocks(database: Rows) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield blocks of at most BLOCK indices, (n,) int64, and rows, (n, D), of a database, each index once."""
+def row_blocks(database: Rows, share: int = 0, shares: int = 1) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield blocks of at most BLOCK indices, (n,) int64, and rows, (n, D), of a database, each index once.
+
+    Args:
+        database: (N, D).
+        share: number of the share to yield, from 0. Shares consist of shards, or of blocks of an array.
+        shares: number of shares.
+    """
     if isinstance(database, StoredRows):
-        yield from database.blocks()
+        yield from database.blocks(share, shares)
         return
-    for start in range(0, len(database), BLOCK):
+    for start in range(share * BLOCK, len(database), shares * BLOCK):
         rows = database[start : start + BLOCK]
         yield np.arange(start, start + len(rows)), rows
 

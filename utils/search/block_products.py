@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from utils.descriptors.rows import Rows, row_blocks
+from utils.processes import Processes
 
 CACHED_ROWS = 512
 """Rows per matrix product on a CPU: 4 MB at 2048 dimensions, which fits the caches."""
@@ -25,21 +26,23 @@ Examine = Callable[[np.ndarray, np.ndarray, Tensor], Result]
 
 
 def block_products(
-    queries: Tensor, database: Rows, examine: Examine[Result]
+    queries: Tensor, database: Rows, examine: Examine[Result], processes: Processes
 ) -> Iterator[tuple[np.ndarray, Tensor, Result]]:
-    """Yield the products of queries with each block of a database.
+    """Yield the products of queries with each block of a database that is in the share of this process.
 
     Args:
         queries: (Q, D) float32; the products are computed on their device.
         database: (N, D).
         examine: function to call on each block. On a CPU, several threads call it at the same time.
+        processes: processes that share the blocks.
 
     Yields:
         Indices, (n,) int64, of each block in the database, its similarities, (Q, n) float32, and the result
         of `examine`.
     """
+    blocks = row_blocks(database, processes.index, processes.count)
     if queries.device.type != "cpu":
-        for indices, rows in row_blocks(database):
+        for indices, rows in blocks:
             # Transfer the rows in their stored type, and convert them on the device.
             similarities = queries @ torch.from_numpy(rows).to(queries.device).float().T
             yield indices, similarities, examine(indices, rows, similarities)
@@ -61,7 +64,7 @@ def block_products(
     running: deque[Future[tuple[np.ndarray, Tensor, Result]]] = deque()
     try:
         with ThreadPoolExecutor(threads, initializer=start_thread) as pool:
-            for indices, rows in row_blocks(database):
+            for indices, rows in blocks:
                 running.append(pool.submit(process, indices, rows))
                 if len(running) > 2 * threads:
                     yield running.popleft().result()

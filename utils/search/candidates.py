@@ -63,7 +63,10 @@ class Candidates:
             self._keep_first()
 
     def result(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return indices and similarities, both (Q, count), sorted, ties in the database's order."""
+        """Return indices and similarities, both (Q, count), sorted, ties in the database's order.
+
+        If there were fewer rows, the index of the last ones is -1, and their similarity minus infinity.
+        """
         if self._count:
             self._drop_below_bounds()
             self._keep_first()

@@ -7,6 +7,9 @@ matrix product depends on the index of the row. The product of all rows in float
 Instead, a float32 product of each block gives all similarities up to `rounding_error_bound`. It decides most
 comparisons of a similarity with a bound or with the similarity of another row. Only the remaining pairs of a
 query and a row are summed in float64. Results are those of a sort of all similarities.
+
+Processes of torchrun share the shards of a database: each one searches its shards, then all processes get the
+merged first rows and the summed counts.
 """
 
 from collections.abc import Sequence
@@ -18,6 +21,7 @@ from torch import Tensor
 
 from utils.descriptors.rows import Rows
 from utils.errors import UserError
+from utils.processes import ALONE, Processes
 from utils.search.block_products import block_products
 from utils.search.candidates import Candidates
 from utils.search.labelled_rows import LabelledRows
@@ -35,43 +39,50 @@ class Found(NamedTuple):
 
 
 def top_rows(
-    queries: np.ndarray, database: Rows, count: int, device: torch.device | str = "cpu"
+    queries: np.ndarray,
+    database: Rows,
+    count: int,
+    device: torch.device | str = "cpu",
+    processes: Processes = ALONE,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the most similar rows of each query.
+    """Return the most similar rows of each query: indices and similarities as in `Found`.
 
     Args:
-        queries: (Q, D), of length at most 1.
-        database: (N, D), of length at most 1.
-        count: number of rows per query; N if it is greater.
+        queries: (Q, D).
+        database: (N, D).
+        count: number of rows per query.
         device: device of the matrix product.
-
-    Returns:
-        Indices and similarities as in `Found`, with K = min(count, N).
+        processes: processes that share the search.
 
     Raises:
         UserError: a query or a row of the database contains NaN or infinity.
     """
     unlabelled = [np.empty(0, np.int64)] * len(queries)
-    return search_rows(queries, database, count, unlabelled, device)[:2]
+    return search_rows(queries, database, count, unlabelled, device, processes)[:2]
 
 
 def count_ranks(
-    queries: np.ndarray, database: Rows, labelled: Sequence[np.ndarray], device: torch.device | str = "cpu"
+    queries: np.ndarray,
+    database: Rows,
+    labelled: Sequence[np.ndarray],
+    device: torch.device | str = "cpu",
+    processes: Processes = ALONE,
 ) -> list[np.ndarray]:
-    """Return the ranks of labelled rows: the number of rows that come before each of them.
+    """Return the ranks of labelled rows as in `Found`: the number of rows that come before each of them.
 
     A row comes before another one if it is more similar to the query, or equally similar with a lower index.
 
     Args:
-        queries: (Q, D), of length at most 1.
-        database: (N, D), of length at most 1.
+        queries: (Q, D).
+        database: (N, D).
         labelled: per query, indices of rows of the database.
         device: device of the matrix product.
+        processes: processes that share the search.
 
     Raises:
         UserError: a query or a row of the database contains NaN or infinity.
     """
-    return search_rows(queries, database, 0, labelled, device).ranks
+    return search_rows(queries, database, 0, labelled, device, processes).ranks
 
 
 def search_rows(
@@ -80,8 +91,18 @@ def search_rows(
     count: int,
     labelled: Sequence[np.ndarray],
     device: torch.device | str = "cpu",
+    processes: Processes = ALONE,
 ) -> Found:
     """Return the results of `top_rows` and of `count_ranks` by one pass over the database.
+
+    Args:
+        queries: (Q, D), of length at most 1.
+        database: (N, D), of length at most 1.
+        count: number of first rows per query; N if it is greater.
+        labelled: per query, indices of the rows whose ranks are counted.
+        device: device of the matrix product.
+        processes: processes that share the search, all of which must call this function with equal arguments
+            and get the same results.
 
     Raises:
         UserError: a query or a row of the database contains NaN or infinity.
@@ -96,10 +117,24 @@ def search_rows(
         _check_finite(similarities.T, "row", indices)
         return rows_to_rank.count_before(indices, rows, similarities)
 
-    for indices, similarities, before in block_products(as_float32.to(device), database, examine):
+    for indices, similarities, before in block_products(as_float32.to(device), database, examine, processes):
         rows_to_rank.ranks += before
         first.add_block(indices, similarities)
-    return Found(*first.result(), rows_to_rank.ranks_by_query())
+    rows_to_rank.ranks = processes.add_up_array(rows_to_rank.ranks)
+    return Found(*_merge(*first.result(), processes), rows_to_rank.ranks_by_query())
+
+
+def _merge(
+    indices: np.ndarray, similarities: np.ndarray, processes: Processes
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first K rows of each query among the first K rows of all processes, both (Q, K)."""
+    parts = processes.gather([(indices, similarities)])
+    if len(parts) == 1:
+        return indices, similarities
+    count = indices.shape[1]
+    indices, similarities = (np.concatenate(arrays, axis=1) for arrays in zip(*parts, strict=True))
+    order = np.lexsort((indices, -similarities))[:, :count]
+    return np.take_along_axis(indices, order, axis=1), np.take_along_axis(similarities, order, axis=1)
 
 
 def rounding_error_bound(width: int) -> float:

@@ -5,12 +5,13 @@ from collections.abc import Callable
 import numpy as np
 
 from utils.descriptors.rows import Rows
+from utils.processes import ALONE, Processes
 from utils.search.approximate import build_index
 from utils.search.block_products import pair_similarities
 from utils.search.exact import top_rows
 
 Neighbours = Callable[[Rows, int], tuple[np.ndarray, np.ndarray]]
-"""A function with the arguments and the result of `nearest_neighbours`."""
+"""A function of a database and k with the result of `nearest_neighbours`."""
 
 ROWS = 2048
 """Images compared with the database at a time; their similarities to a block of the database take 32 MB."""
@@ -22,7 +23,7 @@ CANDIDATES = 3
 """Rows that the index returns per neighbour; their similarities are computed exactly."""
 
 
-def nearest_neighbours(database: Rows, k: int) -> tuple[np.ndarray, np.ndarray]:
+def nearest_neighbours(database: Rows, k: int, processes: Processes = ALONE) -> tuple[np.ndarray, np.ndarray]:
     """Return the k nearest neighbours of each image, without the image itself.
 
     The time grows with the square of the database's size.
@@ -30,6 +31,7 @@ def nearest_neighbours(database: Rows, k: int) -> tuple[np.ndarray, np.ndarray]:
     Args:
         database: (N, D), N at least 1, of length at most 1.
         k: number of neighbours per image, at least 0; N - 1 if it is greater.
+        processes: processes that share the images. All get the same result.
 
     Returns:
         Indices in the database, (N, min(k, N - 1)) int64, by falling dot product, ties in the database's
@@ -37,17 +39,19 @@ def nearest_neighbours(database: Rows, k: int) -> tuple[np.ndarray, np.ndarray]:
         neighbour.
     """
     count = min(k, len(database) - 1)
-    indices = np.empty((len(database), count), np.int64)
-    similarities = np.empty((len(database), count), np.float32)
-    for start in range(0, len(database), ROWS):
+    indices = np.zeros((len(database), count), np.int64)
+    similarities = np.zeros((len(database), count), np.float32)
+    for start in processes.share(range(0, len(database), ROWS)):
         block = slice(start, start + ROWS)
         indices[block], similarities[block] = without_itself(
             start, *top_rows(database[block], database, count + 1)
         )
-    return indices, similarities
+    return processes.add_up_array(indices), processes.add_up_array(similarities)
 
 
-def approximate_neighbours(database: Rows, k: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def approximate_neighbours(
+    database: Rows, k: int, processes: Processes = ALONE, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """Return neighbours of each image as `nearest_neighbours` does, but leave some out, by an index of FAISS.
 
     The index has the codes of `faiss-ivfpq`. The similarities that are returned are exact.
@@ -55,23 +59,25 @@ def approximate_neighbours(database: Rows, k: int, seed: int = 0) -> tuple[np.nd
     Args:
         database: (N, D), N at least 256, of length at most 1.
         k: number of neighbours per image, at least 0; N - 1 if it is greater.
+        processes: processes that get the result; the first one computes it.
         seed: random seed for the training vectors of the index.
 
     Raises:
         UserError: FAISS is not installed, or the database is too small.
     """
     count = min(k, len(database) - 1)
-    indices = np.empty((len(database), count), np.int64)
-    similarities = np.empty((len(database), count), np.float32)
-    index = build_index("faiss-ivfpq", database, seed)
-    index.nprobe = min(PROBED_LISTS, index.nlist)
-    for start in range(0, len(database), ROWS):
-        block = slice(start, start + ROWS)
-        rows = np.ascontiguousarray(database[block], np.float32)
-        _, candidates = index.search(rows, min(CANDIDATES * (count + 1), len(database)))
-        first = _first_candidates(rows, database, candidates, count + 1)
-        indices[block], similarities[block] = without_itself(start, *first)
-    return indices, similarities
+    indices = np.zeros((len(database), count), np.int64)
+    similarities = np.zeros((len(database), count), np.float32)
+    if processes.leads:  # an index of each process could differ in the last bits
+        index = build_index("faiss-ivfpq", database, seed)
+        index.nprobe = min(PROBED_LISTS, index.nlist)
+        for start in range(0, len(database), ROWS):
+            block = slice(start, start + ROWS)
+            rows = np.ascontiguousarray(database[block], np.float32)
+            _, candidates = index.search(rows, min(CANDIDATES * (count + 1), len(database)))
+            first = _first_candidates(rows, database, candidates, count + 1)
+            indices[block], similarities[block] = without_itself(start, *first)
+    return processes.add_up_array(indices), processes.add_up_array(similarities)
 
 
 def _first_candidates(

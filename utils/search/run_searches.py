@@ -8,6 +8,7 @@ import numpy as np
 
 from utils.descriptors.rows import Rows
 from utils.options.shared import SearchOptions
+from utils.processes import ALONE, Processes
 from utils.search.approximate import approximate_similarities, build_index, report_left_out, report_recall
 from utils.search.database_augmentation import augment_database
 from utils.search.diffusion import diffuse, negative_ranks, neighbour_graph
@@ -69,6 +70,7 @@ def search(
     options: SearchOptions,
     seed: int,
     shown: int = 0,
+    processes: Processes = ALONE,
 ) -> SearchResults:
     """Run the searches that the options select, and measure an approximate index.
 
@@ -79,21 +81,23 @@ def search(
         options: options of the searches.
         seed: random seed for the training vectors of an approximate index.
         shown: number of first images per query that the caller needs.
+        processes: processes that share the exact search, all of which call this function with equal
+            arguments. Only the first one gets the result of diffusion. An index is searched by one process.
 
     Raises:
         UserError: FAISS is not installed, or the database is too small for the index.
     """
     seconds: dict[str, float] = {}
     recall: dict[str, float] = {}
-    neighbours: Neighbours = nearest_neighbours
+    neighbours: Neighbours = partial(nearest_neighbours, processes=processes)
     if approximates_neighbours(options, len(database)):
-        neighbours = partial(approximate_neighbours, seed=seed)
+        neighbours = partial(approximate_neighbours, processes=processes, seed=seed)
     if options.dba:
         with timed(seconds, "database augmentation"):
-            database = augment_database(database, options.dba, neighbours)
+            database = augment_database(database, options.dba, neighbours, processes)
 
     compare: Compare = partial(compute_similarities, database=database)
-    find: Find = partial(search_rows, database=database)
+    find: Find = partial(search_rows, database=database, processes=processes)
     left_out: list[int] = []
     if options.search != "exact":
         with timed(seconds, "index"):
@@ -106,7 +110,9 @@ def search(
             return similarities
 
         find = partial(search_by_sorting, compare)
-    searches = run_searches(queries, database, find, compare, neighbours, labelled, options, seconds, shown)
+    searches = run_searches(
+        queries, database, find, compare, neighbours, labelled, options, seconds, shown, processes
+    )
     if left_out:
         report_left_out(left_out[: len(queries)], len(database))  # by the plain search
     return SearchResults(searches, recall, seconds)
@@ -122,6 +128,7 @@ def run_searches(
     options: SearchOptions,
     seconds: dict[str, float],
     shown: int = 0,
+    processes: Processes = ALONE,
 ) -> dict[str, SearchResult]:
     """Run the searches that the options select.
 
@@ -136,6 +143,7 @@ def run_searches(
         options: options of the searches.
         seconds: receives the time of each search.
         shown: number of first images per query that the caller needs.
+        processes: processes that share the searches, as for `search`.
 
     Returns:
         Result per search, in the order plain search, query expansion, diffusion.
@@ -159,6 +167,7 @@ def run_searches(
                 scores = diffuse(graph, similarities, alpha=options.diffusion_alpha)
                 return negative_ranks(scores, similarities)
 
-            found = search_by_sorting(compare_diffused, queries, shown, labelled)
-            results[DIFFUSED] = SearchResult(found, queries, compare_diffused)
+            if processes.leads:
+                found = search_by_sorting(compare_diffused, queries, shown, labelled)
+                results[DIFFUSED] = SearchResult(found, queries, compare_diffused)
     return results
