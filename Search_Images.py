@@ -15,23 +15,32 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 
 from models.poolings.registry import PoolingName
+from utils.descriptors.describe import Descriptors
 from utils.descriptors.describe import describe as describe_images
 from utils.descriptors.export import Table, check_export_file, export, stored_table
 from utils.descriptors.image_describer import GivenImages, ImageDescriber, input_images
 from utils.descriptors.prepared_network import prepared_network
 from utils.descriptors.settings import descriptor_settings
-from utils.descriptors.store import open_store
+from utils.descriptors.store import DescriptorStore, open_store
 from utils.device import choose_device
 from utils.errors import UserError, advising
 from utils.figures.result_page import BEGIN
 from utils.figures.search_page import write_search_page
-from utils.file_names import CATALOGUE, INDEX_LOCK, INDEX_STORE, PROJECT_WEIGHTS_DIR, SEARCH_INDEX
+from utils.file_names import (
+    CATALOGUE,
+    INDEX_LOCK,
+    INDEX_PENDING,
+    INDEX_STORE,
+    PROJECT_WEIGHTS_DIR,
+    SEARCH_INDEX,
+)
 from utils.files.lock import only_writer
 from utils.files.outputs import check_output_file
 from utils.files.paths import user_path
@@ -68,6 +77,8 @@ from utils.search.image_index import (
     read_index,
     write_index,
 )
+from utils.search.milvus import Address, check_address
+from utils.search.milvus_index import Changes, MilvusIndex, update_milvus_index
 from utils.text import escape_misleading, first_names, log_to_stderr
 from utils.weights.check_on_images import note_preprocessing
 
@@ -87,7 +98,37 @@ class DescribeOptions(DescriptorOptions, DeviceOptions):
 
 
 @options_class
-class IndexOptions(DescribeOptions):
+class MilvusOptions:
+    """Options of an index in Milvus."""
+
+    title = "Milvus"
+
+    milvus: str | None = option(
+        default=None,
+        help="keep the index in Milvus: a local database, as photos.db, or the address of a server",
+        metavar="URI",
+    )
+    collection: str = option(default="photos", help="name of the collection in Milvus", metavar="NAME")
+
+    @property
+    def address(self) -> Address | None:
+        """The collection in Milvus, if the index is there."""
+        return None if self.milvus is None else Address(self.milvus, self.collection)
+
+    def check(self) -> None:
+        """Check the address.
+
+        Raises:
+            UserError: it is not valid, or --collection has no effect.
+        """
+        if self.address is not None:
+            check_address(self.address)
+        elif self.collection != MilvusOptions.collection:
+            raise UserError(f"collection {self.collection} has no effect without milvus: give both")
+
+
+@options_class
+class IndexOptions(DescribeOptions, MilvusOptions):
     """Options of the command `index`."""
 
     title = "index"
@@ -96,9 +137,18 @@ class IndexOptions(DescribeOptions):
     index: Path = option(default=SEARCH_INDEX, help="folder of the index")
     store_precision: StorePrecision = redefault(StoreOptions, "store_precision", "float32")
 
+    def check(self) -> None:
+        """Check that the number type can be kept in Milvus.
+
+        Raises:
+            UserError: it cannot.
+        """
+        if self.milvus is not None and self.store_precision != "float32":
+            raise UserError(f"store_precision {self.store_precision} has no effect in Milvus: leave one out")
+
 
 @options_class
-class QueryOptions:
+class QueryOptions(MilvusOptions):
     """Options of the command `query`."""
 
     title = "query"
@@ -172,7 +222,7 @@ def describe(images: GivenImages, options: DescribeOptions) -> np.ndarray:
     return describer.describe(inputs)
 
 
-def build(options: IndexOptions) -> ImageIndex:
+def build(options: IndexOptions) -> ImageIndex | MilvusIndex:
     """Index all images in a folder and the folders below it.
 
     Images that are indexed and have not changed are not described again. Images that no longer exist are
@@ -183,12 +233,12 @@ def build(options: IndexOptions) -> ImageIndex:
         UserError: there are no images, the index is of another folder or made with other options, or the
             index cannot be written.
     """
+    if options.address is not None:
+        build_in_milvus(options, options.address)
+        return MilvusIndex(options.address)
     folder = options.folder
     paths = find_images(options)
     settings = descriptor_settings(options, [options.pooling])
-    device = choose_device(options.device)
-    network = prepared_network(options, json.dumps(settings), device)
-    loading = Loading.on(device, options.longer_side, options.batch_size, options.workers)
     make_folder(options.index)
     with only_writer(options.index / INDEX_LOCK, options.index):
         with advising("give the options that the index was made with, or name another --index"):
@@ -198,20 +248,62 @@ def build(options: IndexOptions) -> ImageIndex:
             write_index(options.index, folder, [], settings, store)
             return read_index(options.index)
         note_preprocessing(options, paths)
-        descriptors = describe_images(
-            network,
-            [InputImage(path) for path in paths],
-            loading,
-            Processes(0, 1, device),
-            skip_bad_images=True,
-            title="images",
-            store=store,
-            names=[str(path.relative_to(folder)) for path in paths],
-        )
-        for error in descriptors.unreadable.values():
-            log.warning("note: left out %s", error)
+        names = [str(path.relative_to(folder)) for path in paths]
+        descriptors = describe_into(store, names, options, settings)
         write_index(options.index, folder, descriptors.keys, settings, store)
     return read_index(options.index)
+
+
+def build_in_milvus(options: IndexOptions, address: Address) -> Changes:
+    """Index images as `build` does, in Milvus, and return the numbers of images.
+
+    Raises:
+        UserError: as for `build`, or Milvus does not answer.
+    """
+    paths = find_images(options)
+    settings = descriptor_settings(options, [options.pooling])
+    make_folder(options.index)
+    with only_writer(options.index / INDEX_LOCK, options.index):
+        if paths:
+            note_preprocessing(options, paths)
+        return update_milvus_index(
+            address,
+            options.index / INDEX_PENDING,
+            options.folder,
+            [str(path.relative_to(options.folder)) for path in paths],
+            settings,
+            lambda names, store: describe_into(store, names, options, settings),
+        )
+
+
+def describe_into(
+    store: DescriptorStore, names: Sequence[str], options: IndexOptions, settings: Mapping[str, object]
+) -> Descriptors:
+    """Describe images of the folder that are not in a store, add them to it, and log unreadable images.
+
+    Args:
+        store: the store.
+        names: path of each image, relative to the folder.
+        options: options of the description.
+        settings: settings of the descriptors.
+
+    Returns:
+        The descriptors of all readable images.
+    """
+    device = choose_device(options.device)
+    descriptors = describe_images(
+        prepared_network(options, json.dumps(settings), device),
+        [InputImage(options.folder / name) for name in names],
+        Loading.on(device, options.longer_side, options.batch_size, options.workers),
+        Processes(0, 1, device),
+        skip_bad_images=True,
+        title="images",
+        store=store,
+        names=names,
+    )
+    for error in descriptors.unreadable.values():
+        log.warning("note: left out %s", error)
+    return descriptors
 
 
 index = called_with(IndexOptions)(build)
@@ -229,7 +321,8 @@ def find_images(options: IndexOptions) -> list[Path]:
     if not folder.is_dir():
         raise UserError(f"no folder of images at {folder}")
     check_writable(options.index)
-    check_same_folder(options.index, folder)
+    if options.milvus is None:
+        check_same_folder(options.index, folder)
     contents = images_below(folder)
     report_left_out(contents, folder)
     if contents.others:
@@ -237,7 +330,7 @@ def find_images(options: IndexOptions) -> list[Path]:
         log.warning(
             "note: %d files or folders are no images, or cannot be read (%s)", len(contents.others), names
         )
-    if not contents.images and not (options.index / CATALOGUE).exists():
+    if not contents.images and options.milvus is None and not (options.index / CATALOGUE).exists():
         raise UserError(f"no images in {folder} or the folders in it")
     return contents.images
 
@@ -246,7 +339,7 @@ def search(
     image: str | Path,
     *,
     box: Box | None = None,
-    index: str | Path | ImageIndex = QueryOptions.index,
+    index: str | Path | ImageIndex | MilvusIndex = QueryOptions.index,
     top: int = QueryOptions.top,
     weights_dir: str | Path = QueryOptions.weights_dir,
     backbone_weights: str | Path | None = None,
@@ -258,7 +351,7 @@ def search(
     Args:
         image: an image file, indexed or not. An indexed image ranks before its duplicates.
         box: x1, y1, x2, y2 in pixels of the image; None for the complete image.
-        index: folder of the index, or an index that has been read.
+        index: folder of the index, or an index that has been read, also `MilvusIndex(Address(...))`.
         top: largest number of matches.
         weights_dir: folder of the weights that the index was made with.
         backbone_weights: state dict of the backbone that the index was made with; None for the published
@@ -283,10 +376,11 @@ def search(
         device=device,
         html=None if html is None else user_path(html, "html"),
     )
-    return find(options, index if isinstance(index, ImageIndex) else read_index(user_path(index, "index")))
+    opened = read_index(user_path(index, "index")) if isinstance(index, str | Path) else index
+    return find(options, opened)
 
 
-def find(options: QueryOptions, index: ImageIndex) -> list[Match]:
+def find(options: QueryOptions, index: ImageIndex | MilvusIndex) -> list[Match]:
     """Find the most similar images of an index, and write a page if --html is given.
 
     Raises:
@@ -303,7 +397,8 @@ def find(options: QueryOptions, index: ImageIndex) -> list[Match]:
     check_same_settings(index.location, index.settings, settings)
 
     device = choose_device(options.device)
-    itself = None if options.box is not None else index.index_of(query)
+    part = index if isinstance(index, ImageIndex) else index.with_image(query)
+    itself = None if options.box is not None else part.index_of(query)
     # An indexed image has a descriptor: without a page of heat maps, the network is not loaded.
     network = None
     if itself is None or options.html is not None:
@@ -314,19 +409,22 @@ def find(options: QueryOptions, index: ImageIndex) -> list[Match]:
         processes = Processes(0, 1, device)
         descriptor = describe_images(network, [query], loading, processes, title="query").rows[:][0]
     else:
-        descriptor = index.rows[np.array([itself])][0]
-    nearest = index.nearest(descriptor, options.top, itself)
+        descriptor = part.rows[np.array([itself])][0]
+    if isinstance(index, MilvusIndex):
+        part = index.nearest(descriptor, options.top, part)
+        itself = None if itself is None else part.index_of(query)
+    nearest = part.nearest(descriptor, options.top, itself)
     matches = [
-        Match(rank, similarity, index.path(row)) for rank, (row, similarity) in enumerate(nearest, start=1)
+        Match(rank, similarity, part.path(row)) for rank, (row, similarity) in enumerate(nearest, start=1)
     ]
-    if changed := index.count_changed([row for row, _ in nearest]):
+    if changed := part.count_changed([row for row, _ in nearest]):
         log.warning("note: %d matches were deleted or changed after indexing: index again", changed)
     if options.html is not None and network is not None:
-        write_search_page(options.html, query, matches, network, index)
+        write_search_page(options.html, query, matches, network, part)
     return matches
 
 
-def indexed_with(index: ImageIndex, options: QueryOptions) -> DescribeOptions:
+def indexed_with(index: ImageIndex | MilvusIndex, options: QueryOptions) -> DescribeOptions:
     """Return the options that an index was made with. An index stores only the options that matter to it.
 
     Raises:
@@ -344,16 +442,26 @@ def run_index(options: IndexOptions) -> None:
     Raises:
         UserError: as for `build`.
     """
+    if options.address is not None:
+        changes = build_in_milvus(options, options.address)
+        print_indexed(options.folder.resolve(), str(options.address), changes)
+        return
     try:
         before = set(read_catalogue(options.index).keys)
     except UserError:
         before = set()
     made = build(options)
-    new, gone = len(set(made.keys) - before), len(before - set(made.keys))
+    assert isinstance(made, ImageIndex)
+    keys = set(made.keys)
+    changes = Changes(len(made.names), len(keys - before), len(before - keys))
+    print_indexed(made.folder, str(options.index), changes)
+
+
+def print_indexed(folder: Path, index: str, changes: Changes) -> None:
+    """Print the numbers of images in an index."""
     print(
-        f"{len(made.names)} images of {escape_misleading(str(made.folder))} "
-        f"are in {escape_misleading(str(options.index))}: "
-        f"{new} new or changed, {gone} removed"
+        f"{changes.images} images of {escape_misleading(str(folder))} are in {escape_misleading(index)}: "
+        f"{changes.new} new or changed, {changes.removed} removed"
     )
 
 
@@ -368,7 +476,11 @@ def run_query(options: QueryOptions) -> None:
         check_output_file(options.json, JSON_BEGIN)
         if options.html is not None and os.path.realpath(options.json) == os.path.realpath(options.html):
             raise UserError(f"--json and --html name the same file, {options.json}: name two files")
-    matches = find(options, read_index(options.index))
+    if options.address is None:
+        matches = find(options, read_index(options.index))
+    else:
+        with closing(MilvusIndex(options.address)) as index:
+            matches = find(options, index)
     if options.json is not None:
         contents = {
             "query": str(options.image),

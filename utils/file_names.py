@@ -57,6 +57,8 @@ INDEX_STORE = "descriptors"
 INDEX_LOCK = "lock"
 INDEX_LOOKUP = "lookup"
 LOOKUP_RECORD = "lookup.json"
+INDEX_PENDING = "pending"
+"""Descriptors that wait for Milvus."""
 
 # Descriptor store
 STORE_SETTINGS = "store.json"

@@ -19,11 +19,13 @@ BACKBONE_DIGEST = "backbone_digest"
 """Name of the setting that holds the digest of the weights given by --backbone-weights; None if not given."""
 
 
-def check_same_settings(path: Path, saved: Mapping[str, object], settings: Mapping[str, object]) -> None:
+def check_same_settings(
+    path: Path | str, saved: Mapping[str, object], settings: Mapping[str, object]
+) -> None:
     """Check that a saved state has the settings of the current run.
 
     Args:
-        path: file of the saved state, for the error message.
+        path: file or other location of the saved state, for the error message.
         saved: settings of the saved state; keys that are not in `settings` are ignored.
         settings: settings of the current run.
 

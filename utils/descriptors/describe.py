@@ -28,6 +28,10 @@ DISK_SECONDS = 60.0
 """Seconds that a network disk can take until one computer sees the files that another has written."""
 
 
+class NoReadableImageError(UserError):
+    """Error for images of which none is readable."""
+
+
 class Descriptors(NamedTuple):
     """Descriptors of images."""
 
@@ -84,7 +88,7 @@ def describe(
     empty = sorted(processes.gather(computed.empty))
     if len(unreadable) == len(images):
         reason = f": {next(iter(unreadable.values()))}" if unreadable else ""
-        raise UserError(f"none of the {len(images)} {title} can be decoded{reason}")
+        raise NoReadableImageError(f"none of the {len(images)} {title} can be decoded{reason}")
     if empty and processes.leads:
         _note_empty(title, [images[index] for index in empty])
     readable = [index for index in range(len(images)) if index not in unreadable]

@@ -55,8 +55,9 @@ def write_search_page(
             hit = hit._replace(thumbnail=thumbnail(pixels), heat=heat)
         hits.append(hit)
     settings = index.settings
+    count = len(index.names) if index.total is None else index.total
     note = (
-        f"{len(index.names)} images of {index.folder}, described by {settings['backbone']}, "
+        f"{count} images of {index.folder}, described by {settings['backbone']}, "
         f"pooling {settings['pooling']}, {'' if settings['whiten'] else 'not '}whitened, S {longer_side}"
     )
     write_page(path, shown_query, hits, f"Images like {query.path.name}", note)

@@ -91,8 +91,10 @@ class ImageIndex:
     """Descriptors, (N, D)."""
     settings: dict[str, object]
     """Settings of the descriptors: options by name, and digests of weights."""
-    location: Path
-    """Folder of the index."""
+    location: Path | str
+    """Folder or collection of the index, for messages."""
+    total: int | None = None
+    """Number of indexed images, if this is a part of an index."""
 
     def path(self, index: int) -> Path:
         """Return the file of an image."""
@@ -100,9 +102,8 @@ class ImageIndex:
 
     def index_of(self, image: InputImage) -> int | None:
         """Return the index of an image, or None if the image is not indexed or has changed."""
-        try:
-            name = str(image.path.resolve().relative_to(self.folder.resolve()))
-        except (ValueError, OSError, RuntimeError):  # RuntimeError: circular links
+        name = name_in(self.folder, image.path)
+        if name is None:
             return None
         try:
             return self.keys.index(image_key(image, name))
@@ -138,6 +139,14 @@ class ImageIndex:
         query_similarity = min(float(np.float32(query_row @ descriptor)), 1.0)
         first = (query_index, max(query_similarity, nearest[0][1]))
         return [first, *(pair for pair in nearest if pair[0] != query_index)][: len(nearest)]
+
+
+def name_in(folder: Path, path: Path) -> str | None:
+    """Return the path of an image relative to an indexed folder; None if it is not in the folder."""
+    try:
+        return str(path.resolve().relative_to(folder.resolve()))
+    except (ValueError, OSError, RuntimeError):  # RuntimeError: circular links
+        return None
 
 
 def read_index(folder: Path) -> ImageIndex:
