@@ -5,6 +5,7 @@ go to standard error.
 
     python Search_Images.py index ~/Images
     python Search_Images.py query holiday.jpg --box 120 80 640 560 --html results.html
+    python Search_Images.py serve
     python Search_Images.py export photos.parquet
 """
 
@@ -32,7 +33,7 @@ from utils.descriptors.store import DescriptorStore, open_store
 from utils.device import choose_device
 from utils.errors import UserError, advising
 from utils.figures.result_page import BEGIN
-from utils.figures.search_page import write_search_page
+from utils.figures.search_page import index_note, write_search_page
 from utils.file_names import (
     CATALOGUE,
     INDEX_LOCK,
@@ -79,6 +80,7 @@ from utils.search.image_index import (
 )
 from utils.search.milvus import Address, check_address
 from utils.search.milvus_index import Changes, MilvusIndex, update_milvus_index
+from utils.serve.searcher import PhotoSearcher
 from utils.text import escape_misleading, first_names, log_to_stderr
 from utils.weights.check_on_images import note_preprocessing
 
@@ -169,6 +171,23 @@ class QueryOptions(MilvusOptions):
     html: Path | None = option(
         default=None, help="page to write, with thumbnails and heat maps of the attention"
     )
+
+
+@options_class
+class ServeOptions:
+    """Options of the command `serve`."""
+
+    title = "serve"
+
+    index: Path = redefault(QueryOptions, "index", SEARCH_INDEX)
+    top: int = redefault(QueryOptions, "top", 20)
+    host: str = option(
+        default="127.0.0.1", help="address to listen at; others can reach it unless it is local"
+    )
+    port: int = option(default=8080, help="port to listen at; 0 for any free port", valid=Range(0, 65535))
+    weights_dir: Path = redefault(QueryOptions, "weights_dir", PROJECT_WEIGHTS_DIR)
+    backbone_weights: Path | None = redefault(DescriptorOptions, "backbone_weights", None)
+    device: str = redefault(DeviceOptions, "device", "auto")
 
 
 @options_class
@@ -424,7 +443,7 @@ def find(options: QueryOptions, index: ImageIndex | MilvusIndex) -> list[Match]:
     return matches
 
 
-def indexed_with(index: ImageIndex | MilvusIndex, options: QueryOptions) -> DescribeOptions:
+def indexed_with(index: ImageIndex | MilvusIndex, options: QueryOptions | ServeOptions) -> DescribeOptions:
     """Return the options that an index was made with. An index stores only the options that matter to it.
 
     Raises:
@@ -492,6 +511,39 @@ def run_query(options: QueryOptions) -> None:
         print(f"{match.rank}\t{match.similarity:.4f}\t{escape_misleading(str(match.path))}")
 
 
+def run_serve(options: ServeOptions) -> None:
+    """Run the command `serve`: serve the page of an index until Ctrl-C.
+
+    Raises:
+        UserError: there is no index, it was made with other weights, the address is in use, or a package is
+            missing.
+    """
+    try:
+        from utils.serve.server import bind, serve
+    except ModuleNotFoundError as error:
+        if str(error.name).partition(".")[0] not in ("starlette", "uvicorn"):
+            raise
+        raise UserError("serve needs Starlette and uvicorn: pip install starlette uvicorn") from error
+    with bind(options.host, options.port) as server:
+        searcher = open_searcher(options)
+        searcher.warm_up()
+        serve(searcher, server, index_note(searcher.index))
+
+
+def open_searcher(options: ServeOptions) -> PhotoSearcher:
+    """Read an index and its network.
+
+    Raises:
+        UserError: there is no index, or it was made with other weights.
+    """
+    index = read_index(options.index)
+    described = indexed_with(index, options)
+    settings = descriptor_settings(described, [described.pooling])
+    check_same_settings(index.location, index.settings, settings)
+    network = prepared_network(described, json.dumps(settings), choose_device(options.device))
+    return PhotoSearcher(index, network, described.longer_side, options.top)
+
+
 def run_export(options: ExportOptions) -> None:
     """Run the command `export`: write the descriptors of an index or a store to a file.
 
@@ -516,22 +568,26 @@ def command_line(words: Sequence[str] | None = None) -> None:
     """Parse the words, or the command line of this process if there are none, and run the command.
 
     Raises:
-        UserError: an option is invalid, or as for `run_index`, `run_query` and `run_export`.
+        UserError: an option is invalid, or as for `run_index`, `run_query`, `run_serve` and `run_export`.
     """
     parser = ArgumentParser(__doc__.splitlines()[0])
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="index|query|export", help="each has its own --help"
+        dest="command", required=True, metavar="index|query|serve|export", help="each has its own --help"
     )
     summary = "describe the images of a folder, or only its new images if it is indexed"
     add_options(commands.add_parser("index", help=summary, description=summary), IndexOptions)
     summary = "find the images most similar to an image"
     add_options(commands.add_parser("query", help=summary, description=summary), QueryOptions)
+    summary = "show a page on which to search with photos, in a browser on this computer"
+    add_options(commands.add_parser("serve", help=summary, description=summary), ServeOptions)
     summary = "write the descriptors to a file for other programs"
     add_options(commands.add_parser("export", help=summary, description=summary), ExportOptions)
     given = parser.parse_args(words)
     command = vars(given).pop("command")
     if command == "index":
         run_index(make_options(IndexOptions, given))
+    elif command == "serve":
+        run_serve(make_options(ServeOptions, given))
     elif command == "export":
         run_export(make_options(ExportOptions, given))
     else:

@@ -344,7 +344,7 @@ def test_a_resized_image_larger_than_the_memory_is_an_error(tmp_path):
 @pytest.mark.parametrize("shortage", [MemoryError(), OSError(errno.EMFILE, "Too many open files")])
 @pytest.mark.parametrize("read", [read_image, image_size])
 def test_a_shortage_is_an_error_and_no_unreadable_image(tmp_path, monkeypatch, read, shortage):
-    def fail(*_):
+    def fail(*_, **options):
         raise shortage
 
     draw_image(tmp_path / "fine.png")

@@ -71,6 +71,14 @@ def blended_colors(grey: np.ndarray, scaled: np.ndarray) -> np.ndarray:
     return OPACITY * colormaps[COLORS](scaled)[..., :3] + (1 - OPACITY) * np.asarray(grey)[..., None]
 
 
+def scale_colors() -> list[str]:
+    """Return the colours of the scale of a heat map, from dark to bright, as #rrggbb."""
+    from matplotlib import colormaps  # here, since the import takes long
+    from matplotlib.colors import to_hex
+
+    return [to_hex(colormaps[COLORS](step / 8)) for step in range(9)]
+
+
 def heat_range(heat: np.ndarray) -> tuple[float, float]:
     """Return the values that have the darkest and the lightest colour.
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from utils.figures.heat_map import CAPTION, COLORS
+from utils.figures.heat_map import CAPTION, scale_colors
 from utils.files.writing import replace_file
 from utils.images.loading import Box
 from utils.text import escape_misleading
@@ -88,7 +88,7 @@ def page(query: Hit, hits: Sequence[Hit], title: str, note: str) -> str:
         query=query._replace(rank=None, similarity=None),
         hits=hits,
         has_heat=has_heat,
-        colors=_scale_colors() if has_heat else [],
+        colors=scale_colors() if has_heat else [],
         caption=CAPTION,
     )
 
@@ -111,14 +111,6 @@ def thumbnail(pixels: np.ndarray, box: Box | None = None) -> Image.Image:
         draw.rectangle((left, top, right, bottom), outline="black", width=4)
         draw.rectangle((left, top, right, bottom), outline=BOX_COLOR, width=2)
     return image
-
-
-def _scale_colors() -> list[str]:
-    """Return the colours of the scale of a heat map, from dark to bright."""
-    from matplotlib import colormaps  # here, since the import takes long
-    from matplotlib.colors import to_hex
-
-    return [to_hex(colormaps[COLORS](step / 8)) for step in range(9)]
 
 
 def data_uri(image: Image.Image) -> str:

@@ -54,10 +54,14 @@ def write_search_page(
             pixels, heat = read_image(match.path), attention(InputImage(match.path))
             hit = hit._replace(thumbnail=thumbnail(pixels), heat=heat)
         hits.append(hit)
+    write_page(path, shown_query, hits, f"Images like {query.path.name}", index_note(index))
+
+
+def index_note(index: ImageIndex) -> str:
+    """Return a line about an index: its images, and the settings of their descriptors."""
     settings = index.settings
     count = len(index.names) if index.total is None else index.total
-    note = (
+    return (
         f"{count} images of {index.folder}, described by {settings['backbone']}, "
-        f"pooling {settings['pooling']}, {'' if settings['whiten'] else 'not '}whitened, S {longer_side}"
+        f"pooling {settings['pooling']}, {'' if settings['whiten'] else 'not '}whitened, S {settings['S']}"
     )
-    write_page(path, shown_query, hits, f"Images like {query.path.name}", note)

@@ -1,10 +1,10 @@
 """Loading of image files as resized RGB pixels, before the normalisation of the backbone."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -109,7 +109,7 @@ def read_image(path: Path) -> np.ndarray:
     Raises:
         UnreadableImageError: the path is not a regular file, or the file cannot be decoded.
     """
-    with _opened(path, verify=True) as image:
+    with opened(path, verify=True) as image:
         return upright_rgb(image)
 
 
@@ -120,7 +120,7 @@ def _pixels_in_memory(image: InputImage) -> np.ndarray:
         UnreadableImageError: Pillow has not decoded it yet, and cannot.
         UserError: the system is short of memory.
     """
-    with _decoding_errors(image.path):
+    with decoding_errors(image.path):
         if isinstance(image.in_memory, Image.Image):
             return upright_rgb(image.in_memory)
         assert image.in_memory is not None
@@ -133,7 +133,7 @@ def image_size(path: Path) -> tuple[int, int]:
     Raises:
         UnreadableImageError: the path is not a regular file, or the header cannot be read.
     """
-    with _opened(path) as image:
+    with opened(path) as image:
         width, height = image.size
         if isinstance(image, TiffImageFile):  # some versions of Pillow exchange height and width themselves
             width, height = (image.tag_v2[tag] for tag in (IMAGEWIDTH, IMAGELENGTH))
@@ -201,32 +201,52 @@ def _resized_box(
 
 
 @contextmanager
-def _opened(path: Path, verify: bool = False) -> Iterator[Image.Image]:
+def opened(path: Path, verify: bool = False) -> Iterator[Image.Image]:
     """Open an image file for a block; refuse pipes and devices, which could block.
 
     Args:
         path: the file.
-        verify: compare the checksums of a PNG file, which reads the file one more time.
+        verify: see `identified`.
 
     Raises:
         UnreadableImageError: the path is not a regular file, or the block raises any exception.
         UserError: the system is short of memory or open files.
     """
-    with _decoding_errors(path), open_regular(path) as file:
-        start = file.read(FIRST_BYTES_COUNT)
-        if HEIF_BYTES.match(start):
-            add_heif_to_pillow()
-        if verify and start.startswith(PNG_SIGNATURE):
-            file.seek(0)
-            with Image.open(file) as image:
-                image.verify()
-        file.seek(0)
-        with Image.open(file) as image:
-            yield image
+    with decoding_errors(path), open_regular(path) as file, identified(file, verify) as image:
+        yield image
 
 
 @contextmanager
-def _decoding_errors(path: Path) -> Iterator[None]:
+def identified(
+    file: BinaryIO, verify: bool = False, formats: Sequence[str] | None = None
+) -> Iterator[Image.Image]:
+    """Open an image in an open file for a block, without decoding it.
+
+    Args:
+        file: the file.
+        verify: compare the checksums of a PNG file, which reads the file one more time.
+        formats: Pillow's names of the formats that are accepted; all that Pillow can read if None.
+
+    Raises:
+        Exception: any exception of Pillow, if the file is no image.
+    """
+    start = file.read(FIRST_BYTES_COUNT)
+    if HEIF_BYTES.match(start):
+        add_heif_to_pillow()
+    if formats is not None:
+        Image.init()
+        formats = [name for name in formats if name in Image.OPEN]
+    if verify and start.startswith(PNG_SIGNATURE):
+        file.seek(0)
+        with Image.open(file, formats=formats) as image:
+            image.verify()
+    file.seek(0)
+    with Image.open(file, formats=formats) as image:
+        yield image
+
+
+@contextmanager
+def decoding_errors(path: Path) -> Iterator[None]:
     """Convert any exception of a block that decodes an image to a UserError that names the image.
 
     Raises:

@@ -1,0 +1,125 @@
+"""Searches in an index by a network, both kept in memory."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.retrieval_network import RetrievalNetwork
+from utils.descriptors.extraction import computation_errors
+from utils.images.loading import Box, InputImage, load_pixels
+from utils.search.image_index import ImageIndex
+from utils.serve.recent import Recent
+
+KEPT_MAPS = 100_000
+"""Number of attention maps in memory; one has less than 1 KB at S 512."""
+
+
+class Query(NamedTuple):
+    """An image to search for, or to show."""
+
+    name: str
+    """Its address in the page, `images/<row>` or `uploads/<key>`."""
+    image: InputImage
+    row: int | None = None
+    """Row of an image of the index; None for an upload."""
+
+    @property
+    def key(self) -> tuple[str, Box | None]:
+        """A key of the image and its box."""
+        return self.name, self.image.box
+
+
+class Found(NamedTuple):
+    """A row of the index, and its similarity to the query."""
+
+    row: int
+    similarity: float
+
+
+class Results(NamedTuple):
+    """Results of a search."""
+
+    found: list[Found]
+    """By falling similarity."""
+    changed: int
+    """Number of these images that were deleted or changed after indexing."""
+
+
+class PhotoSearcher:
+    """Search of an index.
+
+    Args:
+        index: the index.
+        network: the network that described its images, in evaluation mode.
+        longer_side: S, the longer side of a resized image, in pixels.
+        top: largest number of matches.
+    """
+
+    def __init__(self, index: ImageIndex, network: RetrievalNetwork, longer_side: int, top: int) -> None:
+        self.index = index
+        self.longer_side = longer_side
+        self.top = top
+        self._network = network
+        self._maps: Recent[tuple[str, Box | None], np.ndarray] = Recent(KEPT_MAPS)
+
+    @property
+    def has_attention(self) -> bool:
+        """Whether the network has attention maps."""
+        return self._network.attention_pooling is not None
+
+    def search(self, query: Query) -> Results:
+        """Search for the most similar images, as `Search_Images.search` does.
+
+        Raises:
+            UserError: the image is unreadable, or its box has no pixel inside it.
+        """
+        if query.row is not None and query.image.box is None:
+            descriptor, itself = self.index.rows[np.array([query.row])][0], query.row
+        else:
+            descriptor, itself = self._describe(query), None
+        found = [Found(*pair) for pair in self.index.nearest(descriptor, self.top, itself)]
+        return Results(found, self.index.count_changed([row for row, _ in found]))
+
+    def attention(self, query: Query) -> np.ndarray:
+        """Return the attention over an image or the part inside its box, (h, w) float32.
+
+        Raises:
+            UserError: the image is unreadable, or its box has no pixel inside it.
+            ValueError: the network has no attention maps.
+        """
+        heat = self._maps.get(query.key)
+        if heat is None:
+            with computation_errors(), torch.inference_mode():
+                heat = self._network.attention_map(self._prepare(query))[0].cpu().numpy()
+            self._maps.add(query.key, heat)
+        return heat
+
+    def warm_up(self) -> None:
+        """Describe an image, since the first computation of a process takes longer."""
+        pixels = torch.zeros(3, 3 * self.longer_side // 4, self.longer_side, dtype=torch.uint8)
+        self._describe(Query("", InputImage(self.index.location, in_memory=pixels)))
+
+    def _describe(self, query: Query) -> np.ndarray:
+        """Return the descriptor of a query, (D,) float32, and keep its attention map."""
+        network = self._network
+        with computation_errors(), torch.inference_mode():
+            prepared = self._prepare(query)
+            if network.scales != (1.0,):
+                return _first_row(network(prepared))
+            maps, (height, width) = network.backbone(prepared), prepared.shape[-2:]
+            if network.attention_pooling is not None:
+                heat = network.attention_pooling.attention_map(maps, (height, width))
+                self._maps.add(query.key, heat[0].cpu().numpy())
+            return _first_row(network.describe_maps(maps, (height, width)))
+
+    def _prepare(self, query: Query) -> Tensor:
+        """Return the input of the network for a query, (1, 3, H, W)."""
+        pixels = load_pixels(query.image, self.longer_side).unsqueeze(0)
+        return self._network.backbone.prepare(pixels.to(self._network.backbone.device))
+
+
+def _first_row(descriptors: Tensor) -> np.ndarray:
+    """Return the first of some descriptors, (1, 1, D), as (D,)."""
+    return descriptors.flatten().cpu().numpy()
