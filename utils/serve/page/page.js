@@ -102,7 +102,7 @@ function show(chosen) {
   element("preview").src = `/${query.image}/preview`;
   element("preview").alt = query.name;
   stage.style.setProperty("--ratio", query.width / query.height);
-  element("name").textContent = `${query.name}, ${query.width} × ${query.height}`;
+  element("name").textContent = `${query.name}, ${query.width}\u00a0×\u00a0${query.height}`;
   sides.forEach((input, index) => {
     input.min = 0;
     input.max = index % 2 ? query.height : query.width;
