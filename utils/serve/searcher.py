@@ -1,5 +1,6 @@
 """Searches in an index by a network, both kept in memory."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -99,7 +100,7 @@ class PhotoSearcher:
     def warm_up(self) -> None:
         """Describe an image, since the first computation of a process takes longer."""
         pixels = torch.zeros(3, 3 * self.longer_side // 4, self.longer_side, dtype=torch.uint8)
-        self._describe(Query("", InputImage(self.index.location, in_memory=pixels)))
+        self._describe(Query("", InputImage(Path("black"), in_memory=pixels)))
 
     def _describe(self, query: Query) -> np.ndarray:
         """Return the descriptor of a query, (D,) float32, and keep its attention map."""
