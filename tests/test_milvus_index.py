@@ -297,6 +297,27 @@ def test_a_first_update_killed_at_any_request_is_continued(files, local, at):
     assert_complete(files, local)
 
 
+def test_a_collection_that_a_killed_process_has_begun_is_created(files, local):
+    with milvus.connected(local, create=True):
+        pass
+    for name in ("photos", "photos_settings"):  # as Milvus Lite makes it, before its schema
+        (Path(local.uri) / "collections" / name).mkdir(parents=True)
+    assert update(files, local) == Changes(8, 8, 0)
+    assert_complete(files, local)
+
+
+def test_a_collection_without_its_index_is_given_one(files, local):
+    update(files, local)
+    with milvus.connected(local) as client:
+        for name in ("photos", "photos_settings"):
+            client.release_collection(name)
+            client.drop_index(name, "descriptor")
+    assert_complete(files, local)
+    with milvus.connected(local) as client:
+        (index,) = client.list_indexes("photos")
+        assert client.describe_index("photos", index)["metric_type"] == "IP"
+
+
 class Server:
     """A server of Milvus Lite in another process."""
 

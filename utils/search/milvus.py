@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from utils.search.image_index import INDEX_INSTRUCTIONS
 LOCAL_SUFFIX = ".db"
 LOCAL_LOCK = "LOCK"
 """A file that each local database has."""
+LOCAL_COLLECTIONS, LOCAL_SCHEMA = "collections", "schema.json"
 
 TOKEN = "MILVUS_TOKEN"
 """Environment variable with the token, or user:password, of a server."""
@@ -78,6 +80,17 @@ def check_database(path: Path, create: bool) -> None:
         check_writable(path)
     else:
         raise UserError(f"{path} is not a database of Milvus Lite 3: name another one")
+
+
+def remove_incomplete(address: Address, name: str) -> None:
+    """Remove a collection without a schema from a local database, which a killed process has left.
+
+    Milvus Lite neither lists nor replaces it. The database must be open, which excludes other processes.
+    """
+    if address.database is not None:
+        folder = address.database / LOCAL_COLLECTIONS / name
+        if folder.is_dir() and not (folder / LOCAL_SCHEMA).exists():
+            shutil.rmtree(folder)
 
 
 def open_client(address: Address, create: bool = False) -> Client:

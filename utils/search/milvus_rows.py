@@ -16,7 +16,7 @@ from utils.descriptors.describe import Descriptors
 from utils.errors import UserError
 from utils.files.records import parse_json
 from utils.search.image_index import SavedSettings
-from utils.search.milvus import SECONDS, Address, Client
+from utils.search.milvus import SECONDS, Address, Client, remove_incomplete
 
 SETTINGS_SUFFIX = "_settings"
 MOST_BYTES = 65535
@@ -63,7 +63,7 @@ def read_record(client: Client, address: Address) -> MilvusRecord | None:
     rows = []
     if exist[1]:
         for name in (settings_collection(address), address.collection):
-            client.load_collection(name, timeout=LOADING_SECONDS)
+            _load(client, name)
         rows = client.get(settings_collection(address), [0], ["record"], timeout=SECONDS)
     if not rows:
         raise UserError(f"{address} was not made by this program: name another --collection")
@@ -94,36 +94,43 @@ def create_index(
 
     text = {"datatype": DataType.VARCHAR, "max_length": MOST_BYTES}
     number = {"datatype": DataType.INT64}
-    _create_collection(client, settings_collection(address), 2, {"id": number, "record": text})
+    _create_collection(client, address, settings_collection(address), 2, {"id": number, "record": text})
     write_record(client, address, folder, settings)  # now, since a collection without it is not ours
     digest = {"datatype": DataType.VARCHAR, "max_length": 32}
-    _create_collection(client, address.collection, width, {"id": digest, "key": text})
+    _create_collection(client, address, address.collection, width, {"id": digest, "key": text})
 
 
 def _create_collection(
-    client: Client, name: str, width: int, fields: Mapping[str, dict[str, object]]
+    client: Client, address: Address, name: str, width: int, fields: Mapping[str, dict[str, object]]
 ) -> None:
-    """Create a collection unless it exists.
+    """Create a collection unless it exists, and load it.
 
     Args:
         client: the client.
+        address: the index.
         name: name of the collection.
         width: D of the descriptor of each row.
         fields: further fields, with their parameters; `id` is the primary key.
     """
     from pymilvus import DataType
 
-    if client.has_collection(name, timeout=SECONDS):
-        return
-    schema = client.create_schema()
-    for field, kind in fields.items():
-        schema.add_field(field, is_primary=field == "id", **kind)
-    schema.add_field("descriptor", DataType.FLOAT_VECTOR, dim=width)
-    indices = client.prepare_index_params()
-    indices.add_index("descriptor", index_type="FLAT", metric_type="IP")
-    client.create_collection(
-        name, schema=schema, index_params=indices, consistency_level="Strong", timeout=LOADING_SECONDS
-    )
+    if not client.has_collection(name, timeout=SECONDS):
+        remove_incomplete(address, name)
+        schema = client.create_schema()
+        for field, kind in fields.items():
+            schema.add_field(field, is_primary=field == "id", **kind)
+        schema.add_field("descriptor", DataType.FLOAT_VECTOR, dim=width)
+        client.create_collection(name, schema=schema, consistency_level="Strong", timeout=LOADING_SECONDS)
+    _load(client, name)
+
+
+def _load(client: Client, name: str) -> None:
+    """Load a collection, which needs an index; a process killed while creating it leaves it without."""
+    if not client.list_indexes(name, timeout=SECONDS):
+        indices = client.prepare_index_params()
+        indices.add_index("descriptor", index_type="FLAT", metric_type="IP")
+        client.create_index(name, indices, timeout=LOADING_SECONDS)
+    client.load_collection(name, timeout=LOADING_SECONDS)
 
 
 def write_record(client: Client, address: Address, folder: Path, settings: Mapping[str, object]) -> None:
