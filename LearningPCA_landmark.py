@@ -45,7 +45,7 @@ from utils.images.unreadable import check_unreadable
 from utils.options.option import Range
 from utils.options.options_class import option, options_class, redefault
 from utils.options.parser import called_with, parse_options
-from utils.options.saved_options import binding_settings
+from utils.options.saved_options import binding_settings, to_json
 from utils.options.shared import COUNTS, SIDES, BackboneOptions, ImageOptions, RunOptions
 from utils.processes import Processes, join_processes, log_level, process_device
 from utils.program.run_command import run_command
@@ -162,7 +162,7 @@ def learn(options: PCAOptions) -> dict[str, object]:
         pca, progress = add_up(options, settings, network, images, loading, processes, len(paths))
         whitened = pca.whitened_components(components)
         record = {
-            "settings": settings | {"components": components},
+            "settings": settings_to_repeat(options) | settings | {"components": components},
             "images": len(images.paths) - len(progress.unreadable),
             "vectors": pca.count,
             "left_out": {
@@ -259,6 +259,11 @@ def settings_of(options: PCAOptions, images: SizedImages, network: Network) -> d
     resolved = {"S": options.longer_side, "image_digest": image_digest(images)}
     resolved[BACKBONE_DIGEST] = given_backbone_digest(options, network)
     return method | binding_settings(options) | resolved
+
+
+def settings_to_repeat(options: PCAOptions) -> dict[str, object]:
+    """Return the options from which --config repeats a run, except for its output."""
+    return {name: value for name, value in to_json(options).items() if name not in ("output", "resume")}
 
 
 def stop(

@@ -57,6 +57,7 @@ from utils.training.setup import (
 )
 from utils.training.state import Progress, load_state, resume_classifier, save_state
 from utils.training.validation import validate
+from utils.weights.check_on_images import note_preprocessing
 from utils.weights.classifiers import Classifier, save_classifier
 from utils.weights.networks import fold_backbone, given_backbone_digest, identify_network, load_backbone
 
@@ -86,6 +87,8 @@ def train(options: TrainingOptions) -> list[dict[str, float]]:
         classifier = load_given_classifier(options, network)
         images = read_images(options, classifier, processes)
         best = best_head(options, network, images, classifier)
+        if processes.leads:
+            note_preprocessing(options, images.training.paths)
         backbone = fold_backbone(backbone, options, device)
         if options.compile:
             backbone.compile_features()

@@ -1,3 +1,4 @@
+import inspect
 import os
 import shutil
 import subprocess
@@ -10,10 +11,12 @@ import torch
 from conftest import draw_image
 from PIL import Image
 
+import hubconf
 import Search_Images
 from utils.descriptors.image_describer import InvalidImageError
 from utils.errors import UserError
 from utils.images.loading import UnreadableImageError
+from utils.options.shared import DescriptorOptions
 
 ROOT = Path(__file__).parents[1]
 S = 96
@@ -129,6 +132,14 @@ def test_the_general_network_takes_the_options_of_the_scripts(files, options, se
     expected = Search_Images.describe(files[:2], S=S, device="cpu", workers=0, **(options | settings))
     assert actual.shape == (2, width)
     np.testing.assert_array_equal(actual, expected)
+
+
+def test_arguments_have_the_defaults_of_the_options():
+    declared = DescriptorOptions()
+    arguments = inspect.signature(hubconf.regional_attention).parameters
+    for name in arguments.keys() - {"backbone", "weights_dir", "device"}:
+        assert arguments[name].default == getattr(declared, name), name
+    assert arguments["backbone"].default == Search_Images.IndexOptions.backbone
 
 
 def test_the_activation_is_that_of_the_argument(files, expected, tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import draw_image
+from helpers import save_other_weights
 from reference import pool_regions
 from sklearn.decomposition import PCA
 
@@ -190,6 +191,22 @@ def test_fewer_components_are_the_first_ones_and_need_no_images(undisturbed, lea
     status, _, err = learn(tmp_path, "--resume", "--components", "3")
     assert status == 0, err
     np.testing.assert_array_equal(learned(tmp_path)[0], learned(undisturbed[0])[0][:3])
+
+
+@pytest.mark.slow
+def test_the_record_repeats_a_run_with_weights_of_the_user(learn, tmp_path):
+    weights = save_other_weights(tmp_path / "weights.pth")
+    assert learn(tmp_path / "first", "--backbone-weights", weights)[0] == 0
+    record = tmp_path / "first" / "efficientnet_lite0" / "pca.json"
+    assert (
+        run_command(
+            lambda: LearningPCA_landmark.command_line(
+                ["--config", str(record), "--output", str(tmp_path / "second")]
+            )
+        )
+        == 0
+    )
+    np.testing.assert_array_equal(learned(tmp_path / "second")[0], learned(tmp_path / "first")[0])
 
 
 @pytest.mark.slow
