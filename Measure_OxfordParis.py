@@ -46,6 +46,7 @@ from utils.scoring.queries import labelled_images, ranks_by_name
 from utils.scoring.score_rankings import named_rankings, score, score_by_binary
 from utils.scoring.scores import Scores
 from utils.search.approximate import check_search
+from utils.search.reranking.registry import build_rerankers
 from utils.search.run_searches import (
     PLAIN,
     SearchResult,
@@ -224,7 +225,10 @@ def search_by_poolings(
     )
     results = {}
     for pooling, (pooling_queries, pooling_rows) in zip(options.poolings, parts, strict=True):
-        found = search(pooling_queries, pooling_rows, to_rank, options, options.seed, shown, processes)
+        rerankers = build_rerankers(options)
+        found = search(
+            pooling_queries, pooling_rows, to_rank, options, options.seed, shown, processes, rerankers
+        )
         add_seconds(seconds, found.seconds)
         results[str(pooling)] = found
     return results

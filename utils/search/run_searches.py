@@ -1,6 +1,6 @@
-"""The searches of an evaluation: plain search, query expansion, diffusion."""
+"""The searches of an evaluation: plain search, query expansion, diffusion, and re-rankings of each."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -15,6 +15,7 @@ from utils.search.diffusion import diffuse, negative_ranks, neighbour_graph
 from utils.search.exact import Found, search_rows
 from utils.search.neighbours import Neighbours, approximate_neighbours, nearest_neighbours
 from utils.search.query_expansion import expand_queries
+from utils.search.reranking.reranker import Reranker, rerank
 from utils.search.similarity import QUERIES, Compare, compute_similarities, rank, search_by_sorting
 from utils.timing import timed
 
@@ -42,7 +43,10 @@ class SearchResult(NamedTuple):
     def rankings(self) -> Iterator[np.ndarray]:
         """Yield the indices of all images by rank, (N,), per query; this searches again."""
         for start in range(0, len(self.queries), QUERIES):
-            yield from rank(self.compare(self.queries[start : start + QUERIES]))
+            block = slice(start, start + QUERIES)
+            rankings = rank(self.compare(self.queries[block]))
+            for first, ranking in zip(self.found.indices[block], rankings, strict=True):
+                yield np.concatenate([first, ranking[~np.isin(ranking, first)]])
 
 
 class SearchResults(NamedTuple):
@@ -71,8 +75,9 @@ def search(
     seed: int,
     shown: int = 0,
     processes: Processes = ALONE,
+    rerankers: Mapping[str, Reranker] | None = None,
 ) -> SearchResults:
-    """Run the searches that the options select, and measure an approximate index.
+    """Run the searches that the options select, re-rank their results, and measure an approximate index.
 
     Args:
         queries: (Q, D).
@@ -83,6 +88,8 @@ def search(
         shown: number of first images per query that the caller needs.
         processes: processes that share the exact search, all of which call this function with equal
             arguments. Only the first one gets the result of diffusion. An index is searched by one process.
+        rerankers: re-rankings by name, each of which re-ranks the results of each search, in the first
+            process.
 
     Raises:
         UserError: FAISS is not installed, or the database is too small for the index.
@@ -110,9 +117,12 @@ def search(
             return similarities
 
         find = partial(search_by_sorting, compare)
+    first = max(shown, options.rerank)
     searches = run_searches(
-        queries, database, find, compare, neighbours, labelled, options, seconds, shown, processes
+        queries, database, find, compare, neighbours, labelled, options, seconds, first, processes
     )
+    for name, reranker in (rerankers or {}).items() if processes.leads else ():
+        searches |= rerank_searches(searches, database, options.rerank, name, reranker, seconds)
     if left_out:
         report_left_out(left_out[: len(queries)], len(database))  # by the plain search
     return SearchResults(searches, recall, seconds)
@@ -170,4 +180,36 @@ def run_searches(
             if processes.leads:
                 found = search_by_sorting(compare_diffused, queries, shown, labelled)
                 results[DIFFUSED] = SearchResult(found, queries, compare_diffused)
+    return results
+
+
+def rerank_searches(
+    searches: Mapping[str, SearchResult],
+    database: Rows,
+    count: int,
+    name: str,
+    reranker: Reranker,
+    seconds: dict[str, float],
+) -> dict[str, SearchResult]:
+    """Re-rank the first images of the plain search, the expansion and the diffusion.
+
+    Args:
+        searches: result per search; other re-rankings among them are left out.
+        database: (N, D).
+        count: number of images to re-rank per query.
+        name: name of the re-ranking.
+        reranker: the re-ranking.
+        seconds: receives the time of each re-ranking.
+
+    Returns:
+        Result per search that is re-ranked, by the name of the re-ranking and of the search.
+    """
+    results = {}
+    for search_name in (PLAIN, EXPANDED, DIFFUSED):
+        if search_name in searches:
+            result = searches[search_name]
+            title = name if search_name == PLAIN else f"{name} after {search_name}"
+            with timed(seconds, title):
+                found = rerank(result.found, result.queries, database, count, reranker)
+            results[title] = result._replace(found=found)
     return results
