@@ -40,7 +40,7 @@ from utils.options.shared import DescriptorOptions, RunOptions, SearchOptions, S
 from utils.processes import ALONE, Processes, join_processes, log_level, process_device
 from utils.program.run_command import run_command
 from utils.scoring import report
-from utils.scoring.comparison import Comparison
+from utils.scoring.comparison import Comparison, compare_searches, differences_for_json
 from utils.scoring.compute_ap import check_program
 from utils.scoring.queries import labelled_images, ranks_by_name
 from utils.scoring.score_rankings import named_rankings, score, score_by_binary
@@ -149,6 +149,7 @@ def evaluate(options: MeasureOptions) -> dict[str, object]:
     if without := first[PLAIN].without_positives():
         log.warning("note: queries without positives are left out of the mean: %s", ", ".join(without))
     comparison = Comparison.from_scores(results.scores, options.seed) if options.compare else None
+    reranked = compare_searches(first, options.seed) if options.rerank else None
     summary = {
         "settings": used_settings(options, loading, device),
         "images": len(names),
@@ -159,8 +160,11 @@ def evaluate(options: MeasureOptions) -> dict[str, object]:
         "seconds": seconds,
         "versions": report.versions(device),
         **({} if comparison is None else comparison.for_json()),
+        **({} if reranked is None else {"differences_to_search": differences_for_json(reranked)}),
     }
     print(report.format_scores(first) if comparison is None else comparison.format())
+    if reranked is not None:
+        print(reranked.format())
     if options.output is not None:  # after the scores are printed, since the disk may be full
         table = None
         if store is None:

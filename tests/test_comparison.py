@@ -9,7 +9,7 @@ from conftest import ROOT, draw_image, write_query
 
 from models.backbones.efficientnet_lite import EfficientNetLiteFeatures
 from utils.scoring.bootstrap import paired_bootstrap
-from utils.scoring.comparison import Comparison
+from utils.scoring.comparison import Comparison, compare_searches, differences_for_json
 from utils.scoring.report import write_results
 from utils.scoring.scores import ProtocolScores, Scores
 
@@ -46,6 +46,19 @@ def test_the_table_by_hand():
             "query expansion": {"mean": -0.25, "low": -0.25, "high": -0.25},
         }
     }
+
+
+def test_the_table_of_searches_by_hand():
+    plain, other = {"one": 0.25, "two": 0.5}, {"one": 0.5, "two": 0.75}
+    searches = {"search": plain, "k-reciprocal": other}
+    scores = {name: Scores({None: ProtocolScores(queries)}) for name, queries in searches.items()}
+    comparison = compare_searches(scores, seed=0)
+    assert comparison.format().splitlines() == [
+        "searches: mAP, difference to search and its 95% interval",
+        "search         37.5",
+        "k-reciprocal   62.5   +25.0  [+25.0, +25.0]",
+    ]
+    assert differences_for_json(comparison) == {"k-reciprocal": {"mean": 0.25, "low": 0.25, "high": 0.25}}
 
 
 def test_intervals_pair_the_scores_of_each_query_by_name():

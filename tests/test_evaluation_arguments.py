@@ -33,6 +33,9 @@ NAN, INFINITE = float("nan"), float("inf")
         ("--scales 1,inf", "'inf' is not a number greater than 0, 16 at most"),
         ("--qe 0 --alpha 3", "alpha 3.0 has no effect without query expansion"),
         ("--diffusion-alpha 0.5", "diffusion_alpha 0.5 has no effect without diffusion"),
+        ("--rerank-by superglobal", "rerank_by superglobal has no effect without rerank"),
+        ("--rerank 9 --rerank-by superglobal,superglobal", "is not a list of different re-rankings"),
+        ("--rerank-neighbours 4", "rerank_neighbours 4 has no effect without re-ranking"),
         ("--store-precision float16", "store_precision float16 has no effect without a store"),
     ],
 )

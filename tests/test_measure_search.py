@@ -8,6 +8,10 @@ import pytest
 from conftest import draw_image, write_query
 from helpers import unit
 
+from utils.search.reranking.k_reciprocal import k_reciprocal
+from utils.search.reranking.reranker import FirstImages
+from utils.search.reranking.superglobal import superglobal
+
 NAMES = list("abcdefghijkl")
 
 
@@ -134,6 +138,24 @@ def test_augmentation_expansion_and_diffusion_are_applied_in_turn(evaluate):
     means = [line for line in out.splitlines() if line.startswith("Mean: ")]
     keys = ("mAP", "mAP_query_expansion", "mAP_diffusion")
     assert means == [f"Mean: {100 * results[key]:.1f}" for key in keys]
+
+
+def test_reranking_comes_after_each_search(evaluate):
+    results, out, query, database = evaluate("--qe 2 --rerank 6 --rerank-by superglobal,k-reciprocal")
+    again = expanded(query, database, 2, 0)
+    for after, used in (("", query), ("_after_query_expansion", again)):
+        plain = np.argsort(-(database @ used))
+        first = FirstImages(0, used, plain[:6], database[plain[:6]])
+        for name, method in (("superglobal", superglobal), ("k-reciprocal", k_reciprocal)):
+            order = [*plain[:6][np.argsort(-method(first))], *plain[6:]]
+            assert ranks_of(results[f"AP_{name}{after}"]) == np.argsort(order).tolist()
+    titles = [line for line in out.splitlines() if line.endswith("...")]
+    names = ["Superglobal", "Superglobal after query expansion"]
+    names += ["K-reciprocal", "K-reciprocal after query expansion"]
+    assert titles == ["Query expansion...", *(f"{name}..." for name in names)]
+    difference = results["differences_to_search"]["k-reciprocal"]["mean"]
+    assert difference == pytest.approx(results["mAP_k-reciprocal"] - results["mAP"])
+    assert out.splitlines()[-7].startswith("searches: mAP, difference to search")
 
 
 def test_only_what_was_asked_for_is_printed(evaluate):

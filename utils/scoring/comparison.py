@@ -1,4 +1,4 @@
-"""Comparison of poolings, with confidence intervals of their differences."""
+"""Comparison of poolings, or of searches, with confidence intervals of their differences."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,6 +10,9 @@ from utils.scoring.report import scores_for_json
 from utils.scoring.scores import Scores
 
 ScoresPerSearch = Mapping[str, Scores]
+
+SEARCHES = "searches"
+"""Title of the comparison of searches."""
 
 
 @dataclass(frozen=True)
@@ -55,18 +58,38 @@ class Comparison:
 
     def _lines(self) -> Iterator[str]:
         first, *_ = self.scores
+        width = max(6, *(len(name) + 1 for name in self.scores))
         for search, first_scores in self.scores[first].items():
             for protocol in first_scores.protocols:
                 title = search if protocol is None else f"{search}, {protocol}"
                 yield f"{title}: mAP, difference to {first} and its {CONFIDENCE:.0%} interval"
                 for pooling, searches in self.scores.items():
                     mean = searches[search].protocols[protocol].means()["mAP"]
-                    line = f"{pooling:<6}{100 * mean:>6.1f}"
+                    line = f"{pooling:<{width}}{100 * mean:>6.1f}"
                     if pooling in self.differences:
                         change = self.differences[pooling][search][protocol]
                         interval = f"[{100 * change.low:+.1f}, {100 * change.high:+.1f}]"
                         line += f"{100 * change.mean:>+8.1f}  {interval}"
                     yield line
+
+
+def compare_searches(scores: ScoresPerSearch, seed: int) -> Comparison:
+    """Compare each search with the plain search, which is the first one.
+
+    Args:
+        scores: scores per search.
+        seed: random seed of the bootstrap.
+
+    Returns:
+        A comparison with the searches in place of the poolings, and with SEARCHES in place of the search.
+    """
+    return Comparison.from_scores({name: {SEARCHES: scores[name]} for name in scores}, seed)
+
+
+def differences_for_json(comparison: Comparison) -> dict[str, object]:
+    """Return the differences of `compare_searches` in the form of results.json, per search."""
+    differences = comparison.differences
+    return {search: _for_json(protocols[SEARCHES]) for search, protocols in differences.items()}
 
 
 def _differences(first: Scores, second: Scores, seed: int) -> dict[str | None, Difference]:
