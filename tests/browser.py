@@ -130,6 +130,19 @@ class Browser:
         for kind, (x, y) in points:
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=1, clickCount=1)
 
+    def drop(self, path, point):
+        """Drop a file at a point, as if it was dragged from another program."""
+        data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            self.call("Input.dispatchDragEvent", type=kind, x=point[0], y=point[1], data=data)
+
+    def swipe(self, start, end):
+        """Touch at a point, move the finger and lift it at another point."""
+        steps = [("touchStart", [start]), ("touchMove", [end]), ("touchEnd", [])]
+        for kind, points in steps:
+            touches = [{"x": x, "y": y} for x, y in points]
+            self.call("Input.dispatchTouchEvent", type=kind, touchPoints=touches)
+
     def press(self, key, shift=False):
         """Press a key, by the name that the key events of JavaScript have."""
         text = {"Enter": "\r", "Tab": "\t", " ": " "}.get(key)

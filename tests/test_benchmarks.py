@@ -13,7 +13,7 @@ from PIL import Image
 
 import Search_Images
 from benchmarks import __main__ as report
-from benchmarks import evaluation, query, resize, scoring, search, timing
+from benchmarks import evaluation, page, query, resize, scoring, search, timing
 from utils.descriptors import store as descriptor_store
 from utils.images.loading import InputImage
 from utils.search import image_index
@@ -158,3 +158,14 @@ def test_the_index_of_the_query_benchmark_has_one_image_and_unit_descriptors(tmp
     np.testing.assert_allclose(np.linalg.norm(index.rows[:], axis=1), 1, rtol=1e-5)
     (match,) = Search_Images.search(image, index=index, top=1)
     assert (match.path, match.similarity) == (image, pytest.approx(1))
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_the_page_measures_each_search_and_compares_it_with_a_process(tmp_path, capsys):
+    page.report(page.PageBenchmarkOptions(images=2, rounds=1), tmp_path)
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert len(rows) == 6
+    assert rows[0][0] == "query as a process, new image"
+    assert rows[4][0] == "page: search for a box, 2 heat maps for the first time"
+    for _, seconds, speed_up in rows:
+        assert float(speed_up) == pytest.approx(float(rows[0][1]) / float(seconds), rel=0.1, abs=0.06)

@@ -5,6 +5,7 @@ import re
 import struct
 import sys
 import zlib
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -181,9 +182,12 @@ def test_a_deleted_image_keeps_its_results_and_is_reported(index, tmp_path):
     assert found(answer)[0][1] == "1.png"
     assert answer.json()["changed"] == 1
     assert search(client, "images/0").json()["changed"] == 1
+    assert not search(client, "images/0").json()["outdated"]
     for path in ("images/1", "images/1/thumbnail", "images/1/attention"):
         assert client.get(f"/{path}").status_code == 400
     assert "No such file" in search(client, "images/1", [0, 0, 9, 9]).json()["error"]
+    Search_Images.index(folder, index=tmp_path / "index", **SETTINGS)
+    assert search(client, "images/0").json()["outdated"]
     jobs.close()
 
 
@@ -255,18 +259,34 @@ def test_file_names_are_neither_needed_nor_used(client, photo, tmp_path, monkeyp
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_nothing_is_written_for_a_photo(client, photo, monkeypatch):
-    written = []
+@contextmanager
+def written_files():
+    """Collect the files that are opened for writing in a block."""
+    written, is_active = [], True
 
-    def note(event, arguments):
-        if event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+"):
+    def note(event, arguments):  # a hook cannot be removed
+        if (
+            is_active
+            and event == "open"
+            and isinstance(arguments[1], str)
+            and set(arguments[1]) & set("wax+")
+        ):
             written.append(arguments[0])
 
     sys.addaudithook(note)
-    image = send(client, photo.read_bytes()).json()["image"]
-    found(search(client, image, [1, 1, 50, 50]))
-    assert client.get(f"/{image}/attention").status_code == 200
-    assert written == []
+    try:
+        yield written
+    finally:
+        is_active = False
+
+
+def test_nothing_is_written_for_a_photo(client, photo, tmp_path):
+    with written_files() as written:
+        (tmp_path / "noticed").write_bytes(b"")
+        image = send(client, photo.read_bytes()).json()["image"]
+        found(search(client, image, [1, 1, 50, 50]))
+        assert client.get(f"/{image}/attention").status_code == 200
+    assert written == [str(tmp_path / "noticed")]
 
 
 def test_too_large_photos_are_refused_also_without_their_length(client, monkeypatch):

@@ -89,6 +89,37 @@ def test_a_sent_photo_is_searched_for_and_a_drawn_box_too(browser, index, tmp_pa
     assert browser.problems == []
 
 
+def test_a_dropped_photo_is_searched_for(browser, index, tmp_path):
+    draw_image(tmp_path / "dropped.png", 98, size=(320, 240))
+    browser.drop(tmp_path / "dropped.png", (700, 400))
+    assert shown(browser) == expected(index, tmp_path / "dropped.png")
+    assert browser.run("document.getElementById('name').textContent").startswith("dropped.png")
+    assert browser.run("location.pathname") == "/"
+
+
+def test_a_box_is_moved_resized_and_removed_with_the_mouse(browser, index):
+    browser.run("document.querySelectorAll('#images button')[4].click()")
+    shown(browser)
+    left, top, width, height = area(browser)
+
+    def point(x, y):
+        return left + x * width / 320, top + y * height / 240
+
+    browser.drag(point(100, 60), point(200, 160))
+    assert box_of(browser) == pytest.approx((100, 60, 200, 160), abs=2)
+    browser.drag(point(150, 110), point(130, 130))  # inside
+    assert box_of(browser) == pytest.approx((80, 80, 180, 180), abs=3)
+    browser.drag(point(150, 130), point(500, 130))  # it stops at the edge
+    assert box_of(browser) == pytest.approx((220, 80, 320, 180), abs=3)
+    x1, y1, *_ = box_of(browser)
+    browser.drag(point(x1, y1), point(100, 20))  # a corner
+    assert box_of(browser) == pytest.approx((100, 20, 320, 180), abs=3)
+    box = box_of(browser)
+    assert shown(browser) == expected(index, index.path(4), box)
+    browser.drag(point(20, 200), point(20, 200))  # a click outside
+    assert box_of(browser) is None
+
+
 def test_the_keyboard_is_enough(browser, index):
     browser.run("document.querySelector('#images button').focus()")
     browser.press("Enter")
@@ -165,3 +196,16 @@ def test_a_phone_scrolls_only_down_and_reads_dark_on_light_or_light_on_dark(brow
     )
     assert (lightness[0] > 200 and lightness[1] < 60) == (scheme == "light")
     assert (lightness[0] < 60 and lightness[1] > 200) == (scheme == "dark")
+
+
+def test_a_box_is_drawn_with_a_finger(browser, address, index):
+    browser.resize(360, 700)
+    browser.open(f"{address}#images/2")
+    browser.wait("document.getElementById('chosen').hidden === false")
+    shown(browser)
+    left, top, width, height = area(browser)
+    browser.swipe((left + 0.2 * width, top + 0.3 * height), (left + 0.8 * width, top + 0.9 * height))
+    box = box_of(browser)
+    assert box == pytest.approx((64, 72, 256, 216), abs=2)
+    browser.wait("document.getElementById('status').textContent.includes('in the box')")
+    assert shown(browser) == expected(index, index.path(2), box)

@@ -17,7 +17,7 @@ pytest.importorskip("starlette")
 import Search_Images
 from utils.errors import UserError
 from utils.program.run_command import run_command
-from utils.serve.guard import is_loopback, is_own_host
+from utils.serve.guard import is_loopback, is_own_host, own_names
 from utils.serve.jobs import Jobs, Priority, UnwantedError
 from utils.serve.recent import Recent
 from utils.serve.server import bind
@@ -133,9 +133,11 @@ def test_hosts_by_the_address_of_the_server(header, bound, is_own):
 
 def test_a_server_for_others_has_the_name_of_its_computer(monkeypatch):
     monkeypatch.setattr(socket, "gethostname", lambda: "Attic")
+    own_names.cache_clear()
     assert is_own_host("attic:8080", "0.0.0.0")
     assert is_own_host("attic.local", "0.0.0.0")
     assert not is_own_host("attic", "127.0.0.1")
+    own_names.cache_clear()
 
 
 def test_addresses_that_only_this_computer_reaches():

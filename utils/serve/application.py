@@ -111,10 +111,12 @@ class Pages:
             raise HTTPException(400, "the request is not valid") from error
         query = self._image(kind, key, box)
         start = perf_counter()
-        found, changed = await self._jobs.run(Priority.SEARCH, self._searcher.search, query)
+        found, changed, outdated = await self._jobs.run(Priority.SEARCH, self._searcher.search, query)
         seconds = perf_counter() - start
         matches = [self._match(rank, *one) for rank, one in enumerate(found, start=1)]
-        return JSONResponse({"matches": matches, "changed": changed, "seconds": seconds})
+        return JSONResponse(
+            {"matches": matches, "changed": changed, "outdated": outdated, "seconds": seconds}
+        )
 
     def _match(self, rank: int, row: int, similarity: float) -> dict[str, object]:
         return {"rank": rank, "row": row, "similarity": similarity, "name": self._names[row]}

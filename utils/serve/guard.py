@@ -8,6 +8,7 @@ its requests then have this name as Host.
 import ipaddress
 import re
 import socket
+from functools import cache
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
@@ -103,8 +104,14 @@ def is_own_host(header: str, bound: str) -> bool:
         return True
     if is_loopback(bound):
         return False
+    return is_address(name) or name in own_names()
+
+
+@cache
+def own_names() -> frozenset[str]:
+    """Return the names of this computer in its network, in lower case."""
     own = socket.gethostname().lower()
-    return is_address(name) or name in (own, f"{own}.local", socket.getfqdn().lower())
+    return frozenset({own, f"{own}.local", socket.getfqdn().lower()})
 
 
 def is_loopback(host: str) -> bool:

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from models.retrieval_network import RetrievalNetwork
 from utils.descriptors.extraction import computation_errors
+from utils.file_names import CATALOGUE
+from utils.files.digests import file_version
 from utils.images.loading import Box, InputImage, load_pixels
 from utils.search.image_index import ImageIndex
 from utils.serve.recent import Recent
@@ -46,6 +48,8 @@ class Results(NamedTuple):
     """By falling similarity."""
     changed: int
     """Number of these images that were deleted or changed after indexing."""
+    outdated: bool
+    """Whether the index has been written again since it was read."""
 
 
 class PhotoSearcher:
@@ -63,6 +67,8 @@ class PhotoSearcher:
         self.longer_side = longer_side
         self.top = top
         self._network = network
+        self._catalogue = Path(index.location) / CATALOGUE
+        self._version = file_version(self._catalogue)
         self._maps: Recent[tuple[str, Box | None], np.ndarray] = Recent(KEPT_MAPS)
 
     @property
@@ -74,14 +80,16 @@ class PhotoSearcher:
         """Search for the most similar images, as `Search_Images.search` does.
 
         Raises:
-            UserError: the image is unreadable, or its box has no pixel inside it.
+            UserError: the image is unreadable, its box has no pixel inside it, or files of the index were
+                deleted.
         """
         if query.row is not None and query.image.box is None:
             descriptor, itself = self.index.rows[np.array([query.row])][0], query.row
         else:
             descriptor, itself = self._describe(query), None
         found = [Found(*pair) for pair in self.index.nearest(descriptor, self.top, itself)]
-        return Results(found, self.index.count_changed([row for row, _ in found]))
+        outdated = file_version(self._catalogue) != self._version
+        return Results(found, self.index.count_changed([row for row, _ in found]), outdated)
 
     def attention(self, query: Query) -> np.ndarray:
         """Return the attention over an image or the part inside its box, (h, w) float32.

@@ -135,9 +135,10 @@ function searchOnce() {
   return ask("/search", { method: "POST", body, headers, signal: abort.signal });
 }
 
-function showResults(mine, { matches, changed, seconds }) {
+function showResults(mine, { matches, changed, outdated, seconds }) {
   page.removeAttribute("data-busy");
-  const note = changed ? ` ${changed} of them were deleted or changed after indexing: index again.` : "";
+  let note = changed ? ` ${changed} of them were deleted or changed after indexing: index again.` : "";
+  if (outdated) note = " The index has changed: restart the server to search it.";
   const part = query.box ? "the part in the box" : "the photo";
   element("status").textContent =
     `${matches.length} images most similar to ${part}, found in ${seconds.toFixed(2)} s.${note}`;
