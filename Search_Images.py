@@ -35,6 +35,7 @@ from utils.errors import UserError, advising
 from utils.figures.result_page import BEGIN
 from utils.figures.search_page import index_note, write_search_page
 from utils.file_names import (
+    APPROXIMATE_FOLDER,
     CATALOGUE,
     INDEX_LOCK,
     INDEX_PENDING,
@@ -70,6 +71,9 @@ from utils.options.shared import (
 from utils.processes import Processes
 from utils.program.run_command import run_command
 from utils.saved_settings import check_same_settings
+from utils.search.approximate import load_faiss
+from utils.search.approximate_index import is_approximate
+from utils.search.approximate_update import MATCHES, update_approximate
 from utils.search.image_index import (
     ImageIndex,
     Match,
@@ -138,13 +142,19 @@ class IndexOptions(DescribeOptions, MilvusOptions):
     folder: Path = option(help="folder of images, searched recursively", positional=True, kw_only=False)
     index: Path = option(default=SEARCH_INDEX, help="folder of the index")
     store_precision: StorePrecision = redefault(StoreOptions, "store_precision", "float32")
+    approximate: bool = option(
+        default=False,
+        help="make an approximate index (FAISS), which is faster in large folders; later runs update it",
+    )
 
     def check(self) -> None:
-        """Check that the number type can be kept in Milvus.
+        """Check that no option is given that has no effect in Milvus.
 
         Raises:
-            UserError: it cannot.
+            UserError: an option has no effect.
         """
+        if self.milvus is not None and self.approximate:
+            raise UserError("approximate has no effect in Milvus: leave one out")
         if self.milvus is not None and self.store_precision != "float32":
             raise UserError(f"store_precision {self.store_precision} has no effect in Milvus: leave one out")
 
@@ -164,6 +174,7 @@ class QueryOptions(MilvusOptions):
     )
     index: Path = option(default=SEARCH_INDEX, help="folder of the index")
     top: int = option(default=20, help="largest number of matches", valid=COUNTS)
+    exact: bool = option(default=False, help="compare all images, although the index is approximate")
     weights_dir: Path = option(default=PROJECT_WEIGHTS_DIR, help="folder of the weight files")
     backbone_weights: Path | None = redefault(DescriptorOptions, "backbone_weights", None)
     device: str = redefault(DeviceOptions, "device", "auto")
@@ -171,6 +182,15 @@ class QueryOptions(MilvusOptions):
     html: Path | None = option(
         default=None, help="page to write, with thumbnails and heat maps of the attention"
     )
+
+    def check(self) -> None:
+        """Check that no option is given that has no effect in Milvus.
+
+        Raises:
+            UserError: an option has no effect.
+        """
+        if self.milvus is not None and self.exact:
+            raise UserError("exact has no effect in Milvus: leave one out")
 
 
 @options_class
@@ -256,6 +276,10 @@ def build(options: IndexOptions) -> ImageIndex | MilvusIndex:
         build_in_milvus(options, options.address)
         return MilvusIndex(options.address)
     folder = options.folder
+    if is_approximate(options.index):
+        load_faiss(f"delete {options.index / APPROXIMATE_FOLDER}")
+    elif options.approximate:
+        load_faiss("leave --approximate out")
     paths = find_images(options)
     settings = descriptor_settings(options, [options.pooling])
     make_folder(options.index)
@@ -270,7 +294,10 @@ def build(options: IndexOptions) -> ImageIndex | MilvusIndex:
         names = [str(path.relative_to(folder)) for path in paths]
         descriptors = describe_into(store, names, options, settings)
         write_index(options.index, folder, descriptors.keys, settings, store)
-    return read_index(options.index)
+        made = read_index(options.index)
+        if options.approximate or is_approximate(options.index):
+            update_approximate(options.index, made.keys, made.rows, made.settings)
+    return made
 
 
 def build_in_milvus(options: IndexOptions, address: Address) -> Changes:
@@ -360,6 +387,7 @@ def search(
     box: Box | None = None,
     index: str | Path | ImageIndex | MilvusIndex = QueryOptions.index,
     top: int = QueryOptions.top,
+    exact: bool = False,
     weights_dir: str | Path = QueryOptions.weights_dir,
     backbone_weights: str | Path | None = None,
     device: str = QueryOptions.device,
@@ -372,6 +400,7 @@ def search(
         box: x1, y1, x2, y2 in pixels of the image; None for the complete image.
         index: folder of the index, or an index that has been read, also `MilvusIndex(Address(...))`.
         top: largest number of matches.
+        exact: compare all images, although the index is approximate.
         weights_dir: folder of the weights that the index was made with.
         backbone_weights: state dict of the backbone that the index was made with; None for the published
             weights.
@@ -388,6 +417,7 @@ def search(
         image=user_path(image, "image"),
         box=box,
         top=top,
+        exact=exact,
         weights_dir=user_path(weights_dir, "weights_dir"),
         backbone_weights=None
         if backbone_weights is None
@@ -432,7 +462,7 @@ def find(options: QueryOptions, index: ImageIndex | MilvusIndex) -> list[Match]:
     if isinstance(index, MilvusIndex):
         part = index.nearest(descriptor, options.top, part)
         itself = None if itself is None else part.index_of(query)
-    nearest = part.nearest(descriptor, options.top, itself)
+    nearest = part.nearest(descriptor, options.top, itself, options.exact)
     matches = [
         Match(rank, similarity, part.path(row)) for rank, (row, similarity) in enumerate(nearest, start=1)
     ]
@@ -474,6 +504,12 @@ def run_index(options: IndexOptions) -> None:
     keys = set(made.keys)
     changes = Changes(len(made.names), len(keys - before), len(before - keys))
     print_indexed(made.folder, str(options.index), changes)
+    if (approximate := made.approximate) is not None:
+        record = approximate.record
+        print(
+            f"approximate index: {record['probes']} of {record['lists']} lists per query, "
+            f"recall@{MATCHES} {100 * record['recall']:.1f} %"
+        )
 
 
 def print_indexed(folder: Path, index: str, changes: Changes) -> None:

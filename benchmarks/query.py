@@ -9,9 +9,11 @@ queried with this image, whose descriptor is in the index, and with a copy, whic
 
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,7 +23,7 @@ from PIL import Image
 
 import Search_Images
 from benchmarks.search import keys_of
-from benchmarks.timing import machine, time_in_turn
+from benchmarks.timing import machine
 from utils.descriptors.keys import image_key
 from utils.descriptors.settings import descriptor_settings
 from utils.descriptors.store import SHARD_ROWS, open_store
@@ -104,12 +106,18 @@ def report(options: QueryBenchmarkOptions, folder: Path) -> None:
         for kind, file in (("indexed", image), ("new", copy)):
             for name, checkout in checkouts.items():
                 functions[f"{size:,} | {kind} | {name}"] = partial(query, checkout, index, file)
-    wall = time_in_turn(functions, options.rounds)
-    processor = time_in_turn(functions, options.rounds, processor_seconds)
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in functions}
+    for round_number in range(options.rounds + 1):
+        for name, function in functions.items():
+            start = time.perf_counter(), processor_seconds()
+            function()
+            if round_number:  # the first round fills caches
+                seconds[name].append((time.perf_counter() - start[0], processor_seconds() - start[1]))
     print("| images in the index | queried image | checkout | s | processor, s |")
     print("|---|---|---|---|---|")
-    for name in functions:
-        print(f"| {name} | {wall[name]:.2f} | {processor[name]:.2f} |")
+    for name, pairs in seconds.items():
+        wall, processor = (statistics.median(column) for column in zip(*pairs, strict=True))
+        print(f"| {name} | {wall:.2f} | {processor:.2f} |", flush=True)
 
 
 def command_line() -> None:

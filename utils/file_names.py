@@ -59,6 +59,8 @@ INDEX_LOOKUP = "lookup"
 LOOKUP_RECORD = "lookup.json"
 INDEX_PENDING = "pending"
 """Descriptors that wait for Milvus."""
+APPROXIMATE_FOLDER = "approximate"
+APPROXIMATE_RECORD = "approximate.json"
 
 # Descriptor store
 STORE_SETTINGS = "store.json"

@@ -51,7 +51,7 @@ def check_search(kind: SearchKind, count: int, instead: str = "search exactly") 
     """
     if kind == "exact":
         return
-    _faiss(instead)
+    load_faiss(instead)
     if kind == "faiss-ivfpq" and count < CENTROIDS:
         raise UserError(f"faiss-ivfpq needs {CENTROIDS} images, and there are {count}: {instead}")
 
@@ -70,7 +70,7 @@ def build_index(kind: SearchKind, database: Rows, seed: int = 0) -> Any:  # noqa
     """
     count, width = len(database), database.shape[1]
     check_search(kind, count)
-    faiss = _faiss()
+    faiss = load_faiss()
     if kind == "faiss-flat":
         index = faiss.IndexIDMap(faiss.IndexFlatIP(width))
     else:
@@ -152,7 +152,15 @@ def report_recall(index: Any, queries: np.ndarray, database: Rows) -> dict[str, 
     return recalls
 
 
-def _faiss(instead: str = "search exactly") -> ModuleType:
+def load_faiss(instead: str = "search exactly") -> ModuleType:
+    """Import FAISS, an optional package.
+
+    Args:
+        instead: what to do without it, for the error.
+
+    Raises:
+        UserError: FAISS is not installed.
+    """
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # silences notes on which libraries it tries
     try:
         import faiss

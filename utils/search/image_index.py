@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, NotRequired, TypedDict
 
@@ -22,16 +23,22 @@ from utils.descriptors.shards import MappedShards
 from utils.descriptors.store import DescriptorStore, open_store
 from utils.errors import BadFileError, UnreadableFileError, UserError
 from utils.file_names import CATALOGUE, INDEX_STORE
+from utils.files.reading import read_bytes
 from utils.files.records import read_json
 from utils.files.writing import replace_file
 from utils.images.loading import InputImage
 from utils.options.shared import Precision, StorePrecision
+from utils.search.approximate_index import ApproximateIndex, read_approximate
 from utils.search.exact import top_rows
 from utils.search.index_lookup import Names, index_versions, read_lookup, write_lookup
+from utils.search.similarity import compute_similarities, first_indices
 
 INDEX_INSTRUCTIONS = "create it with python Search_Images.py index FOLDER"
 
 REINDEX_INSTRUCTIONS = "index the images again, which is quick"
+
+CANDIDATES_PER_MATCH = 5
+"""Images of the approximate index that are compared exactly, per match."""
 
 LARGEST_STORE_RATIO = 2
 """Ratio of stored to indexed descriptors above which the store is compacted."""
@@ -93,8 +100,21 @@ class ImageIndex:
     """Settings of the descriptors: options by name, and digests of weights."""
     location: Path | str
     """Folder or collection of the index, for messages."""
+    version: str | None = None
+    """Version of the catalogue, see `file_version`."""
     total: int | None = None
     """Number of indexed images, if this is a part of an index."""
+
+    @cached_property
+    def approximate(self) -> ApproximateIndex | None:
+        """The approximate index of these images, or None if there is none.
+
+        Raises:
+            UserError: FAISS is not installed.
+        """
+        if not isinstance(self.location, Path):
+            return None
+        return read_approximate(self.location, self.keys, self.settings, self.version)
 
     def path(self, index: int) -> Path:
         """Return the file of an image."""
@@ -116,7 +136,7 @@ class ImageIndex:
         return sum(key != self.keys[index] for key, index in zip(keys, indices, strict=True))
 
     def nearest(
-        self, descriptor: np.ndarray, count: int, query_index: int | None = None
+        self, descriptor: np.ndarray, count: int, query_index: int | None = None, exact: bool = False
     ) -> list[tuple[int, float]]:
         """Return the indices and similarities of the most similar images.
 
@@ -124,11 +144,15 @@ class ImageIndex:
             descriptor: (D,), of the query.
             count: number of images; all images if there are fewer.
             query_index: index of the query image, which always ranks first; None if it is not indexed.
+            exact: compare all images, although there is an approximate index.
 
         Returns:
             Pairs by falling similarity, at most 1, ties in the order of the names.
+
+        Raises:
+            UserError: FAISS is not installed, which the approximate index needs.
         """
-        indices, similarities = top_rows(descriptor[np.newaxis], self.rows, count)
+        indices, similarities = self._top_rows(descriptor, min(count, len(self.keys)), exact)
         # Rounding, especially to float16, can make a dot product of unit vectors greater than 1.
         nearest = list(zip(indices[0].tolist(), similarities[0].clip(max=1).tolist(), strict=True))
         if query_index is None or not nearest:
@@ -139,6 +163,17 @@ class ImageIndex:
         query_similarity = min(float(np.float32(query_row @ descriptor)), 1.0)
         first = (query_index, max(query_similarity, nearest[0][1]))
         return [first, *(pair for pair in nearest if pair[0] != query_index)][: len(nearest)]
+
+    def _top_rows(self, descriptor: np.ndarray, count: int, exact: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Return indices and similarities, (1, count), from the approximate index or of all images."""
+        query = descriptor[np.newaxis]
+        if not exact and self.approximate is not None:
+            candidates = self.approximate.candidates(descriptor, CANDIDATES_PER_MATCH * count)
+            if len(candidates) >= count > 0:
+                similarities = compute_similarities(query, self.rows[candidates])
+                first = first_indices(similarities, count)
+                return candidates[first], np.take_along_axis(similarities, first, axis=1)
+        return top_rows(query, self.rows, count)
 
 
 def name_in(folder: Path, path: Path) -> str | None:
@@ -167,8 +202,10 @@ def read_index(folder: Path) -> ImageIndex:
 def _read_index(folder: Path) -> ImageIndex:
     lookup = read_lookup(folder)
     if lookup is not None:
-        images, settings, keys, rows = lookup
-        return ImageIndex(images, Names(keys), keys, rows, settings, folder)
+        names = Names(lookup.keys)
+        return ImageIndex(
+            lookup.folder, names, lookup.keys, lookup.rows, lookup.settings, folder, lookup.version
+        )
     versions = index_versions(folder)
     catalogue = read_catalogue(folder)
     store = open_store(folder / INDEX_STORE, catalogue.settings, precision=catalogue.precision)
@@ -179,7 +216,8 @@ def _read_index(folder: Path) -> ImageIndex:
         write_lookup(folder, catalogue.folder, catalogue.keys, catalogue.settings, stored, versions)
     rows = StoredRows(MappedShards(stored.paths), stored.positions, stored.lengths)
     names = Names(catalogue.keys)
-    return ImageIndex(catalogue.folder, names, catalogue.keys, rows, catalogue.settings, folder)
+    version = versions[CATALOGUE]
+    return ImageIndex(catalogue.folder, names, catalogue.keys, rows, catalogue.settings, folder, version)
 
 
 def read_catalogue(folder: Path) -> Catalogue:
@@ -243,10 +281,19 @@ def write_index(
         "precision": store.precision,
         "keys": keys,
     }
-    with replace_file(folder / CATALOGUE) as file:
-        file.write(json.dumps(catalogue).encode())
+    contents = json.dumps(catalogue).encode()
+    if not _has_contents(folder / CATALOGUE, contents):  # lookup files stay valid if it is not replaced
+        with replace_file(folder / CATALOGUE) as file:
+            file.write(contents)
     if store.stored > LARGEST_STORE_RATIO * len(keys):
         store.compact(keys)
+
+
+def _has_contents(path: Path, contents: bytes) -> bool:
+    try:
+        return read_bytes(path) == contents
+    except (FileNotFoundError, UserError):
+        return False
 
 
 def check_same_folder(folder: Path, images: Path) -> None:

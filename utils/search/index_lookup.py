@@ -139,6 +139,8 @@ class Lookup(NamedTuple):
     settings: dict[str, object]
     keys: MappedKeys
     rows: StoredRows
+    version: str
+    """Version of the catalogue."""
 
 
 def index_versions(index: Path) -> dict[str, str | None]:
@@ -214,7 +216,8 @@ def read_lookup(index: Path) -> Lookup | None:
     paths = [index / INDEX_STORE / name for name in record["shards"]]
     rows = StoredRows(MappedShards(paths), arrays[POSITIONS], record["lengths"])
     keys = MappedKeys(arrays[TEXT], arrays[ENDS], arrays[ORDER])
-    return Lookup(Path(record["folder"]), dict(record["settings"]), keys, rows)
+    version = record["versions"].get(CATALOGUE, "")
+    return Lookup(Path(record["folder"]), dict(record["settings"]), keys, rows, version)
 
 
 def _are_same(index: Path, versions: Iterable[tuple[str, str]]) -> bool:

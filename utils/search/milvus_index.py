@@ -143,7 +143,7 @@ class MilvusIndex:
         vectors = [np.stack([found[name][1] for name in names])] if names else []
         keys = [found[name][0] for name in names]
         stored = StoredRows(vectors, np.arange(len(names)))
-        return ImageIndex(self.folder, names, keys, stored, self.settings, self.location, self.size)
+        return ImageIndex(self.folder, names, keys, stored, self.settings, self.location, total=self.size)
 
 
 def update_milvus_index(
