@@ -46,7 +46,8 @@ from utils.scoring.queries import labelled_images, ranks_by_name
 from utils.scoring.score_rankings import named_rankings, score, score_by_binary
 from utils.scoring.scores import Scores
 from utils.search.approximate import check_search
-from utils.search.reranking.registry import build_rerankers
+from utils.search.reranking.registry import RerankInputs, build_rerankers
+from utils.search.reranking.reranker import Reranker
 from utils.search.run_searches import (
     PLAIN,
     SearchResult,
@@ -139,7 +140,10 @@ def evaluate(options: MeasureOptions) -> dict[str, object]:
 
         # For each pooling: search, and run the further searches.
         labelled = labelled_images(data, names)
-        searches = search_by_poolings(options, labelled, queries, database, seconds, processes)
+        readable = [image for index, image in enumerate(images) if index not in database.unreadable]
+        inputs = RerankInputs(network, data.query_inputs(), readable, loading)
+        rerankers = build_rerankers(options, inputs)
+        searches = search_by_poolings(options, labelled, queries, database, seconds, processes, rerankers)
     if not processes.leads:
         return {}
 
@@ -199,6 +203,7 @@ def search_by_poolings(
     database: Descriptors,
     seconds: dict[str, float],
     processes: Processes,
+    rerankers: Sequence[Mapping[str, Reranker]],
 ) -> dict[str, SearchResults]:
     """Search by the descriptors of each pooling.
 
@@ -209,6 +214,7 @@ def search_by_poolings(
         database: descriptors of the images, likewise.
         seconds: seconds by step, to which the time of each step is added.
         processes: processes that share an exact search; the first one searches an approximate index.
+        rerankers: re-rankings by name, per pooling.
 
     Returns:
         Results per pooling; complete only in the first process.
@@ -228,11 +234,8 @@ def search_by_poolings(
         strict=True,
     )
     results = {}
-    for pooling, (pooling_queries, pooling_rows) in zip(options.poolings, parts, strict=True):
-        rerankers = build_rerankers(options)
-        found = search(
-            pooling_queries, pooling_rows, to_rank, options, options.seed, shown, processes, rerankers
-        )
+    for pooling, (rows_to_find, rows), by_name in zip(options.poolings, parts, rerankers, strict=True):
+        found = search(rows_to_find, rows, to_rank, options, options.seed, shown, processes, by_name)
         add_seconds(seconds, found.seconds)
         results[str(pooling)] = found
     return results

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backbones.backbone import Backbone
-from models.poolings.pooling import Pooling
+from models.poolings.pooling import Pooling, Regions
 from models.whitening import Whitening
 
 
@@ -62,10 +62,7 @@ class RetrievalNetwork(nn.Module):
         """
         descriptors = []
         for pooling in self.poolings:
-            vectors, weights = pooling(maps, image_size)
-            if self.whitening is not None:
-                vectors = self.whitening(vectors)
-            vectors = F.normalize(vectors, dim=2)
+            vectors, weights = self._whitened_regions(pooling, maps, image_size)
             weighted_mean = (weights.unsqueeze(1) @ vectors).squeeze(1) / weights.shape[1]
             descriptors.append(F.normalize(weighted_mean, dim=1))
         return torch.stack(descriptors, dim=1)
@@ -81,6 +78,29 @@ class RetrievalNetwork(nn.Module):
         height, width = images.shape[-2:]
         vectors: Tensor = self.poolings[0](self.backbone(images), (height, width)).vectors
         return vectors
+
+    def weighted_regions(self, images: Tensor, pooling: int = 0) -> Tensor:
+        """Return the region vectors whose weighted mean is the descriptor, and their weights.
+
+        The scales of the network are not applied.
+
+        Args:
+            images: (N, 3, H, W) of one size, prepared by `backbone.prepare`.
+            pooling: index of the pooling.
+
+        Returns:
+            (N, R, D + 1) float32: the whitened vector of each region, of Euclidean length 1, then its weight.
+        """
+        height, width = images.shape[-2:]
+        regions = self._whitened_regions(self.poolings[pooling], self.backbone(images), (height, width))
+        return torch.cat([regions.vectors, regions.weights.unsqueeze(2)], dim=2)
+
+    def _whitened_regions(self, pooling: nn.Module, maps: Tensor, image_size: tuple[int, int]) -> Regions:
+        """Return the regions of a pooling with whitened vectors of Euclidean length 1."""
+        vectors, weights = pooling(maps, image_size)
+        if self.whitening is not None:
+            vectors = self.whitening(vectors)
+        return Regions(F.normalize(vectors, dim=2), weights)
 
     @property
     def attention_pooling(self) -> Pooling | None:

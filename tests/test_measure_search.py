@@ -158,6 +158,25 @@ def test_reranking_comes_after_each_search(evaluate):
     assert out.splitlines()[-7].startswith("searches: mAP, difference to search")
 
 
+def test_reranking_by_regions_describes_the_images_again(evaluate, images, monkeypatch):
+    plain, _, query, database = evaluate("--qe 0")
+    seen = []
+
+    def last_first(first, queries, database):
+        seen.append((queries([first.query])[0], database(first.indices)))
+        return np.arange(len(first.indices))
+
+    monkeypatch.setattr("utils.search.reranking.registry.regions", last_first)
+    results, _, _, _ = evaluate("--qe 0 --rerank 4 --rerank-by regions")
+    assert ranks_of(results["AP_regions"]) == [
+        3 - rank if rank < 4 else rank for rank in ranks_of(plain["AP"])
+    ]
+    order = np.argsort(-(database @ query))
+    for regions, row in zip([seen[0][0], *seen[0][1]], [query, *database[order[:4]]], strict=True):
+        mean = regions.weights.astype(np.float64) @ regions.vectors.astype(np.float64)
+        np.testing.assert_allclose(unit(mean), row, atol=2e-3)
+
+
 def test_only_what_was_asked_for_is_printed(evaluate):
     _, out, _, _ = evaluate("--qe 0 --diffusion 4")
     assert [line for line in out.splitlines() if line.endswith("...")] == ["Diffusion..."]

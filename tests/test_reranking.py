@@ -9,7 +9,7 @@ from helpers import unit
 from utils.options.shared import SearchOptions
 from utils.search.exact import Found, search_rows
 from utils.search.reranking.k_reciprocal import k_reciprocal
-from utils.search.reranking.reranker import FirstImages, rerank
+from utils.search.reranking.reranker import FirstImages, order_by_score, rerank
 from utils.search.reranking.superglobal import superglobal
 from utils.search.run_searches import search
 
@@ -137,6 +137,11 @@ def test_images_that_a_search_left_out_keep_their_ranks():
     new = rerank(found, directions(1, 0), directions(5, 1), 3, lambda first: np.arange(len(first.indices)))
     assert new.indices.tolist() == [[2, 4, 0]]
     assert new.ranks[0].tolist() == [1, 0, 2]
+
+
+def test_images_without_a_score_keep_their_ranks():
+    scores = np.array([0.1, np.nan, 0.3, 0.2, np.nan, 0.4])
+    assert order_by_score(scores).tolist() == [5, 1, 2, 3, 4, 0]
 
 
 def test_images_of_equal_score_keep_their_order():

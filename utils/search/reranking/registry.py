@@ -1,19 +1,44 @@
 """The re-rankings by the names of --rerank-by."""
 
+from collections.abc import Sequence
 from functools import partial
+from typing import NamedTuple
 
+from models.retrieval_network import RetrievalNetwork
+from utils.descriptors.region_vectors import RegionVectors
+from utils.images.batches import Loading
+from utils.images.loading import InputImage
 from utils.options.shared import RerankName, SearchOptions
 from utils.search.reranking.k_reciprocal import k_reciprocal
+from utils.search.reranking.regions import regions
 from utils.search.reranking.reranker import Reranker
 from utils.search.reranking.superglobal import superglobal
 
 
-def build_rerankers(options: SearchOptions) -> dict[str, Reranker]:
-    """Return the re-rankings that the options select, by name; empty without --rerank."""
-    if not options.rerank:
-        return {}
-    by_descriptors: dict[RerankName, Reranker] = {
-        "superglobal": partial(superglobal, neighbours=options.rerank_neighbours),
-        "k-reciprocal": partial(k_reciprocal, neighbours=options.rerank_neighbours),
-    }
-    return {name: by_descriptors[name] for name in options.rerank_by}
+class RerankInputs(NamedTuple):
+    """The images that re-rankings read, and the network that describes them."""
+
+    network: RetrievalNetwork
+    queries: Sequence[InputImage]
+    images: Sequence[InputImage]
+    """The images of the rows of the database."""
+    loading: Loading
+
+
+def build_rerankers(options: SearchOptions, inputs: RerankInputs) -> list[dict[str, Reranker]]:
+    """Return the re-rankings that the options select by name, per pooling; empty without --rerank."""
+    network, loading = inputs.network, inputs.loading
+    rerankers = []
+    for pooling in range(len(network.poolings)):
+        by_name: dict[RerankName, Reranker] = {
+            "superglobal": partial(superglobal, neighbours=options.rerank_neighbours),
+            "k-reciprocal": partial(k_reciprocal, neighbours=options.rerank_neighbours),
+            "regions": partial(
+                regions,
+                queries=RegionVectors(network, inputs.queries, loading, pooling),
+                database=RegionVectors(network, inputs.images, loading, pooling),
+            ),
+        }
+        names = options.rerank_by if options.rerank else ()
+        rerankers.append({str(name): by_name[name] for name in names})
+    return rerankers

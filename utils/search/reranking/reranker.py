@@ -25,7 +25,10 @@ class Reranker(Protocol):
     """A re-ranking of the first images of one query."""
 
     def __call__(self, first: FirstImages) -> np.ndarray:
-        """Return a score per image, (N,): a higher score ranks first, equal scores keep their order."""
+        """Return a score per image, (N,).
+
+        A higher score ranks first, equal scores keep their order, and NaN leaves an image at its rank.
+        """
 
 
 def rerank(found: Found, queries: np.ndarray, database: Rows, count: int, reranker: Reranker) -> Found:
@@ -49,7 +52,7 @@ def rerank(found: Found, queries: np.ndarray, database: Rows, count: int, rerank
         retrieved = int(np.isfinite(similarities[query, :count]).sum())
         images = indices[query, :retrieved]
         first = FirstImages(query, queries[query], images, database[images])
-        order = np.argsort(-reranker(first), kind="stable")
+        order = order_by_score(reranker(first))
         indices[query, :retrieved] = images[order]
         similarities[query, :retrieved] = similarities[query, order]
         new_ranks = of_labelled.copy()
@@ -57,3 +60,15 @@ def rerank(found: Found, queries: np.ndarray, database: Rows, count: int, rerank
         new_ranks[moved] = np.argsort(order)[of_labelled[moved]]  # argsort inverts the permutation
         ranks.append(new_ranks)
     return Found(indices, similarities, ranks)
+
+
+def order_by_score(scores: np.ndarray) -> np.ndarray:
+    """Return the indices of images by falling score, (N,) int64; images with NaN keep their index.
+
+    Args:
+        scores: (N,), as a `Reranker` returns them.
+    """
+    order = np.arange(len(scores))
+    scored = np.flatnonzero(~np.isnan(scores))
+    order[scored] = scored[np.argsort(-scores[scored], kind="stable")]
+    return order
