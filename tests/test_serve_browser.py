@@ -124,6 +124,7 @@ def test_the_keyboard_is_enough(browser, index):
     browser.run("document.querySelector('#images button').focus()")
     browser.press("Enter")
     assert shown(browser) == expected(index, index.path(0))
+    assert browser.run("document.activeElement.id") == "results-title"
     browser.run("document.getElementById('stage').focus()")
     browser.press("Enter")
     assert box_of(browser) == (80, 60, 240, 180)

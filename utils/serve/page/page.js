@@ -45,6 +45,7 @@ function showError(error) {
   const text = error.message.charAt(0).toUpperCase() + error.message.slice(1);
   element("error").textContent = /[.?!]$/.test(text) ? text : `${text}.`;
   element("error").hidden = false;
+  element("error").scrollIntoView({ block: "nearest" });
 }
 
 // --- Choice of the image
@@ -59,7 +60,6 @@ async function send(file) {
 
 async function chooseFile(file) {
   const mine = start();
-  element("name").textContent = "";
   try {
     const sent = await send(file);
     if (mine === turn) show({ ...sent, name: file.name || "pasted photo", file });
@@ -123,7 +123,7 @@ async function search() {
       query.image = (await send(query.file)).image; // the server has dropped the photo, or was restarted
       return searchOnce();
     });
-    if (mine === turn) showResults(mine, answer);
+    if (mine === turn) showResults(answer);
   } catch (error) {
     fail(mine, error);
   }
@@ -135,7 +135,7 @@ function searchOnce() {
   return ask("/search", { method: "POST", body, headers, signal: abort.signal });
 }
 
-function showResults(mine, { matches, changed, outdated, seconds }) {
+function showResults({ matches, changed, outdated, seconds }) {
   page.removeAttribute("data-busy");
   let note = changed ? ` ${changed} of them were deleted or changed after indexing: index again.` : "";
   if (outdated) note = " The index has changed: restart the server to search it.";
@@ -145,11 +145,14 @@ function showResults(mine, { matches, changed, outdated, seconds }) {
   const cards = matches.map(makeCard);
   const old = element("matches").querySelectorAll("img");
   old.forEach((image) => image.removeAttribute("src")); // ends requests that wait
+  const focused = [element("matches"), element("index")].some((part) => part.contains(document.activeElement));
   element("matches").replaceChildren(...cards);
   element("matches").removeAttribute("aria-busy");
   element("to-results").hidden = false;
   view("results");
-  if (hasAttention) showHeat(mine, matches, cards);
+  if (focused) element("results-title").focus({ preventScroll: true });
+  element("jump").hidden = false;
+  if (hasAttention) showHeat(matches, cards);
 }
 
 function makeCard(match) {
@@ -165,6 +168,7 @@ function makeCard(match) {
   button.addEventListener("click", () => {
     remember(match.row);
     chooseRow(match.row);
+    scrollTo({ top: 0 });
   });
   return card;
 }
@@ -177,8 +181,10 @@ function replaceByText(event) {
   event.target.replaceWith(none);
 }
 
-/** Load the heat maps in the order of the ranks, a few at a time, until the next search. */
-function showHeat(mine, matches, cards) {
+/** Load the heat maps in the order of the ranks, a few at a time, until the next results. */
+function showHeat(matches, cards) {
+  resultsShown += 1;
+  const mine = resultsShown;
   const heat = element("query-heat");
   const box = query.box ? `?box=${query.box.join(",")}` : "";
   const jobs = [{ image: heat.querySelector("img"), src: `/${query.image}/attention${box}` }];
@@ -191,7 +197,7 @@ function showHeat(mine, matches, cards) {
     jobs.push({ image, src: `/images/${match.row}/attention` });
   });
   const next = () => {
-    const job = mine === turn && element("show-heat").checked ? jobs.shift() : undefined;
+    const job = mine === resultsShown && element("show-heat").checked ? jobs.shift() : undefined;
     if (job === undefined) return;
     const done = (event) => {
       job.image.classList.remove("waiting");
@@ -208,6 +214,7 @@ function showHeat(mine, matches, cards) {
   loadHeat();
 }
 
+let resultsShown = 0;
 let loadHeat = () => {};
 
 // --- Box, in pixels of the image
@@ -421,6 +428,10 @@ function view(name) {
   element("index").hidden = name !== "index";
 }
 
+element("jump").addEventListener("click", () => {
+  element("results").scrollIntoView();
+  element("results-title").focus({ preventScroll: true });
+});
 element("to-index").addEventListener("click", () => {
   view("index");
   element("filter").focus();
