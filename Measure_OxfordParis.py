@@ -44,6 +44,7 @@ from utils.scoring.comparison import Comparison, compare_searches, differences_f
 from utils.scoring.compute_ap import check_program
 from utils.scoring.queries import labelled_images, ranks_by_name
 from utils.scoring.score_rankings import named_rankings, score, score_by_binary
+from utils.scoring.score_runs import score_runs
 from utils.scoring.scores import Scores
 from utils.search.approximate import check_search
 from utils.search.reranking.registry import RerankInputs, build_rerankers
@@ -81,9 +82,15 @@ class MeasureOptions(DescriptorOptions, RunOptions, StoreOptions, SearchOptions)
     )
     skip_bad_images: bool = option(default=False, help="leave out unreadable images")
     eval_binary: Path | None = option(default=None, help="VGG's compiled compute_ap, to score with")
+    score_run: tuple[Path, ...] = option(
+        default=(),
+        help="run files of TREC to score instead of a network; several are compared with the first one",
+        metavar="FILE,...",
+    )
     output: Path | None = option(
         default=None,
-        help="folder for results.json, rankings/ and, unless --descriptors keeps them, descriptors.npz",
+        help="folder for results.json, scores.csv, ranking.run, rankings/ and, unless --descriptors keeps "
+        "them, descriptors.npz",
     )
     figures: Path | None = option(default=None, help="folder for figures of results, curves and attention")
 
@@ -93,17 +100,22 @@ class MeasureOptions(DescriptorOptions, RunOptions, StoreOptions, SearchOptions)
         return self.compare or (self.pooling,)
 
     def check(self) -> None:
-        """Check that --compare names two or more different poolings.
+        """Check that --compare names different poolings, and that --output does not replace --score-run.
 
         Raises:
-            UserError: it does not.
+            UserError: an option is invalid.
         """
+        for path in self.score_run:
+            if self.output is not None and path.resolve().parent == self.output.resolve():
+                raise UserError(f"output {self.output} would replace {path}: name another folder")
         if self.compare and (len(self.compare) < 2 or len(set(self.compare)) < len(self.compare)):
             raise UserError(f"compare {','.join(self.compare)} is not two or more different poolings")
 
 
 def evaluate(options: MeasureOptions) -> dict[str, object]:
-    """Evaluate one network on one data set. Processes share images and search; the first one scores.
+    """Evaluate one network, or the rankings in --score-run, on one data set.
+
+    Processes share images and search; the first one scores.
 
     Returns:
         The contents of results.json: settings, average precisions as fractions, versions, and seconds per
@@ -113,6 +125,8 @@ def evaluate(options: MeasureOptions) -> dict[str, object]:
         UserError: an option, an image or a file is invalid, or a file cannot be written.
     """
     check_paths(options)
+    if options.score_run:
+        return evaluate_runs(options)
     device = choose_device(process_device(options.device))
     loading = Loading.on(device, options.longer_side, options.batch_size, options.workers)
     seconds: dict[str, float] = {}
@@ -150,8 +164,7 @@ def evaluate(options: MeasureOptions) -> dict[str, object]:
     # Score each ranking, write, print and draw.
     results = score_searches(options, data, names, labelled, searches, seconds)
     first = results.scores[options.poolings[0]]
-    if without := first[PLAIN].without_positives():
-        log.warning("note: queries without positives are left out of the mean: %s", ", ".join(without))
+    note_without_positives(first[PLAIN])
     comparison = Comparison.from_scores(results.scores, options.seed) if options.compare else None
     reranked = compare_searches(first, options.seed) if options.rerank else None
     summary = {
@@ -175,12 +188,44 @@ def evaluate(options: MeasureOptions) -> dict[str, object]:
             query_names = [query.name for query in data.queries]
             table = report.DescriptorTable(names, database.rows[:], query_names, queries.rows[:])
         rankings = named_rankings(data, names, results.plain.rankings())
-        report.write_output(options.output, summary, rankings, table)
+        report.write_output(options.output, summary, results.scores, rankings, table)
     if options.figures is not None:
         draw_figures(
             options.figures, data, names, results.plain.found, results.curves, network, options.longer_side
         )
     return summary
+
+
+def evaluate_runs(options: MeasureOptions) -> dict[str, object]:
+    """Score the rankings in run files, print the scores and write them.
+
+    Returns:
+        The contents of results.json.
+
+    Raises:
+        UserError: a run is unreadable or for another data set, or a file cannot be written.
+    """
+    data = open_dataset(options.dataset, options.datasets_dir, options.seed)
+    scores = {name: {PLAIN: of_run} for name, of_run in score_runs(data, options.score_run).items()}
+    first = next(iter(scores.values()))
+    note_without_positives(first[PLAIN])
+    comparison = Comparison.from_scores(scores, options.seed) if len(scores) > 1 else None
+    summary = {
+        "settings": to_json(options),
+        "queries": len(data.queries),
+        **report.scores_for_json(first),
+        **({} if comparison is None else comparison.for_json()),
+    }
+    print(report.format_scores(first) if comparison is None else comparison.format())
+    if options.output is not None:
+        report.write_output(options.output, summary, scores, None, None)
+    return summary
+
+
+def note_without_positives(scores: Scores) -> None:
+    """Log the queries without positives."""
+    if without := scores.without_positives():
+        log.warning("note: queries without positives are left out of the mean: %s", ", ".join(without))
 
 
 class Evaluation(NamedTuple):

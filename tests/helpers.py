@@ -41,6 +41,11 @@ def save_other_weights(path):
     return path
 
 
+def rankings_of(result):
+    """Return the indices of all images by rank, per query of a search result."""
+    return [indices for indices, _ in result.rankings()]
+
+
 def unit(vectors):
     """Return vectors divided by their lengths, along the last dimension."""
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from helpers import unit
+from helpers import rankings_of, unit
 
 from utils.options.shared import SearchOptions
 from utils.search.exact import Found, search_rows
@@ -168,7 +168,7 @@ def test_each_search_is_reranked_with_its_own_queries():
     expanded = results["query expansion"].queries
     np.testing.assert_array_equal(seen, [*queries, *expanded, *expanded])
     for before, after in zip(("search", "query expansion", "diffusion"), turned, strict=True):
-        for old, new in zip(results[before].rankings(), results[after].rankings(), strict=True):
+        for old, new in zip(rankings_of(results[before]), rankings_of(results[after]), strict=True):
             np.testing.assert_array_equal(new, [*old[:6][::-1], *old[6:]])
         by_rank = np.argsort(results[after].found.ranks, axis=1)
-        np.testing.assert_array_equal(list(results[after].rankings()), by_rank)
+        np.testing.assert_array_equal(rankings_of(results[after]), by_rank)

@@ -2,6 +2,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from helpers import rankings_of
 
 from utils.options.shared import SearchOptions
 from utils.search.exact import search_rows
@@ -39,15 +40,15 @@ def test_expansion_asks_for_the_similarities_to_its_mean():
     assert list(results) == list(seconds) == [PLAIN, EXPANDED, DIFFUSED]
     np.testing.assert_array_equal(asked[0], queries)
     rankings = np.argsort(-(queries @ database.T), axis=1)
-    np.testing.assert_array_equal(list(results[PLAIN].rankings()), rankings)
+    np.testing.assert_array_equal(rankings_of(results[PLAIN]), rankings)
     mean = (queries + database[rankings[:, :2]].sum(axis=1)) / 3
     np.testing.assert_allclose(asked[1], mean / np.linalg.norm(mean, axis=1, keepdims=True), atol=1e-6)
     np.testing.assert_array_equal(
-        list(results[EXPANDED].rankings()), np.argsort(-(asked[1] @ database.T), axis=1)
+        rankings_of(results[EXPANDED]), np.argsort(-(asked[1] @ database.T), axis=1)
     )
     for result in results.values():
         by_rank = np.argsort(result.found.ranks, axis=1)
-        np.testing.assert_array_equal(list(result.rankings()), by_rank)
+        np.testing.assert_array_equal(rankings_of(result), by_rank)
 
 
 def test_images_that_an_index_leaves_out_have_no_similarity_to_the_query():
@@ -90,7 +91,7 @@ def test_counted_ranks_equal_ranks_by_sorting_in_every_search(options):
     queries, database = directions(40, 0), directions(COUNT, 1)  # more queries than are compared at a time
     labelled = [np.random.default_rng(query).permutation(COUNT)[: query % 7] for query in range(40)]
     for name, result in search(queries, database, labelled, options, seed=0, shown=4).searches.items():
-        rankings = list(result.rankings())
+        rankings = rankings_of(result)
         for indices, ranks, ranking in zip(labelled, result.found.ranks, rankings, strict=True):
             assert [ranking.tolist().index(index) for index in indices] == ranks.tolist(), name
         np.testing.assert_array_equal(result.found.indices[:, :4], np.array(rankings)[:, :4])

@@ -42,6 +42,8 @@ CLASSIFIER_FEATURES = "classifier_features"
 RESULTS = "results.json"
 DESCRIPTORS = "descriptors.npz"
 RANKINGS_FOLDER = "rankings"
+RUN_FILE = "ranking.run"
+SCORE_TABLE = "scores.csv"
 RANKING_SUFFIX = ".rnk"
 
 # Figures of an evaluation: one per query in each folder

@@ -16,12 +16,17 @@ import torch
 import torchvision
 
 from utils.errors import UserError
-from utils.file_names import DESCRIPTORS, RANKING_SUFFIX, RANKINGS_FOLDER, RESULTS
+from utils.file_names import DESCRIPTORS, RANKING_SUFFIX, RANKINGS_FOLDER, RESULTS, RUN_FILE, SCORE_TABLE
 from utils.files.entries import replace_entries
 from utils.files.outputs import check_replaceable
 from utils.files.writing import check_writable, make_folder, replace_file
+from utils.scoring.run_files import ScoredRanking, run_lines
+from utils.scoring.score_table import write_score_table
 from utils.scoring.scores import Scores
 from utils.search.run_searches import EXPANDED, PLAIN
+
+WRITTEN = (DESCRIPTORS, RANKINGS_FOLDER, RUN_FILE, SCORE_TABLE, RESULTS)
+"""Files of an evaluation; the last one exists only while all of them belong together."""
 
 RESULTS_BEGIN = b'{\n  "settings": {'
 """First bytes of results.json, which identify files of this program."""
@@ -59,7 +64,7 @@ def new_results(output: Path) -> Iterator[Path]:
     Raises:
         UserError: a file cannot be written; the earlier results are then unchanged.
     """
-    with replace_entries(output, (DESCRIPTORS, RANKINGS_FOLDER, RESULTS)) as draft:
+    with replace_entries(output, WRITTEN) as draft:
         yield draft
         earlier, rankings = output / RANKINGS_FOLDER, draft / RANKINGS_FOLDER
         for path in earlier.iterdir() if earlier.is_dir() else ():
@@ -77,8 +82,8 @@ def check_output(output: Path) -> None:
     """
     check_writable(output)
     check_replaceable(output / RESULTS, RESULTS_BEGIN)
-    for name, is_kind in ((RANKINGS_FOLDER, Path.is_dir), (DESCRIPTORS, Path.is_file)):
-        path = output / name
+    for name in WRITTEN[:-1]:
+        path, is_kind = output / name, Path.is_dir if name == RANKINGS_FOLDER else Path.is_file
         if os.path.lexists(path) and (path.is_symlink() or not is_kind(path)):
             raise UserError(f"{path} was not written by this program: name another --output")
 
@@ -97,7 +102,8 @@ class DescriptorTable(NamedTuple):
 def write_output(
     output: Path,
     results: Mapping[str, object],
-    rankings: Iterable[tuple[str, Sequence[str]]],
+    scores: Mapping[str, Mapping[str, Scores]],
+    rankings: Iterable[ScoredRanking] | None,
     descriptors: DescriptorTable | None,
 ) -> None:
     """Write the files of an evaluation. They replace earlier files once all of them are complete.
@@ -105,7 +111,8 @@ def write_output(
     Args:
         output: folder of the results.
         results: contents of results.json.
-        rankings: name and ranking of each query, the most similar image first.
+        scores: scores per system, then per search.
+        rankings: ranking of each query; None to write no rankings.
         descriptors: contents of descriptors.npz; None to write no such file.
 
     Raises:
@@ -114,7 +121,9 @@ def write_output(
     with new_results(output) as draft:
         if descriptors is not None:
             write_descriptors(draft, *descriptors)
-        write_rankings(draft, rankings)
+        if rankings is not None:
+            write_rankings(draft, rankings)
+        write_score_table(draft / SCORE_TABLE, scores)
         write_results(draft, results)
 
 
@@ -142,13 +151,20 @@ def write_descriptors(
         )
 
 
-def write_rankings(output: Path, rankings: Iterable[tuple[str, Sequence[str]]]) -> None:
-    """Write rankings/<query>.rnk, with one image name per line."""
+def write_rankings(output: Path, rankings: Iterable[ScoredRanking]) -> None:
+    """Write the ranking of each query to a file in rankings/, and all rankings to a run file."""
     folder = output / RANKINGS_FOLDER
     make_folder(folder)
-    for query, names in rankings:
-        with replace_file(ranking_file(folder, query)) as file:
-            file.write("".join(f"{name}\n" for name in names).encode())
+    with replace_file(output / RUN_FILE) as run:
+        for ranking in rankings:
+            write_ranking(folder, ranking.query, ranking.images)
+            run.write(run_lines(ranking).encode())
+
+
+def write_ranking(folder: Path, query: str, names: Sequence[str]) -> None:
+    """Write the ranking of a query, with one image name per line."""
+    with replace_file(ranking_file(folder, query)) as file:
+        file.write("".join(f"{name}\n" for name in names).encode())
 
 
 def ranking_file(folder: Path, query: str) -> Path:

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from utils.data.oxford_paris import RetrievalDataset
-from utils.file_names import RANKINGS_FOLDER
 from utils.scoring.compute_ap import compute_ap_by_binary, write_label_files
 from utils.scoring.queries import Ranks, score_queries
-from utils.scoring.report import ranking_file, write_rankings
+from utils.scoring.report import ranking_file, write_ranking
 from utils.scoring.revisited_protocol import score_protocols
+from utils.scoring.run_files import ScoredRanking
 from utils.scoring.scores import ProtocolScores, Scores
 
 
@@ -28,9 +28,7 @@ def score(data: RetrievalDataset, ranks: Sequence[Ranks]) -> Scores:
     return Scores({None: ProtocolScores(score_queries(data.queries, ranks))})
 
 
-def score_by_binary(
-    data: RetrievalDataset, rankings: Iterable[tuple[str, Sequence[str]]], eval_binary: Path
-) -> Scores:
+def score_by_binary(data: RetrievalDataset, rankings: Iterable[ScoredRanking], eval_binary: Path) -> Scores:
     """Return the average precision per query that VGG's compiled program prints.
 
     The program reads label files that are rewritten from the parsed labels, because it does not strip
@@ -46,12 +44,13 @@ def score_by_binary(
     """
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        write_rankings(folder, rankings)
+        for ranking in rankings:
+            write_ranking(folder, ranking.query, ranking.images)
         precisions = {
             query.name: compute_ap_by_binary(
                 eval_binary,
                 write_label_files(folder, query.name, query.good, query.ok, query.junk),
-                ranking_file(folder / RANKINGS_FOLDER, query.name),
+                ranking_file(folder, query.name),
             )
             for query in data.queries
         }
@@ -59,14 +58,14 @@ def score_by_binary(
 
 
 def named_rankings(
-    data: RetrievalDataset, names: Sequence[str], rankings: Iterable[np.ndarray]
-) -> Iterator[tuple[str, list[str]]]:
-    """Yield the name of each query and its ranking as image names, the most similar first.
+    data: RetrievalDataset, names: Sequence[str], rankings: Iterable[tuple[np.ndarray, np.ndarray]]
+) -> Iterator[ScoredRanking]:
+    """Yield the ranking of each query with the names of the query and of the images.
 
     Args:
         data: data set with queries.
         names: names of the database images.
-        rankings: per query, the indices of all images by rank.
+        rankings: indices of all images by rank and their similarities, per query.
     """
-    for query, ranking in zip(data.queries, rankings, strict=True):
-        yield query.name, [names[index] for index in ranking]
+    for query, (ranking, similarities) in zip(data.queries, rankings, strict=True):
+        yield ScoredRanking(query.name, [names[index] for index in ranking], similarities)

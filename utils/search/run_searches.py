@@ -40,13 +40,19 @@ class SearchResult(NamedTuple):
     compare: Compare
     """Function from descriptors of queries to values to rank all images by."""
 
-    def rankings(self) -> Iterator[np.ndarray]:
-        """Yield the indices of all images by rank, (N,), per query; this searches again."""
+    def rankings(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the indices of all images by rank and their similarities, (N,), per query.
+
+        This searches again. The similarities after a re-ranking are the similarities before it.
+        """
         for start in range(0, len(self.queries), QUERIES):
             block = slice(start, start + QUERIES)
-            rankings = rank(self.compare(self.queries[block]))
-            for first, ranking in zip(self.found.indices[block], rankings, strict=True):
-                yield np.concatenate([first, ranking[~np.isin(ranking, first)]])
+            similarities = self.compare(self.queries[block])
+            for first, ranking, values in zip(
+                self.found.indices[block], rank(similarities), similarities, strict=True
+            ):
+                order = np.concatenate([first, ranking[~np.isin(ranking, first)]])
+                yield order, values[order]
 
 
 class SearchResults(NamedTuple):

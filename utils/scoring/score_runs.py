@@ -1,0 +1,65 @@
+"""Scores of the rankings in run files, on the labels of a data set: for rankings of other systems."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from utils.data.oxford_paris import RetrievalDataset
+from utils.errors import UserError
+from utils.scoring.run_files import read_run
+from utils.scoring.score_rankings import score
+from utils.scoring.scores import Scores
+from utils.text import first_names
+
+log = logging.getLogger(__name__)
+
+
+def score_runs(data: RetrievalDataset, paths: Sequence[Path]) -> dict[str, Scores]:
+    """Return the scores of run files by the names of the files without suffix, or by their paths if equal.
+
+    An image that a run leaves out is not retrieved, which lowers the average precision if it is a positive.
+
+    Args:
+        data: data set with queries and labels.
+        paths: run files.
+
+    Raises:
+        UserError: a run is unreadable, lacks a query, or is for another data set.
+    """
+    stems = [path.stem for path in paths]
+    names = stems if len(set(stems)) == len(stems) else [str(path) for path in paths]
+    return {name: score_run(data, read_run(path), path) for name, path in zip(names, paths, strict=True)}
+
+
+def score_run(data: RetrievalDataset, run: Mapping[str, Sequence[str]], path: Path) -> Scores:
+    """Return the scores of one run.
+
+    Args:
+        data: data set with queries and labels.
+        run: names of the images by rank, per query.
+        path: the run file, for errors.
+
+    Raises:
+        UserError: the run lacks a query, or has a query or only images that are not in the data set.
+    """
+    queries = [query.name for query in data.queries]
+    if missing := set(queries) - run.keys():
+        raise UserError(f"{path} lacks {len(missing)} of {len(queries)} queries: {first_names(missing)}")
+    if unknown := run.keys() - set(queries):
+        raise UserError(f"{path} has queries that are not in the data set: {first_names(unknown)}")
+    ranked = set[str]().union(*run.values())
+    if strange := ranked - data.images.keys():
+        if len(strange) == len(ranked):
+            example = next(iter(data.images))
+            raise UserError(
+                f"{path} ranks no image of the data set, but {first_names(strange)}: "
+                f"images are named without folder and suffix, such as {example}"
+            )
+        log.warning(
+            "note: %s ranks %d images that are not in the data set: %s",
+            path,
+            len(strange),
+            first_names(strange),
+        )
+    ranks = [{name: rank for rank, name in enumerate(run[query])} for query in queries]
+    return score(data, ranks)
