@@ -167,9 +167,13 @@ def _write_parquet(path: Path, table: Table) -> None:
     fields.append(("descriptor", arrow.list_(item, width)))
     schema = arrow.schema(fields, metadata={MARK: WRITER})
     undecodable = 0
+    # Statistics of the descriptors would take most of the time, and no reader uses them.
+    statistics = ["id", "path"]
     with (
         replace_file(path) as file,
-        parquet.ParquetWriter(file, schema, compression="none", use_dictionary=False) as writer,
+        parquet.ParquetWriter(
+            file, schema, compression="none", use_dictionary=False, write_statistics=statistics
+        ) as writer,
     ):
         for block, rows in _blocks(table.rows):
             paths = [_utf8(text) for text in table.paths[block]]
