@@ -113,8 +113,10 @@ def test_the_output_files_are_consistent(measure, dataset, tmp_path):
     assert set(results["seconds"]) == {"load", "queries", "images", "search", "scoring", "query expansion"}
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "descriptors.npz",
+        "ranking.run",
         "rankings",
         "results.json",
+        "scores.csv",
     ]
 
 
@@ -295,7 +297,7 @@ def test_an_evaluation_that_fails_leaves_the_earlier_results(measure, tmp_path):
     program.chmod(0o755)
     measure("--output", tmp_path / "out")
     before = files(tmp_path / "out")
-    assert len(before) == 3
+    assert len(before) == 5
     line = error_line(measure("--output", tmp_path / "out", "--eval-binary", program, "--S", "80"))
     assert "failed on query q_1" in line
     assert files(tmp_path / "out") == before

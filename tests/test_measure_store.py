@@ -348,7 +348,12 @@ def test_an_earlier_runs_descriptors_do_not_stand_beside_new_results(measure, st
     measure("--output", tmp_path / "out")
     assert (tmp_path / "out" / "descriptors.npz").exists()
     measure("--descriptors", store, "--output", tmp_path / "out", "--S", "32")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["rankings", "results.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "ranking.run",
+        "rankings",
+        "results.json",
+        "scores.csv",
+    ]
 
 
 def test_the_store_may_be_the_output_folder(measure, store):
