@@ -19,6 +19,7 @@ import Search_Images
 from utils.figures.heat_map import image_attention
 from utils.images import reduced
 from utils.images.loading import InputImage, read_image
+from utils.search import approximate_update
 from utils.serve import application as page_application
 from utils.serve.jobs import Jobs
 from utils.serve.searcher import PhotoSearcher, Query
@@ -189,6 +190,34 @@ def test_a_deleted_image_keeps_its_results_and_is_reported(index, tmp_path):
     Search_Images.index(folder, index=tmp_path / "index", **SETTINGS)
     assert search(client, "images/0").json()["outdated"]
     jobs.close()
+
+
+def test_an_index_without_images_has_no_results(photo, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    draw_image(folder / "a.png")
+    Search_Images.index(folder, index=tmp_path / "index", **SETTINGS)
+    (folder / "a.png").unlink()
+    searcher = make_searcher(Search_Images.index(folder, index=tmp_path / "index", **SETTINGS))
+    searcher.warm_up()
+    jobs = Jobs()
+    empty = TestClient(guarded_application(searcher, jobs, "", "127.0.0.1"), OWN, headers={"Origin": OWN})
+    assert empty.get("/images").json() == {"total": 0, "images": []}
+    assert found(search(empty, send(empty, photo.read_bytes()).json()["image"])) == []
+    jobs.close()
+
+
+def test_an_approximate_index_has_the_results_of_the_command(tmp_path, monkeypatch):
+    pytest.importorskip("faiss")
+    monkeypatch.setattr(approximate_update, "FEWEST_IMAGES", 5)
+    for seed in range(60):
+        draw_image(tmp_path / f"{seed}.png", seed, size=(32, 32))
+    made = Search_Images.index(tmp_path, index=tmp_path / "index", approximate=True, **SETTINGS)
+    assert made.approximate is not None
+    query = Query("images/7", InputImage(made.path(7), (0, 0, 20, 20)), 7)
+    matches = Search_Images.search(made.path(7), box=(0, 0, 20, 20), index=made)
+    rows = [(made.names.index(match.path.name), match.similarity) for match in matches]
+    assert list(map(tuple, make_searcher(made).search(query).found)) == rows
 
 
 # Hostile requests

@@ -106,9 +106,9 @@ class PhotoSearcher:
         return heat
 
     def warm_up(self) -> None:
-        """Describe an image, since the first computation of a process takes longer."""
+        """Search for a black image, since the first search of a process takes longer."""
         pixels = torch.zeros(3, 3 * self.longer_side // 4, self.longer_side, dtype=torch.uint8)
-        self._describe(Query("", InputImage(Path("black"), in_memory=pixels)))
+        self.search(Query("", InputImage(Path("black"), in_memory=pixels)))
 
     def _describe(self, query: Query) -> np.ndarray:
         """Return the descriptor of a query, (D,) float32, and keep its attention map."""
