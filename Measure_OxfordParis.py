@@ -47,7 +47,7 @@ from utils.scoring.score_rankings import named_rankings, score, score_by_binary
 from utils.scoring.score_runs import score_runs
 from utils.scoring.scores import Scores
 from utils.search.approximate import check_search
-from utils.search.reranking.registry import RerankInputs, build_rerankers
+from utils.search.reranking.registry import RerankInputs, build_rerankers, check_rerankers
 from utils.search.reranking.reranker import Reranker
 from utils.search.run_searches import (
     PLAIN,
@@ -156,7 +156,7 @@ def evaluate(options: MeasureOptions) -> dict[str, object]:
         labelled = labelled_images(data, names)
         readable = [image for index, image in enumerate(images) if index not in database.unreadable]
         inputs = RerankInputs(network, data.query_inputs(), readable, loading)
-        rerankers = build_rerankers(options, inputs)
+        rerankers = build_rerankers(options, inputs, options.seed)
         searches = search_by_poolings(options, labelled, queries, database, seconds, processes, rerankers)
     if not processes.leads:
         return {}
@@ -350,6 +350,7 @@ def check_job(options: MeasureOptions, data: RetrievalDataset) -> None:
     if data.protocols and options.eval_binary is not None:
         raise UserError("--eval-binary does not know the revisited protocols: leave it out")
     check_search(options.search, len(data.images))
+    check_rerankers(options)
     if approximates_neighbours(options, len(data.images)):
         check_search("faiss-ivfpq", len(data.images), "leave out --exact-neighbours")
     check_queries(data, options.longer_side)

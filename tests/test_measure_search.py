@@ -177,6 +177,35 @@ def test_reranking_by_regions_describes_the_images_again(evaluate, images, monke
         np.testing.assert_allclose(unit(mean), row, atol=2e-3)
 
 
+def test_reranking_by_geometry_gets_the_images_and_the_seed(evaluate, images, monkeypatch):
+    pytest.importorskip("cv2")
+    seen = []
+
+    def inliers(first, second, seed):
+        seen.append((first.name, second.name, seed))
+        return 1000 if second.name == "f.png" else 0
+
+    monkeypatch.setattr("utils.search.reranking.geometry.local_features", lambda image: image.path)
+    monkeypatch.setattr("utils.search.reranking.geometry.count_inliers", inliers)
+    monkeypatch.setattr("utils.search.reranking.geometry.WEIGHT", 5)
+    results, _, query, database = evaluate("--qe 0 --rerank 12 --rerank-by geometry --seed 3")
+    plain = [NAMES[index] for index in np.argsort(-(database @ query))]
+    assert {(f"{name}.png", 3) for name in NAMES} == {(image, seed) for _, image, seed in seen}
+    assert {query for query, _, _ in seen} == {"a.png"}
+    plain.remove("f")
+    expected = ["f", *plain]
+    assert ranks_of(results["AP_geometry"]) == [expected.index(name) for name in NAMES]
+
+
+def test_geometry_without_opencv_is_refused_before_any_image_is_decoded(measure, monkeypatch):
+    monkeypatch.setattr("utils.images.batches.load_pixels", lambda *_: pytest.fail("an image is decoded"))
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    status, out, err = measure("--rerank", "5", "--rerank-by", "geometry")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("error: OpenCV")
+    assert "pip install opencv-python-headless" in err
+
+
 def test_only_what_was_asked_for_is_printed(evaluate):
     _, out, _, _ = evaluate("--qe 0 --diffusion 4")
     assert [line for line in out.splitlines() if line.endswith("...")] == ["Diffusion..."]

@@ -18,7 +18,7 @@ from utils.text import shorten
 Precision = Literal["float32", "bfloat16", "float16"]
 StorePrecision = Literal["float32", "float16"]
 SearchKind = Literal["exact", "faiss-flat", "faiss-ivfpq"]
-RerankName = Literal["superglobal", "k-reciprocal", "regions"]
+RerankName = Literal["superglobal", "k-reciprocal", "regions", "geometry"]
 
 COUNTS = Range(1, 10**9)
 LEVELS = Range(1, MAX_LEVELS)

@@ -8,7 +8,9 @@ from models.retrieval_network import RetrievalNetwork
 from utils.descriptors.region_vectors import RegionVectors
 from utils.images.batches import Loading
 from utils.images.loading import InputImage
+from utils.images.local_features import opencv
 from utils.options.shared import RerankName, SearchOptions
+from utils.search.reranking.geometry import Geometry
 from utils.search.reranking.k_reciprocal import k_reciprocal
 from utils.search.reranking.regions import regions
 from utils.search.reranking.reranker import Reranker
@@ -25,9 +27,26 @@ class RerankInputs(NamedTuple):
     loading: Loading
 
 
-def build_rerankers(options: SearchOptions, inputs: RerankInputs) -> list[dict[str, Reranker]]:
-    """Return the re-rankings that the options select by name, per pooling; empty without --rerank."""
+def check_rerankers(options: SearchOptions) -> None:
+    """Check that the packages of the re-rankings are installed; call it before long computations.
+
+    Raises:
+        UserError: one is not.
+    """
+    if options.rerank and "geometry" in options.rerank_by:
+        opencv()
+
+
+def build_rerankers(options: SearchOptions, inputs: RerankInputs, seed: int) -> list[dict[str, Reranker]]:
+    """Return the re-rankings that the options select by name, per pooling; empty without --rerank.
+
+    Args:
+        options: options of the searches.
+        inputs: the images and the network.
+        seed: random seed of the homographies.
+    """
     network, loading = inputs.network, inputs.loading
+    geometry = Geometry(inputs.queries, inputs.images, seed)
     rerankers = []
     for pooling in range(len(network.poolings)):
         by_name: dict[RerankName, Reranker] = {
@@ -38,6 +57,7 @@ def build_rerankers(options: SearchOptions, inputs: RerankInputs) -> list[dict[s
                 queries=RegionVectors(network, inputs.queries, loading, pooling),
                 database=RegionVectors(network, inputs.images, loading, pooling),
             ),
+            "geometry": geometry,
         }
         names = options.rerank_by if options.rerank else ()
         rerankers.append({str(name): by_name[name] for name in names})
