@@ -76,18 +76,18 @@ class Approximate(NamedTuple):
     recalls: list[float]
 
 
-def drawn(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Return random descriptors of length 1, (count, WIDTH) float32, around fixed centres."""
-    centres = np.random.default_rng(0).standard_normal((CENTRES, WIDTH), np.float32)
-    noise = rng.standard_normal((count, WIDTH), np.float32)
+def drawn(rng: np.random.Generator, count: int, width: int = WIDTH) -> np.ndarray:
+    """Return random descriptors of length 1, (count, width) float32, around fixed centres."""
+    centres = np.random.default_rng(0).standard_normal((CENTRES, width), np.float32)
+    noise = rng.standard_normal((count, width), np.float32)
     noise *= rng.uniform(0, 1, (count, 1)).astype(np.float32)
     noise += centres[rng.integers(0, CENTRES, count)]
     return noise / np.linalg.norm(noise, axis=1, keepdims=True)
 
 
-def query_descriptors() -> np.ndarray:
-    """Return the queries, (QUERIES, WIDTH) float32."""
-    return drawn(np.random.default_rng(1), QUERIES)
+def query_descriptors(width: int = WIDTH) -> np.ndarray:
+    """Return the queries, (QUERIES, width) float32."""
+    return drawn(np.random.default_rng(1), QUERIES, width)
 
 
 def keys_of(size: int) -> list[str]:
@@ -96,13 +96,13 @@ def keys_of(size: int) -> list[str]:
     return [f"{name}\0{100_000 + number}\01700000000{number:09d}\0" for number, name in enumerate(names)]
 
 
-def write_store(folder: Path, size: int) -> float:
+def write_store(folder: Path, size: int, width: int = WIDTH) -> float:
     """Fill a store, or complete the one of an interrupted run, and return the seconds of writing alone."""
     store = open_store(folder, {"size": size}, precision="float16", verify=False)
     keys, seconds = keys_of(size), 0.0
     for start in range(len(store), size, WRITTEN):
         stop = min(start + WRITTEN, size)
-        rows = drawn(np.random.default_rng([2, start]), stop - start)
+        rows = drawn(np.random.default_rng([2, start]), stop - start, width)
         seconds += timed(lambda: store.add(keys[start:stop], rows))[0]  # noqa: B023  called at once
     return seconds + timed(store.flush)[0]
 
