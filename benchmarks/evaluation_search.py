@@ -128,7 +128,7 @@ def report(options: EvaluationSearchOptions) -> None:
         print(f"{QUERIES} queries, ranks of {NEAREST} labelled images each, {WIDTH} x float16 on disk:")
         print()
         print(
-            "| descriptors | float32 product in memory, CPU s | search, CPU s | rate compared with the product "
+            "| descriptors | float32 product in memory, CPU s | search, CPU s | rate of the product "
             f"| with {DRAWN} labelled images more per query | rate | memory, MB |"
         )
         print("|---|---|---|---|---|---|---|")

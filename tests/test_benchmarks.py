@@ -13,9 +13,20 @@ from PIL import Image
 
 import Search_Images
 from benchmarks import __main__ as report
-from benchmarks import evaluation, page, query, resize, scoring, search, timing
+from benchmarks import (
+    evaluation,
+    evaluation_search,
+    page,
+    query,
+    resize,
+    scoring,
+    search,
+    shared_search,
+    timing,
+)
 from utils.descriptors import store as descriptor_store
 from utils.images.loading import InputImage
+from utils.processes import ALONE
 from utils.search import image_index
 
 ROOT = Path(__file__).parents[1]
@@ -169,3 +180,26 @@ def test_the_benchmark_of_the_page_measures_each_search_and_compares_it_with_a_p
     assert rows[4][0] == "page: search for a box, 2 heat maps for the first time"
     for _, seconds, speed_up in rows:
         assert float(speed_up) == pytest.approx(float(rows[0][1]) / float(seconds), rel=0.1, abs=0.06)
+
+
+def test_the_search_of_an_evaluation_is_measured_at_each_size(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(timing, "each_alone", in_this_process)
+    options = evaluation_search.EvaluationSearchOptions(
+        sizes=(150, 300), rounds=1, graph_size=200, folder=tmp_path
+    )
+    evaluation_search.report(options)
+    rows = table_rows(capsys.readouterr().out)
+    for size in ("150", "300"):
+        product, found, _, with_drawn, _, memory = rows[size].split("|")[2:8]
+        assert min(map(float, (product, found, with_drawn))) >= 0
+        assert float(memory) > 50
+    for job in ("graph", "augmentation"):
+        assert float(rows[job].split("|")[4]) > 50
+    assert {path.name for path in tmp_path.iterdir()} == {"150", "300", "200"}
+
+
+def test_a_shared_search_prints_the_memory_of_each_process(capsys, tmp_path):
+    options = shared_search.SharedSearchOptions(size=300, width=16, folder=tmp_path)
+    shared_search.report(options, ALONE)
+    rows = table_rows(capsys.readouterr().out)
+    assert min(map(float, rows["0"].split("|")[4:7])) > 50
