@@ -21,11 +21,12 @@ from urllib.request import Request, urlopen
 import numpy as np
 from PIL import Image
 
-import Search_Images
 from benchmarks.timing import machine
 from utils.options.options_class import make, option, options_class
 from utils.options.parser import parse_options
 from utils.options.shared import COUNTS
+from utils.photo_search.indexing import build
+from utils.photo_search.options import IndexOptions
 from utils.program.run_command import run_command
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -111,7 +112,7 @@ def report(options: PageBenchmarkOptions, folder: Path) -> None:
         draw(folder / "images" / f"{number}.jpg", number)
     draw(folder / "new.jpg", options.images)
     index = folder / "index"
-    Search_Images.build(make(Search_Images.IndexOptions, {"folder": folder / "images", "index": index}))
+    build(make(IndexOptions, {"folder": folder / "images", "index": index}))
     command = [sys.executable, "Search_Images.py", "query", str(folder / "new.jpg"), "--index", str(index)]
     query = seconds(
         lambda: subprocess.run(command, cwd=ROOT, check=True, capture_output=True), options.rounds

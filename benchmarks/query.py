@@ -21,7 +21,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-import Search_Images
 from benchmarks.search import keys_of
 from benchmarks.timing import machine
 from utils.descriptors.keys import image_key
@@ -32,6 +31,7 @@ from utils.images.loading import InputImage
 from utils.options.options_class import make, option, options_class
 from utils.options.parser import parse_options
 from utils.options.shared import COUNTS
+from utils.photo_search.options import DescribeOptions
 from utils.program.run_command import run_command
 from utils.search.image_index import write_index
 
@@ -59,7 +59,7 @@ class QueryBenchmarkOptions:
 
 def make_index(folder: Path, image: Path, size: int) -> None:
     """Write an index of an image and of made-up images, with random descriptors of length 1."""
-    options = make(Search_Images.DescribeOptions, {})
+    options = make(DescribeOptions, {})
     settings = descriptor_settings(options, [options.pooling])
     store = open_store(folder / INDEX_STORE, settings, verify=False)
     keys = [image_key(InputImage(image), image.name), *keys_of(size - 1)]

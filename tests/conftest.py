@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 import Measure_OxfordParis
+import Search_Images
 from utils.program.run_command import run_command
 
 ROOT = Path(__file__).parents[1]
@@ -134,6 +135,18 @@ def measure(dataset, tmp_path, capsys):
         words = ["--datasets-dir", tmp_path / "data", "--weights-dir", tmp_path / "weights", "--workers", "0"]
         words += ["--dataset", "Tiny", "--S", "64", *network, *options]
         status = run_command(lambda: Measure_OxfordParis.command_line([str(word) for word in words]))
+        return status, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def command(tmp_path, capsys, monkeypatch):
+    """A function that runs Search_Images.py in this process and returns status, output and errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        status = run_command(lambda: Search_Images.command_line([str(word) for word in words]))
         return status, *capsys.readouterr()
 
     return run

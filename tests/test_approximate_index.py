@@ -10,9 +10,7 @@ import numpy as np
 import pytest
 from conftest import draw_image
 
-import Search_Images
 from utils.descriptors.store import open_store
-from utils.program.run_command import run_command
 from utils.search import approximate_index, approximate_update
 from utils.search.approximate_index import image_ids
 from utils.search.approximate_update import update_approximate
@@ -255,16 +253,10 @@ def test_an_update_killed_at_any_moment_loses_nothing(index):
 
 
 @pytest.fixture
-def command(tmp_path, capsys, monkeypatch):
-    """A function that runs the command line in this process and returns status, output and errors."""
-    monkeypatch.chdir(tmp_path)
+def command(command, monkeypatch):
+    """The command line, with approximate indexes from five images on."""
     monkeypatch.setattr(approximate_update, "FEWEST_IMAGES", 5)
-
-    def run(*words):
-        status = run_command(lambda: Search_Images.command_line([str(word) for word in words]))
-        return status, *capsys.readouterr()
-
-    return run
+    return command
 
 
 @pytest.fixture

@@ -14,23 +14,10 @@ from utils.descriptors.keys import image_key
 from utils.descriptors.rows import StoredRows
 from utils.descriptors.store import open_store
 from utils.images.loading import InputImage
-from utils.program.run_command import run_command
 
 FAST = ["--S", "64", "--pooling", "rmac", "--no-whiten", "--device", "cpu", "--workers", "0"]
 SETTINGS = {"S": 64, "pooling": "rmac", "whiten": False, "device": "cpu", "workers": 0}
 SUFFIXES = pytest.mark.parametrize("suffix", [".parquet", ".npy"])
-
-
-@pytest.fixture
-def command(tmp_path, capsys, monkeypatch):
-    """A function that runs the command line in this process and returns status, output and errors."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words):
-        status = run_command(lambda: Search_Images.command_line([str(word) for word in words]))
-        return status, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ from utils.descriptors.describe import Descriptors, NoReadableImageError
 from utils.descriptors.keys import image_keys
 from utils.errors import UserError
 from utils.images.loading import InputImage
-from utils.program.run_command import run_command
 from utils.search import milvus, milvus_index, milvus_rows
 from utils.search.milvus import Address
 from utils.search.milvus_index import Changes, MilvusIndex, update_milvus_index
@@ -36,18 +35,6 @@ SETTINGS = {
     "scales": [1.0],
     "precision": "float32",
 }
-
-
-@pytest.fixture
-def command(tmp_path, capsys, monkeypatch):
-    """A function that runs the command line in this process and returns status, output and errors."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words):
-        status = run_command(lambda: Search_Images.command_line([str(word) for word in words]))
-        return status, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture

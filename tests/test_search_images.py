@@ -26,7 +26,7 @@ from utils.file_names import CATALOGUE, INDEX_STORE, STORE_SETTINGS
 from utils.files.lock import only_writer
 from utils.images import batches as size_batches
 from utils.images.loading import InputImage
-from utils.program.run_command import run_command
+from utils.photo_search import matching
 from utils.saved_settings import METHOD
 from utils.search.image_index import ImageIndex, read_index
 from utils.weights.backbone_weights import read_backbone_weights
@@ -44,18 +44,6 @@ def images(tmp_path):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         draw_image(folder / name, seed)
     return folder
-
-
-@pytest.fixture
-def command(tmp_path, capsys, monkeypatch):
-    """A function that runs the command line in this process and returns status, output and errors."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words):
-        status = run_command(lambda: Search_Images.command_line([str(word) for word in words]))
-        return status, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture
@@ -585,7 +573,7 @@ def test_an_indexed_image_is_searched_without_the_network(command, indexed, monk
     def fail(*arguments):
         raise AssertionError("the network was loaded")
 
-    monkeypatch.setattr(Search_Images, "prepared_network", fail)
+    monkeypatch.setattr(matching, "prepared_network", fail)
     status, out, _ = command("query", indexed / "a.png", "--top", "1")
     assert (status, out.split("\t")[2]) == (0, f"{indexed / 'a.png'}\n")
     status, _, err = command("query", indexed / "a.png", "--html", "page.html")

@@ -1,0 +1,161 @@
+"""Description of the images in a folder, of which an index or a collection in Milvus is made."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from utils.descriptors.describe import Descriptors
+from utils.descriptors.describe import describe as describe_images
+from utils.descriptors.prepared_network import prepared_network
+from utils.descriptors.settings import descriptor_settings
+from utils.descriptors.store import DescriptorStore, open_store
+from utils.device import choose_device
+from utils.errors import UserError, advising
+from utils.file_names import (
+    APPROXIMATE_FOLDER,
+    CATALOGUE,
+    INDEX_LOCK,
+    INDEX_PENDING,
+    INDEX_STORE,
+)
+from utils.files.lock import only_writer
+from utils.files.writing import check_writable, make_folder
+from utils.images.batches import Loading
+from utils.images.listing import images_below, report_left_out
+from utils.images.loading import InputImage
+from utils.photo_search.options import (
+    IndexOptions,
+)
+from utils.processes import Processes
+from utils.search.approximate import load_faiss
+from utils.search.approximate_index import is_approximate
+from utils.search.approximate_update import update_approximate
+from utils.search.image_index import (
+    ImageIndex,
+    check_same_folder,
+    read_index,
+    write_index,
+)
+from utils.search.milvus import Address
+from utils.search.milvus_index import Changes, MilvusIndex, update_milvus_index
+from utils.text import first_names
+from utils.weights.check_on_images import note_preprocessing
+
+log = logging.getLogger(__name__)
+
+
+def build(options: IndexOptions) -> ImageIndex | MilvusIndex:
+    """Index all images in a folder and the folders below it.
+
+    Images that are indexed and have not changed are not described again. Images that no longer exist are
+    removed from the index. Unreadable images are left out and logged. A killed run leaves the index
+    unchanged, and the next run continues from the last image that the killed run described.
+
+    Raises:
+        UserError: there are no images, the index is of another folder or made with other options, or the
+            index cannot be written.
+    """
+    if options.address is not None:
+        build_in_milvus(options, options.address)
+        return MilvusIndex(options.address)
+    folder = options.folder
+    if is_approximate(options.index):
+        load_faiss(f"delete {options.index / APPROXIMATE_FOLDER}")
+    elif options.approximate:
+        load_faiss("leave --approximate out")
+    paths = find_images(options)
+    settings = descriptor_settings(options, [options.pooling])
+    make_folder(options.index)
+    with only_writer(options.index / INDEX_LOCK, options.index):
+        with advising("give the options that the index was made with, or name another --index"):
+            precision = options.store_precision
+            store = open_store(options.index / INDEX_STORE, settings, precision=precision, tidy=True)
+        if not paths:  # all indexed images were deleted
+            write_index(options.index, folder, [], settings, store)
+            return read_index(options.index)
+        note_preprocessing(options, paths)
+        names = [str(path.relative_to(folder)) for path in paths]
+        descriptors = describe_into(store, names, options, settings)
+        write_index(options.index, folder, descriptors.keys, settings, store)
+        made = read_index(options.index)
+        if options.approximate or is_approximate(options.index):
+            update_approximate(options.index, made.keys, made.rows, made.settings)
+    return made
+
+
+def build_in_milvus(options: IndexOptions, address: Address) -> Changes:
+    """Index images as `build` does, in Milvus, and return the numbers of images.
+
+    Raises:
+        UserError: as for `build`, or Milvus does not answer.
+    """
+    paths = find_images(options)
+    settings = descriptor_settings(options, [options.pooling])
+    make_folder(options.index)
+    with only_writer(options.index / INDEX_LOCK, options.index):
+        if paths:
+            note_preprocessing(options, paths)
+        return update_milvus_index(
+            address,
+            options.index / INDEX_PENDING,
+            options.folder,
+            [str(path.relative_to(options.folder)) for path in paths],
+            settings,
+            lambda names, store: describe_into(store, names, options, settings),
+        )
+
+
+def describe_into(
+    store: DescriptorStore, names: Sequence[str], options: IndexOptions, settings: Mapping[str, object]
+) -> Descriptors:
+    """Describe images of the folder that are not in a store, add them to it, and log unreadable images.
+
+    Args:
+        store: the store.
+        names: path of each image, relative to the folder.
+        options: options of the description.
+        settings: settings of the descriptors.
+
+    Returns:
+        The descriptors of all readable images.
+    """
+    device = choose_device(options.device)
+    descriptors = describe_images(
+        prepared_network(options, json.dumps(settings), device),
+        [InputImage(options.folder / name) for name in names],
+        Loading.on(device, options.longer_side, options.batch_size, options.workers),
+        Processes(0, 1, device),
+        skip_bad_images=True,
+        title="images",
+        store=store,
+        names=names,
+    )
+    for error in descriptors.unreadable.values():
+        log.warning("note: left out %s", error)
+    return descriptors
+
+
+def find_images(options: IndexOptions) -> list[Path]:
+    """Return the images below the folder, and log other files.
+
+    Raises:
+        UserError: the folder does not exist, it has neither images nor an index, or the index is of another
+            folder or cannot be written.
+    """
+    folder = options.folder
+    if not folder.is_dir():
+        raise UserError(f"no folder of images at {folder}")
+    check_writable(options.index)
+    if options.milvus is None:
+        check_same_folder(options.index, folder)
+    contents = images_below(folder)
+    report_left_out(contents, folder)
+    if contents.others:
+        names = first_names([str(path.relative_to(folder)) for path in contents.others])
+        log.warning(
+            "note: %d files or folders are no images, or cannot be read (%s)", len(contents.others), names
+        )
+    if not contents.images and options.milvus is None and not (options.index / CATALOGUE).exists():
+        raise UserError(f"no images in {folder} or the folders in it")
+    return contents.images

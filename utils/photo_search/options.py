@@ -1,0 +1,165 @@
+"""Options of the commands of Search_Images.py."""
+
+from pathlib import Path
+
+from models.poolings.registry import PoolingName
+from utils.errors import UserError
+from utils.file_names import (
+    PROJECT_WEIGHTS_DIR,
+    SEARCH_INDEX,
+)
+from utils.options.option import Range
+from utils.options.options_class import option, options_class, redefault
+from utils.options.shared import (
+    COUNTS,
+    DescriptorOptions,
+    DeviceOptions,
+    StoreOptions,
+    StorePrecision,
+)
+from utils.search.milvus import Address, check_address
+
+
+@options_class
+class DescribeOptions(DescriptorOptions, DeviceOptions):
+    """Options of the description of images."""
+
+    weights_dir: Path = redefault(DescriptorOptions, "weights_dir", PROJECT_WEIGHTS_DIR)
+    # This backbone needs no download.
+    backbone: str = redefault(DescriptorOptions, "backbone", "efficientnet_lite0")
+
+
+@options_class
+class MilvusOptions:
+    """Options of an index in Milvus."""
+
+    title = "Milvus"
+
+    milvus: str | None = option(
+        default=None,
+        help="keep the index in Milvus: a local database, as photos.db, or the address of a server",
+        metavar="URI",
+    )
+    collection: str = option(default="photos", help="name of the collection in Milvus", metavar="NAME")
+
+    @property
+    def address(self) -> Address | None:
+        """The collection in Milvus, if the index is there."""
+        return None if self.milvus is None else Address(self.milvus, self.collection)
+
+    def check(self) -> None:
+        """Check the address.
+
+        Raises:
+            UserError: it is not valid, or --collection has no effect.
+        """
+        if self.address is not None:
+            check_address(self.address)
+        elif self.collection != MilvusOptions.collection:
+            raise UserError(f"collection {self.collection} has no effect without milvus: give both")
+
+
+@options_class
+class IndexOptions(DescribeOptions, MilvusOptions):
+    """Options of the command `index`."""
+
+    title = "index"
+
+    folder: Path = option(help="folder of images, searched recursively", positional=True, kw_only=False)
+    index: Path = option(default=SEARCH_INDEX, help="folder of the index")
+    store_precision: StorePrecision = redefault(StoreOptions, "store_precision", "float32")
+    approximate: bool = option(
+        default=False,
+        help="make an approximate index (FAISS), which is faster in large folders; later runs update it",
+    )
+
+    def check(self) -> None:
+        """Check that no option is given that has no effect in Milvus.
+
+        Raises:
+            UserError: an option has no effect.
+        """
+        if self.milvus is not None and self.approximate:
+            raise UserError("approximate has no effect in Milvus: leave one out")
+        if self.milvus is not None and self.store_precision != "float32":
+            raise UserError(f"store_precision {self.store_precision} has no effect in Milvus: leave one out")
+
+
+@options_class
+class QueryOptions(MilvusOptions):
+    """Options of the command `query`."""
+
+    title = "query"
+
+    image: Path = option(help="an image file, indexed or not", positional=True)
+    box: tuple[float, float, float, float] | None = option(
+        default=None,
+        help="part of the image to search for, in its pixels",
+        valid=Range(-1_000_000, 1_000_000),
+        metavar=("x1", "y1", "x2", "y2"),
+    )
+    index: Path = option(default=SEARCH_INDEX, help="folder of the index")
+    top: int = option(default=20, help="largest number of matches", valid=COUNTS)
+    exact: bool = option(default=False, help="compare all images, although the index is approximate")
+    weights_dir: Path = option(default=PROJECT_WEIGHTS_DIR, help="folder of the weight files")
+    backbone_weights: Path | None = redefault(DescriptorOptions, "backbone_weights", None)
+    device: str = redefault(DeviceOptions, "device", "auto")
+    json: Path | None = option(default=None, help="file to write the matches to")
+    html: Path | None = option(
+        default=None, help="page to write, with thumbnails and heat maps of the attention"
+    )
+
+    def check(self) -> None:
+        """Check that no option is given that has no effect in Milvus.
+
+        Raises:
+            UserError: an option has no effect.
+        """
+        if self.milvus is not None and self.exact:
+            raise UserError("exact has no effect in Milvus: leave one out")
+
+
+@options_class
+class ServeOptions:
+    """Options of the command `serve`."""
+
+    title = "serve"
+
+    index: Path = redefault(QueryOptions, "index", SEARCH_INDEX)
+    top: int = redefault(QueryOptions, "top", 20)
+    host: str = option(
+        default="127.0.0.1", help="address to listen at; others can reach it unless it is local"
+    )
+    port: int = option(default=8080, help="port to listen at; 0 for any free port", valid=Range(0, 65535))
+    weights_dir: Path = redefault(QueryOptions, "weights_dir", PROJECT_WEIGHTS_DIR)
+    backbone_weights: Path | None = redefault(DescriptorOptions, "backbone_weights", None)
+    device: str = redefault(DeviceOptions, "device", "auto")
+
+
+@options_class
+class ExportOptions:
+    """Options of the command `export`."""
+
+    title = "export"
+
+    file: Path = option(
+        help="file to write: .parquet, or .npy with a .json of paths beside it", positional=True
+    )
+    index: Path = option(default=SEARCH_INDEX, help="folder of the index")
+    descriptors: Path | None = option(
+        default=None, help="export the descriptor store of an evaluation, in this folder, instead of an index"
+    )
+    pooling: PoolingName | None = option(
+        default=None, help="pooling whose descriptors to export, for a store with several"
+    )
+
+    def check(self) -> None:
+        """Check that options of stores are not given for an index.
+
+        Raises:
+            UserError: an option has no effect.
+        """
+        if self.descriptors is None and self.pooling is not None:
+            raise UserError("pooling has no effect without descriptors: an index has one pooling")
+        if self.descriptors is not None and self.index != SEARCH_INDEX:
+            raise UserError("index and descriptors are both given: export one of them")
