@@ -183,10 +183,7 @@ def evaluate(options: MeasureOptions) -> dict[str, object]:
     if reranked is not None:
         print(reranked.format())
     if options.output is not None:  # after the scores are printed, since the disk may be full
-        table = None
-        if store is None:
-            query_names = [query.name for query in data.queries]
-            table = report.DescriptorTable(names, database.rows[:], query_names, queries.rows[:])
+        table = None if store is not None else descriptor_table(data, names, queries, database)
         rankings = named_rankings(data, names, results.plain.rankings())
         report.write_output(options.output, summary, results.scores, rankings, table)
     if options.figures is not None:
@@ -220,6 +217,14 @@ def evaluate_runs(options: MeasureOptions) -> dict[str, object]:
     if options.output is not None:
         report.write_output(options.output, summary, scores, None, None)
     return summary
+
+
+def descriptor_table(
+    data: RetrievalDataset, names: Sequence[str], queries: Descriptors, database: Descriptors
+) -> report.DescriptorTable:
+    """Return the descriptors of queries and images with their names."""
+    query_names = [query.name for query in data.queries]
+    return report.DescriptorTable(names, database.rows[:], query_names, queries.rows[:])
 
 
 def note_without_positives(scores: Scores) -> None:
