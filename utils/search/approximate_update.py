@@ -54,7 +54,7 @@ SAMPLE = 100
 MATCHES = 10
 """Number of matches by which recall is measured."""
 
-RECALL = 0.99
+RECALL = 0.995
 """Recall for which the number of lists to read is chosen."""
 
 
