@@ -18,6 +18,7 @@ from benchmarks import (
     evaluation_search,
     page,
     query,
+    reranking,
     resize,
     scoring,
     search,
@@ -203,3 +204,15 @@ def test_a_shared_search_prints_the_memory_of_each_process(capsys, tmp_path):
     shared_search.report(options, ALONE)
     rows = table_rows(capsys.readouterr().out)
     assert min(map(float, rows["0"].split("|")[4:7])) > 50
+
+
+def test_the_rerankings_have_a_time_each(monkeypatch, capsys):
+    pytest.importorskip("cv2")
+    monkeypatch.setattr(reranking, "POINTS", 50)
+    options = ["--images", "5", "--dimensions", "16", "--rounds", "1"]
+    monkeypatch.setattr(sys, "argv", ["benchmarks.reranking", *options])
+    reranking.command_line()
+    rows = table_rows(capsys.readouterr().out)
+    assert "re-ranking of 5 images" in rows
+    for name in ("k-reciprocal", "superglobal", "regions", "geometry"):
+        assert float(rows[name].split("|")[2]) > 0
