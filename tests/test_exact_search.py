@@ -7,6 +7,7 @@ import torch
 from utils.descriptors.rows import StoredRows
 from utils.errors import UserError
 from utils.search import block_products, candidates, labelled_rows
+from utils.search.block_products import multiply_slices
 from utils.search.exact import count_ranks, rounding_error_bound, search_rows, top_rows
 
 
@@ -74,11 +75,24 @@ def test_no_float32_dot_product_is_further_off_than_the_rounding():
     for width in (8, 512, 2048):
         # Products of one sign have the largest rounding error.
         left, right = np.abs(unit(rng.standard_normal((2, width))))
-        one_by_one = np.float32(0)
-        for product in left * right:
-            one_by_one = np.float32(one_by_one + product)
+        total = np.float32(0)
+        for start in range(0, width, 256):  # the slices of multiply_slices, each summed term by term
+            one_by_one = np.float32(0)
+            for product in (left * right)[start : start + 256]:
+                one_by_one = np.float32(one_by_one + product)
+            total = np.float32(total + one_by_one)
         exact = left.astype(np.float64) @ right.astype(np.float64)
-        assert 0 < abs(one_by_one - exact) < rounding_error_bound(width) < 2e-4
+        assert 0 < abs(total - exact) < rounding_error_bound(width) < 1.7e-5
+
+
+@pytest.mark.parametrize("width", [1, 255, 256, 257, 1280])
+def test_the_sum_of_slices_is_the_product(width):
+    rng = np.random.default_rng(5)
+    queries, rows = unit(rng.standard_normal((3, width))), unit(rng.standard_normal((7, width)))
+    output = torch.full((3, 7), torch.nan)
+    multiply_slices(torch.from_numpy(queries).float(), torch.from_numpy(rows).float(), output)
+    exact = queries.astype(np.float64) @ rows.T.astype(np.float64)
+    assert np.abs(output.numpy() - exact).max() < rounding_error_bound(width)
 
 
 def test_torch_has_as_many_threads_after_a_search_as_before():

@@ -16,6 +16,9 @@ from utils.processes import Processes
 CACHED_ROWS = 512
 """Rows per matrix product on a CPU: 4 MB at 2048 dimensions, which fits the caches."""
 
+SLICE = 256
+"""Dimensions that are summed in one matrix product."""
+
 PAIRS = 256
 """Pairs whose similarity is summed in float64 at a time; bounds the memory."""
 
@@ -44,7 +47,8 @@ def block_products(
     if queries.device.type != "cpu":
         for indices, rows in blocks:
             # Transfer the rows in their stored type, and convert them on the device.
-            similarities = queries @ torch.from_numpy(rows).to(queries.device).float().T
+            similarities = torch.empty(len(queries), len(rows), device=queries.device)
+            multiply_slices(queries, torch.from_numpy(rows).to(queries.device).float(), similarities)
             yield indices, similarities, examine(indices, rows, similarities)
         return
     # Each thread multiplies separate blocks. Threads that share a product would wait for each other at its
@@ -86,8 +90,21 @@ def multiply(queries: Tensor, rows: np.ndarray, buffer: Tensor) -> Tensor:
     similarities = torch.empty(len(queries), len(rows), dtype=queries.dtype)
     parts = zip(torch.from_numpy(rows).split(size), similarities.split(size, dim=1), strict=True)
     for part, output in parts:
-        torch.mm(queries, buffer[: len(part)].copy_(part).T, out=output)
+        multiply_slices(queries, buffer[: len(part)].copy_(part), output)
     return similarities
+
+
+def multiply_slices(queries: Tensor, rows: Tensor, output: Tensor) -> None:
+    """Write the products of queries, (Q, D), and rows, (n, D), to output, (Q, n), as a sum over slices of D.
+
+    A slice has few terms, so that the error bound of the sum is smaller than the bound of one long product.
+    """
+    slices = zip(queries.split(SLICE, dim=1), rows.split(SLICE, dim=1), strict=True)
+    for index, (of_queries, of_rows) in enumerate(slices):
+        if index == 0:
+            torch.mm(of_queries, of_rows.T, out=output)
+        else:  # torch.addmm would continue the sum of the previous slices term by term
+            output += of_queries @ of_rows.T
 
 
 def pair_similarities(

@@ -22,7 +22,7 @@ from torch import Tensor
 from utils.descriptors.rows import Rows
 from utils.errors import UserError
 from utils.processes import ALONE, Processes
-from utils.search.block_products import block_products
+from utils.search.block_products import SLICE, block_products
 from utils.search.candidates import Candidates
 from utils.search.labelled_rows import LabelledRows
 
@@ -138,17 +138,19 @@ def _merge(
 
 
 def rounding_error_bound(width: int) -> float:
-    """Return an error bound of a float32 dot product of two vectors of length 1, for any summation order.
+    """Return an error bound of a product of `multiply_slices` in float32, of two vectors of length 1.
 
     The bound is 1.01 n u / (1 - n u) with u = 2^-24 (Higham, "Accuracy and Stability of Numerical
-    Algorithms", section 3.1) and n = D + 8. The eight more operations and the factor 1.01 allow for vectors
-    that rounding to float16 made longer than 1, by a factor of 1.0005 at most, and for queries rounded to
-    float32.
+    Algorithms", sections 3.1 and 4.2), for any summation order within a slice. Each term takes part in
+    n = B + D / B + 8 roundings at most, with B dimensions per slice: the products and sums within its slice,
+    and the sums of slices. The eight more operations and the factor 1.01 allow for vectors that rounding to
+    float16 made longer than 1, by a factor of 1.0005 at most, and for queries rounded to float32.
 
     Args:
         width: D, the number of dimensions.
     """
-    return 1.01 * (width + 8) / 2**24
+    roundings = min(width, SLICE) + -(-width // SLICE) + 8
+    return 1.01 * roundings / 2**24
 
 
 def _check_finite(rows: Tensor, name: str, indices: np.ndarray | None = None) -> None:
