@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
+from functools import partial
 
 import pytest
 import torch
@@ -176,7 +177,12 @@ def started(index, *options):
     """Start the command, and return its process and the address that it printed."""
     words = [sys.executable, ROOT / "Search_Images.py", "serve", "--index", index, "--port", "0", *options]
     process = subprocess.Popen(
-        [*words, "--device", "cpu"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*words, "--device", "cpu"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Processes that a shell starts in the background ignore SIGINT, and their children do, too.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     return process, process.stdout.readline().strip()
 

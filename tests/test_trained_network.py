@@ -269,6 +269,7 @@ def test_four_commands_train_evaluate_and_search(run, dataset, tmp_path, capsys)
     words = ["index", dataset / "jpg", "--index", tmp_path / "index", *network]
     assert run_command(lambda: Search_Images.command_line([str(word) for word in words])) == 0
     (tmp_path / "mine" / BACKBONE).rename(tmp_path / "mine" / "efficientnet_lite2")
+    words[words.index(tmp_path / "index")] = tmp_path / "new"
     assert (
         run_command(
             lambda: Search_Images.command_line([*map(str, words), "--backbone", "efficientnet_lite2"])
