@@ -151,10 +151,10 @@ def learn(options: PCAOptions) -> dict[str, object]:
         network_record = PartWriter(options.folder, identity, "whitening", facts)
         network_record.check()
         if processes.leads:
-            note_preprocessing(options, images.paths)
+            note_preprocessing(options, images.paths, backbone)
         settings = settings_of(options, images, identity)
         backbone = fold_backbone(backbone, options, device)
-        network = RetrievalNetwork(backbone, [RMAC(options.L, spec.stride)]).eval().to(device)
+        network = RetrievalNetwork(backbone, [RMAC(options.L, spec.stride)]).eval()
         if options.compile:
             backbone.compile_features()
 

@@ -88,7 +88,7 @@ def train(options: TrainingOptions) -> list[dict[str, float]]:
         images = read_images(options, classifier, processes)
         best = best_head(options, network, images, classifier)
         if processes.leads:
-            note_preprocessing(options, images.training.paths)
+            note_preprocessing(options, images.training.paths, backbone)
         backbone = fold_backbone(backbone, options, device)
         if options.compile:
             backbone.compile_features()

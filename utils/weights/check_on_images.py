@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from models.backbones.backbone import Backbone
 from models.backbones.spec import WeightsFile
 from utils.errors import UserError
 from utils.images.loading import UnreadableImageError, read_image, resized_size
@@ -41,13 +42,16 @@ class CheckOnImages(NamedTuple):
     """None if the network has no batch norms that hold statistics."""
 
 
-def check_on_images(options: BackboneOptions, paths: Sequence[Path], *, quick: bool) -> CheckOnImages:
+def check_on_images(
+    options: BackboneOptions, paths: Sequence[Path], *, quick: bool, backbone: Backbone | None = None
+) -> CheckOnImages:
     """Compare the preprocessing of a backbone with others on some images; unreadable images are left out.
 
     Args:
         options: the backbone and its weights.
         paths: image files.
         quick: as in `check_preprocessing`.
+        backbone: the backbone with its weights, on the CPU and not folded; it is loaded if not given.
 
     Raises:
         TooFewImagesError: there are too few readable images.
@@ -56,12 +60,15 @@ def check_on_images(options: BackboneOptions, paths: Sequence[Path], *, quick: b
     pixels = sample_pixels(paths) if len(paths) >= FEWEST_IMAGES else []
     if len(pixels) < FEWEST_IMAGES:
         raise TooFewImagesError(f"the check needs {FEWEST_IMAGES} readable images or more")
-    backbone = load_backbone(options.spec, options.weights_dir, options.backbone_weights)
+    if backbone is None:
+        backbone = load_backbone(options.spec, options.weights_dir, options.backbone_weights)
     check = check_preprocessing(backbone.features, options.spec, pixels, quick=quick)
     return CheckOnImages(len(pixels), check)
 
 
-def note_preprocessing(options: BackboneOptions, paths: Sequence[Path]) -> None:
+def note_preprocessing(
+    options: BackboneOptions, paths: Sequence[Path], backbone: Backbone | None = None
+) -> None:
     """Log a note if the preprocessing does not fit weights that come from a file of the user.
 
     This takes some seconds. Weights in packages are not checked, since the tests of this project check them.
@@ -69,6 +76,7 @@ def note_preprocessing(options: BackboneOptions, paths: Sequence[Path]) -> None:
     Args:
         options: the backbone and its weights.
         paths: the image files of the job; there is no check if there are too few.
+        backbone: as in `check_on_images`.
 
     Raises:
         UserError: the weights cannot be read.
@@ -76,7 +84,7 @@ def note_preprocessing(options: BackboneOptions, paths: Sequence[Path]) -> None:
     if options.backbone_weights is None and not isinstance(options.spec.weights, WeightsFile):
         return
     try:
-        check = check_on_images(options, paths, quick=True).check
+        check = check_on_images(options, paths, quick=True, backbone=backbone).check
     except TooFewImagesError:
         return
     problem = None if check is None else check.problem()
