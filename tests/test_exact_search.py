@@ -8,11 +8,15 @@ from utils.descriptors.rows import StoredRows
 from utils.errors import UserError
 from utils.search import block_products, candidates, labelled_rows
 from utils.search.block_products import multiply_slices
-from utils.search.exact import count_ranks, rounding_error_bound, search_rows, top_rows
+from utils.search.exact import rounding_error_bound, search_rows, top_rows
 
 
 def unit(rows):
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def count_ranks(queries, database, labelled):
+    return search_rows(queries, database, 0, labelled).ranks
 
 
 def by_sorting(queries, database, count):

@@ -61,30 +61,6 @@ def top_rows(
     return search_rows(queries, database, count, unlabelled, device, processes)[:2]
 
 
-def count_ranks(
-    queries: np.ndarray,
-    database: Rows,
-    labelled: Sequence[np.ndarray],
-    device: torch.device | str = "cpu",
-    processes: Processes = ALONE,
-) -> list[np.ndarray]:
-    """Return the ranks of labelled rows as in `Found`: the number of rows that come before each of them.
-
-    A row comes before another one if it is more similar to the query, or equally similar with a lower index.
-
-    Args:
-        queries: (Q, D).
-        database: (N, D).
-        labelled: per query, indices of rows of the database.
-        device: device of the matrix product.
-        processes: processes that share the search.
-
-    Raises:
-        UserError: a query or a row of the database contains NaN or infinity.
-    """
-    return search_rows(queries, database, 0, labelled, device, processes).ranks
-
-
 def search_rows(
     queries: np.ndarray,
     database: Rows,
@@ -93,7 +69,10 @@ def search_rows(
     device: torch.device | str = "cpu",
     processes: Processes = ALONE,
 ) -> Found:
-    """Return the results of `top_rows` and of `count_ranks` by one pass over the database.
+    """Return the first rows of each query and the ranks of its labelled rows, by one pass over the database.
+
+    The rank of a row is the number of rows that come before it: more similar rows, and equally similar rows
+    with a lower index.
 
     Args:
         queries: (Q, D), of length at most 1.
