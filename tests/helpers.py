@@ -17,6 +17,22 @@ from models.retrieval_network import RetrievalNetwork
 from utils.program.run_command import run_command
 from utils.weights.networks import fold_backbone, load_backbone
 
+FAST_INDEX = ["--S", "64", "--pooling", "rmac", "--no-whiten", "--device", "cpu", "--workers", "0"]
+"""Options with which an index of a few images takes little time."""
+
+FAST_OPTIONS = {"S": 64, "pooling": "rmac", "whiten": False, "device": "cpu", "workers": 0}
+"""The same options for Python callers."""
+
+INDEX_SETTINGS = {
+    "backbone": "efficientnet_lite0",
+    "pooling": "mac",
+    "whiten": False,
+    "S": 64,
+    "scales": [1.0],
+    "precision": "float32",
+}
+"""Settings of an index that needs no network."""
+
 NO_PREPROCESSING = Preprocessing("RGB", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 

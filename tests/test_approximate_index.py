@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import draw_image
+from helpers import FAST_INDEX, INDEX_SETTINGS
 
 from utils.descriptors.store import open_store
 from utils.search import approximate_index, approximate_update
@@ -19,16 +20,7 @@ from utils.search.image_index import read_index, write_index
 pytest.importorskip("faiss")
 
 ROOT = Path(__file__).parents[1]
-SETTINGS = {
-    "backbone": "efficientnet_lite0",
-    "pooling": "mac",
-    "whiten": False,
-    "S": 64,
-    "scales": [1.0],
-    "precision": "float32",
-}
 COUNT, WIDTH = 3000, 32
-FAST = ["--S", "64", "--pooling", "rmac", "--no-whiten", "--device", "cpu", "--workers", "0"]
 
 
 def clustered(count, seed=0):
@@ -45,12 +37,12 @@ def keys_of(numbers):
 
 def write_images(folder, keys, new_keys=(), new_rows=None):
     """Write an index of some keys after adding new descriptors to its store, and return it."""
-    store = open_store(folder / "descriptors", SETTINGS)
+    store = open_store(folder / "descriptors", INDEX_SETTINGS)
     if len(new_keys):
         store.add(new_keys, new_rows)
         store.flush()
         store.read()
-    write_index(folder, folder / "images", keys, SETTINGS, store)
+    write_index(folder, folder / "images", keys, INDEX_SETTINGS, store)
     return read_index(folder)
 
 
@@ -270,11 +262,11 @@ def images(tmp_path):
 
 
 def test_the_command_index_makes_an_approximate_index_and_later_runs_update_it(command, images):
-    status, out, err = command("index", images, "--approximate", *FAST)
+    status, out, err = command("index", images, "--approximate", *FAST_INDEX)
     assert status == 0, err
     assert out.splitlines()[1] == "approximate index: 1 of 1 lists per query, recall@10 100.0 %"
     draw_image(images / "new.png", 70)
-    assert command("index", images, *FAST)[1].splitlines()[0].endswith("1 new or changed, 0 removed")
+    assert command("index", images, *FAST_INDEX)[1].splitlines()[0].endswith("1 new or changed, 0 removed")
     assert read_index(Path("search_index")).approximate.lists.ntotal == 7
     approximate = command("query", images / "new.png", "--top", "3")
     assert approximate == command("query", images / "new.png", "--top", "3", "--exact")
@@ -283,23 +275,23 @@ def test_the_command_index_makes_an_approximate_index_and_later_runs_update_it(c
 
 def test_a_small_index_is_searched_exactly_with_a_note(command, images, monkeypatch, caplog):
     monkeypatch.setattr(approximate_update, "FEWEST_IMAGES", 7)
-    status, out, _ = command("index", images, "--approximate", *FAST)
+    status, out, _ = command("index", images, "--approximate", *FAST_INDEX)
     assert (status, out.count("\n")) == (0, 1)
     assert "note: all images are compared, since there are fewer than 7" in caplog.text
     assert not Path("search_index", "approximate").exists()
 
 
 def test_without_faiss_the_errors_say_what_to_do(command, images, monkeypatch):
-    assert command("index", images, "--approximate", *FAST)[0] == 0
+    assert command("index", images, "--approximate", *FAST_INDEX)[0] == 0
     monkeypatch.setitem(sys.modules, "faiss", None)
     message = "error: FAISS is not installed: pip install faiss-cpu, or "
     assert command("query", images / "1.png")[2] == f"{message}give --exact\n"
     assert command("query", images / "1.png", "--exact", "--top", "1")[1].endswith("1.png\n")
-    assert command("index", images, *FAST)[2] == f"{message}delete search_index/approximate\n"
+    assert command("index", images, *FAST_INDEX)[2] == f"{message}delete search_index/approximate\n"
     shutil.rmtree("search_index/approximate")
     assert command("query", images / "1.png", "--top", "1")[1].endswith("1.png\n")
-    assert command("index", images, *FAST)[0] == 0
-    assert command("index", images, "--approximate", *FAST)[2] == f"{message}leave --approximate out\n"
+    assert command("index", images, *FAST_INDEX)[0] == 0
+    assert command("index", images, "--approximate", *FAST_INDEX)[2] == f"{message}leave --approximate out\n"
 
 
 def test_milvus_has_no_approximate_index(command, images):

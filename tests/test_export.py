@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow
 import pytest
 from conftest import draw_image
+from helpers import FAST_INDEX, FAST_OPTIONS
 from pyarrow import parquet
 
 import Search_Images
@@ -15,8 +16,6 @@ from utils.descriptors.rows import StoredRows
 from utils.descriptors.store import open_store
 from utils.images.loading import InputImage
 
-FAST = ["--S", "64", "--pooling", "rmac", "--no-whiten", "--device", "cpu", "--workers", "0"]
-SETTINGS = {"S": 64, "pooling": "rmac", "whiten": False, "device": "cpu", "workers": 0}
 SUFFIXES = pytest.mark.parametrize("suffix", [".parquet", ".npy"])
 
 
@@ -27,7 +26,7 @@ def images(tmp_path, command):
     for seed, path in enumerate(paths):
         path.parent.mkdir(parents=True, exist_ok=True)
         draw_image(path, seed)
-    assert command("index", tmp_path / "images", *FAST)[0] == 0
+    assert command("index", tmp_path / "images", *FAST_INDEX)[0] == 0
     return paths
 
 
@@ -47,7 +46,7 @@ def test_an_index_is_exported_with_the_paths_of_its_images(command, images, tmp_
     assert out == f"5 descriptors of 1280 dimensions, float32, are in photos{suffix}\n"
     rows, paths = exported(tmp_path / f"photos{suffix}")
     assert paths == [str(path) for path in images]
-    np.testing.assert_allclose(rows, Search_Images.describe(images, **SETTINGS), atol=1e-6)
+    np.testing.assert_allclose(rows, Search_Images.describe(images, **FAST_OPTIONS), atol=1e-6)
     assert not list(tmp_path.glob(".*"))
 
 
@@ -147,7 +146,7 @@ def test_an_export_that_fails_leaves_the_earlier_files(command, images, store, t
 def test_paths_that_are_not_utf8_are_escaped_in_parquet_and_kept_in_json(command, images, tmp_path, caplog):
     name = os.fsdecode(b"caf\xe9.png")
     draw_image(tmp_path / "images" / name, 9)
-    command("index", tmp_path / "images", *FAST)
+    command("index", tmp_path / "images", *FAST_INDEX)
     assert command("export", "out.parquet")[0] == 0
     assert "1 paths are not UTF-8" in caplog.text
     assert exported(tmp_path / "out.parquet")[1][2] == str(tmp_path / "images" / "caf\\xe9.png")

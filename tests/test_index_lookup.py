@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import INDEX_SETTINGS
 
 from utils.descriptors.store import open_store
 from utils.errors import UserError
@@ -11,14 +12,6 @@ from utils.search import image_index
 from utils.search.image_index import read_index, write_index
 from utils.search.index_lookup import MappedKeys, Names, read_lookup
 
-SETTINGS = {
-    "backbone": "efficientnet_lite0",
-    "pooling": "mac",
-    "whiten": False,
-    "S": 64,
-    "scales": [1.0],
-    "precision": "float32",
-}
 KEYS = ["b.jpg\x001", "a\udcff.jpg\x002", "é/c.jpg\x003", "b\x004", "", "a.jpg\x005"]
 
 
@@ -28,11 +21,11 @@ def unit_rows(count, seed=0):
 
 
 def make_index(folder, keys, rows):
-    store = open_store(folder / "descriptors", SETTINGS, verify=False)
+    store = open_store(folder / "descriptors", INDEX_SETTINGS, verify=False)
     store.add(keys, rows)
     store.flush()
     store.read()
-    write_index(folder, folder / "images", keys, SETTINGS, store)
+    write_index(folder, folder / "images", keys, INDEX_SETTINGS, store)
 
 
 @pytest.fixture
@@ -88,14 +81,14 @@ def test_a_second_reading_gives_the_same_index_without_the_catalogue(index, no_s
     assert second.names == ["d.jpg", "b.jpg", "c.jpg", "a.jpg"]
     assert second.keys == [f"{name}.jpg\x00{name}" for name in "dbca"]
     assert second.folder == (index / "images").resolve()
-    assert second.settings == SETTINGS
+    assert second.settings == INDEX_SETTINGS
     np.testing.assert_array_equal(second.rows[:], unit_rows(4))
 
 
 def test_an_empty_index_can_be_read_twice(tmp_path):
     make_index(tmp_path, ["a\x00"], unit_rows(1))
-    store = open_store(tmp_path / "descriptors", SETTINGS)
-    write_index(tmp_path, tmp_path, [], SETTINGS, store)
+    store = open_store(tmp_path / "descriptors", INDEX_SETTINGS)
+    write_index(tmp_path, tmp_path, [], INDEX_SETTINGS, store)
     for _ in range(2):
         assert list(read_index(tmp_path).names) == []
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import draw_image
+from helpers import FAST_INDEX, INDEX_SETTINGS
 
 import Search_Images
 from utils.descriptors.describe import Descriptors, NoReadableImageError
@@ -26,15 +27,6 @@ pytest.importorskip("pymilvus")
 pytest.importorskip("milvus_lite")
 
 ROOT = Path(__file__).parents[1]
-FAST = ["--S", "64", "--pooling", "rmac", "--no-whiten", "--device", "cpu", "--workers", "0"]
-SETTINGS = {
-    "backbone": "efficientnet_lite0",
-    "pooling": "mac",
-    "whiten": False,
-    "S": 64,
-    "scales": [1.0],
-    "precision": "float32",
-}
 
 
 @pytest.fixture
@@ -80,7 +72,7 @@ def names_in(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def update(folder, address, describe=None, settings=SETTINGS):
+def update(folder, address, describe=None, settings=INDEX_SETTINGS):
     """Update an index from files as `Described` does."""
     describe = Described(folder) if describe is None else describe
     pending = folder.parent / "pending"
@@ -127,8 +119,8 @@ def local(tmp_path):
 
 def test_results_are_those_of_a_local_index(command, images, tmp_path):
     draw_image(tmp_path / "other.png", 77)
-    assert command("index", images, *FAST)[0] == 0
-    status, out, _ = command("index", images, *FAST, "--milvus", "photos.db")
+    assert command("index", images, *FAST_INDEX)[0] == 0
+    status, out, _ = command("index", images, *FAST_INDEX, "--milvus", "photos.db")
     assert (status, out) == (
         0,
         f"7 images of {images} are in photos.db, collection photos: 7 new or changed, 0 removed\n",
@@ -149,7 +141,7 @@ def test_results_are_those_of_a_local_index(command, images, tmp_path):
 
 
 def test_a_page_names_the_number_of_all_images(command, images, tmp_path):
-    command("index", images, *FAST, "--milvus", "photos.db")
+    command("index", images, *FAST_INDEX, "--milvus", "photos.db")
     assert (
         command("query", images / "a.png", "--top", "1", "--milvus", "photos.db", "--html", "p.html")[0] == 0
     )
@@ -372,7 +364,7 @@ def test_a_server_that_goes_away_during_an_update_loses_nothing(files, server, m
 
 
 def test_a_server_that_is_away_is_one_line(command, images, caplog):
-    for words in (["index", images, *FAST], ["query", images / "a.png"]):
+    for words in (["index", images, *FAST_INDEX], ["query", images / "a.png"]):
         status, out, err = command(*words, "--milvus", "http://127.0.0.1:9")
         assert (status, out) == (2, "")
         assert err.startswith("error: Milvus at http://127.0.0.1:9 does not answer (")
@@ -381,7 +373,7 @@ def test_a_server_that_is_away_is_one_line(command, images, caplog):
 
 
 def test_a_local_database_in_use_is_one_line(command, images, local):
-    command("index", images, *FAST, "--milvus", local.uri)
+    command("index", images, *FAST_INDEX, "--milvus", local.uri)
     other = "from milvus_lite import MilvusLite; db = MilvusLite({!r}); print(flush=True); input()"
     with subprocess.Popen(
         [sys.executable, "-c", other.format(local.uri)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -409,7 +401,7 @@ def test_a_local_database_in_use_is_one_line(command, images, local):
 )
 def test_what_cannot_be_searched_is_one_line(command, images, tmp_path, words, message):
     (tmp_path / "file.db").write_text("mine")
-    command("index", images, *FAST, "--milvus", "photos.db")
+    command("index", images, *FAST_INDEX, "--milvus", "photos.db")
     status, out, err = command("query", images / "a.png", *words)
     assert (status, out) == (2, "")
     assert message in err
@@ -420,7 +412,7 @@ def test_what_cannot_be_searched_is_one_line(command, images, tmp_path, words, m
 def test_an_index_is_not_mixed_with_another(files, local, tmp_path):
     update(files, local)
     with pytest.raises(UserError, match=r"S 64 .now 65.*name another --collection"):
-        update(files, local, settings=SETTINGS | {"S": 65})
+        update(files, local, settings=INDEX_SETTINGS | {"S": 65})
     write_files(tmp_path / "more", range(2))
     with pytest.raises(UserError, match=r"is the index of .*files: name another --collection"):
         update(tmp_path / "more", local)
@@ -442,12 +434,12 @@ def test_a_collection_of_another_program_is_refused(files, local):
 
 def test_without_pymilvus_the_error_names_it(command, images, monkeypatch):
     monkeypatch.setitem(sys.modules, "pymilvus", None)
-    status, _, err = command("index", images, *FAST, "--milvus", "photos.db")
+    status, _, err = command("index", images, *FAST_INDEX, "--milvus", "photos.db")
     assert (status, err) == (2, "error: Milvus needs two packages: pip install pymilvus milvus-lite\n")
 
 
 def test_options_without_effect_are_refused(command, images):
     words = ["--milvus", "photos.db", "--store-precision", "float16"]
-    status, _, err = command("index", images, *FAST, *words)
+    status, _, err = command("index", images, *FAST_INDEX, *words)
     assert status == 2
     assert "store_precision float16 has no effect in Milvus" in err
