@@ -12,7 +12,6 @@ go to standard error.
 if __name__ == "__main__":  # before the imports below, which take seconds
     import utils.program.start  # noqa: F401
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -29,7 +28,7 @@ from utils.device import choose_device
 from utils.errors import UserError
 from utils.figures.search_page import index_note
 from utils.files.outputs import check_output_file
-from utils.files.paths import user_path
+from utils.files.paths import optional_path, user_path
 from utils.files.records import write_json
 from utils.images.loading import Box
 from utils.options.parser import (
@@ -40,7 +39,7 @@ from utils.options.parser import (
     make_options,
 )
 from utils.photo_search.indexing import build, build_in_milvus
-from utils.photo_search.matching import find, indexed_with
+from utils.photo_search.matching import checked_settings, find, indexed_with
 from utils.photo_search.options import (
     DescribeOptions,
     ExportOptions,
@@ -49,14 +48,8 @@ from utils.photo_search.options import (
     ServeOptions,
 )
 from utils.program.run_command import run_command
-from utils.saved_settings import check_same_settings
 from utils.search.approximate_update import MATCHES
-from utils.search.image_index import (
-    ImageIndex,
-    Match,
-    read_catalogue,
-    read_index,
-)
+from utils.search.image_index import ImageIndex, Match, read_catalogue, read_index
 from utils.search.milvus_index import Changes, MilvusIndex
 from utils.serve.searcher import PhotoSearcher
 from utils.text import escape_misleading, log_to_stderr
@@ -82,7 +75,7 @@ def describe(images: GivenImages, options: DescribeOptions) -> np.ndarray:
     inputs = input_images(images)
     device = choose_device(options.device)
     settings = descriptor_settings(options, [options.pooling])
-    network = prepared_network(options, json.dumps(settings), device)
+    network = prepared_network(options, settings, device)
     describer = ImageDescriber(network, options.longer_side, options.batch_size, options.workers)
     return describer.describe(inputs)
 
@@ -129,11 +122,9 @@ def search(
         top=top,
         exact=exact,
         weights_dir=user_path(weights_dir, "weights_dir"),
-        backbone_weights=None
-        if backbone_weights is None
-        else user_path(backbone_weights, "backbone_weights"),
+        backbone_weights=optional_path(backbone_weights, "backbone_weights"),
         device=device,
-        html=None if html is None else user_path(html, "html"),
+        html=optional_path(html, "html"),
     )
     opened = read_index(user_path(index, "index")) if isinstance(index, str | Path) else index
     return find(options, opened)
@@ -228,9 +219,8 @@ def open_searcher(options: ServeOptions) -> PhotoSearcher:
     """
     index = read_index(options.index)
     described = indexed_with(index, options)
-    settings = descriptor_settings(described, [described.pooling])
-    check_same_settings(index.location, index.settings, settings)
-    network = prepared_network(described, json.dumps(settings), choose_device(options.device))
+    settings = checked_settings(index, described)
+    network = prepared_network(described, settings, choose_device(options.device))
     return PhotoSearcher(index, network, described.longer_side, options.top)
 
 

@@ -59,7 +59,7 @@ def regional_attention(
     from utils.descriptors.image_describer import ImageDescriber
     from utils.device import choose_device
     from utils.file_names import PROJECT_WEIGHTS_DIR
-    from utils.files.paths import user_path
+    from utils.files.paths import optional_path
     from utils.options.shared import DescriptorOptions
     from utils.weights.networks import load_network
 
@@ -67,16 +67,14 @@ def regional_attention(
         backbone=backbone,
         pooling=pooling,
         whiten=whiten,
-        weights_dir=PROJECT_WEIGHTS_DIR if weights_dir is None else user_path(weights_dir, "weights_dir"),
+        weights_dir=optional_path(weights_dir, "weights_dir") or PROJECT_WEIGHTS_DIR,
         S=S,
         L=L,
         activation=activation,
         gem_p=gem_p,
         scales=scales,
         precision=precision,
-        backbone_weights=None
-        if backbone_weights is None
-        else user_path(backbone_weights, "backbone_weights"),
+        backbone_weights=optional_path(backbone_weights, "backbone_weights"),
     )
     network = load_network(options, [pooling], choose_device(device))
     return ImageDescriber(network, options.longer_side)

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import draw_image
+from helpers import FAST_INDEX, FAST_OPTIONS
 from PIL import Image
 
 import Search_Images
 from models.backbones.registry import BACKBONES
 from models.poolings.attention_head import ContextAwareRegionalAttention
 from utils.descriptors import store as descriptor_store
-from utils.descriptors.prepared_network import prepared_network
+from utils.descriptors.prepared_network import loaded_network
 from utils.descriptors.rows import StoredRows
 from utils.errors import UserError
 from utils.file_names import CATALOGUE, INDEX_STORE, STORE_SETTINGS
@@ -32,8 +33,6 @@ from utils.search.image_index import ImageIndex, read_index
 from utils.weights.backbone_weights import read_backbone_weights
 
 ROOT = Path(__file__).parents[1]
-FAST = ["--S", "64", "--pooling", "rmac", "--no-whiten", "--device", "cpu", "--workers", "0"]
-SETTINGS = {"S": 64, "pooling": "rmac", "whiten": False, "device": "cpu", "workers": 0}
 
 
 @pytest.fixture
@@ -48,7 +47,7 @@ def images(tmp_path):
 
 @pytest.fixture
 def indexed(command, images):
-    assert command("index", images, *FAST)[0] == 0
+    assert command("index", images, *FAST_INDEX)[0] == 0
     return images
 
 
@@ -66,7 +65,7 @@ def described(monkeypatch):
 
 
 def test_an_image_of_the_index_comes_back_first_and_others_by_falling_dot_product(command, indexed):
-    vectors = Search_Images.describe(sorted(indexed.rglob("*.*g")), **SETTINGS)
+    vectors = Search_Images.describe(sorted(indexed.rglob("*.*g")), **FAST_OPTIONS)
     paths = [str(path) for path in sorted(indexed.rglob("*.*g"))]
     for index, path in enumerate(paths):
         status, out, _ = command("query", path, "--top", "4")
@@ -82,12 +81,12 @@ def test_an_image_of_the_index_comes_back_first_and_others_by_falling_dot_produc
 
 def test_only_new_and_changed_images_are_described_again_and_gone_ones_removed(command, indexed, monkeypatch):
     decoded = described(monkeypatch)
-    command("index", indexed, *FAST)
+    command("index", indexed, *FAST_INDEX)
     assert decoded == []
     draw_image(indexed / "new.png", 50)
     draw_image(indexed / "b.png", 51, size=(72, 48))
     (indexed / "more" / "e.png").unlink()
-    status, out, _ = command("index", indexed, *FAST)
+    status, out, _ = command("index", indexed, *FAST_INDEX)
     assert status == 0
     assert sorted(decoded) == ["b.png", "new.png"]
     assert out == f"6 images of {indexed} are in search_index: 2 new or changed, 2 removed\n"
@@ -95,7 +94,7 @@ def test_only_new_and_changed_images_are_described_again_and_gone_ones_removed(c
     assert index.names == ["a.png", "b.png", "c.png", "d.jpg", "more/still/f.png", "new.png"]
     np.testing.assert_allclose(
         index.rows[:],
-        Search_Images.describe([index.path(number) for number in range(6)], **SETTINGS),
+        Search_Images.describe([index.path(number) for number in range(6)], **FAST_OPTIONS),
         atol=1e-6,
     )
 
@@ -105,20 +104,20 @@ def test_the_store_is_tidied_once_most_of_it_no_longer_counts(command, indexed):
     for round_number in range(3):
         for seed, path in enumerate(sorted(indexed.rglob("*.png"))):
             draw_image(path, 100 * round_number + seed, size=(64, 56 + 8 * round_number))
-        assert command("index", indexed, *FAST)[0] == 0
+        assert command("index", indexed, *FAST_INDEX)[0] == 0
         stored = sum(len(np.load(path.with_suffix(".npy"))) for path in store.glob("shard-*.json"))
         assert stored <= 12
     index = read_index(Path("search_index"))
     np.testing.assert_allclose(
         index.rows[:],
-        Search_Images.describe([index.path(number) for number in range(6)], **SETTINGS),
+        Search_Images.describe([index.path(number) for number in range(6)], **FAST_OPTIONS),
         atol=1e-6,
     )
 
 
 def test_of_equal_images_the_one_that_is_searched_for_comes_first(command, images):
     shutil.copy(images / "c.png", images / "a copy.png")
-    command("index", images, *FAST)
+    command("index", images, *FAST_INDEX)
     for name in ("a copy.png", "c.png"):
         _, out, _ = command("query", images / name, "--top", "2")
         names = [Path(line.split("\t")[2]).name for line in out.splitlines()]
@@ -128,7 +127,7 @@ def test_of_equal_images_the_one_that_is_searched_for_comes_first(command, image
 
 def test_a_box_is_searched_for_as_that_part_of_the_image(command, indexed):
     _, out, _ = command("query", indexed / "a.png", "--box", "0", "0", "40", "40", "--top", "6")
-    (query,) = Search_Images.describe([InputImage(indexed / "a.png", (0, 0, 40, 40))], **SETTINGS)
+    (query,) = Search_Images.describe([InputImage(indexed / "a.png", (0, 0, 40, 40))], **FAST_OPTIONS)
     index = read_index(Path("search_index"))
     expected = [str(index.path(number)) for number in np.argsort(-index.rows[:] @ query)]
     assert [line.split("\t")[2] for line in out.splitlines()] == expected
@@ -178,7 +177,7 @@ def test_hostile_names_and_files_are_handled(command, images):
     (images / "again").symlink_to(images)
     (images / "notes.txt").write_text("no image")
 
-    status, out, err = command("index", images, *FAST)
+    status, out, err = command("index", images, *FAST_INDEX)
     assert status == 0, err
     assert out == f"{6 + 4 + 2} images of {images} are in search_index: 12 new or changed, 0 removed\n"
     names = read_index(Path("search_index")).names
@@ -257,7 +256,7 @@ def test_an_index_with_other_backbone_weights_is_searched_with_the_same_file(com
     state[next(iter(state))] *= -1
     torch.save(state, tmp_path / "other.pth")
     weights = ["--backbone-weights", tmp_path / "other.pth"]
-    assert command("index", images, *FAST, *weights)[0] == 0
+    assert command("index", images, *FAST_INDEX, *weights)[0] == 0
     status, out, _ = command("query", images / "a.png", *weights, "--device", "cpu")
     assert (status, out.split()[:2]) == (0, ["1", "1.0000"])
     status, _, err = command("query", images / "a.png", "--device", "cpu")
@@ -271,14 +270,14 @@ def test_an_index_follows_its_folder_and_empties_with_it(command, indexed, tmp_p
     assert command("query", moved / "a.png", "--top", "2")[1].startswith("1\t1.0000\t")
     assert "2 matches were deleted or changed" in caplog.text
     decoded.clear()
-    assert command("index", moved, *FAST)[0] == 0
+    assert command("index", moved, *FAST_INDEX)[0] == 0
     assert decoded == []
     assert command("query", moved / "a.png", "--top", "1")[1] == f"1\t1.0000\t{moved / 'a.png'}\n"
     outside = (moved / "a.png").rename(tmp_path / "outside.png")
     shutil.rmtree(moved / "more")
     for path in moved.iterdir():
         path.unlink()
-    status, out, _ = command("index", moved, *FAST)
+    status, out, _ = command("index", moved, *FAST_INDEX)
     assert status == 0
     assert out == f"0 images of {moved} are in search_index: 0 new or changed, 6 removed\n"
     assert command("query", outside)[:2] == (0, "")
@@ -287,7 +286,7 @@ def test_an_index_follows_its_folder_and_empties_with_it(command, indexed, tmp_p
 def test_files_that_are_no_images_are_noted(command, images, caplog):
     for name in ("notes.txt", "photo.psd", ".hidden.txt"):
         (images / name).write_text("no image")
-    assert command("index", images, *FAST)[0] == 0
+    assert command("index", images, *FAST_INDEX)[0] == 0
     assert "2 files or folders are no images, or cannot be read (notes.txt, photo.psd)" in caplog.text
 
 
@@ -295,7 +294,7 @@ def test_thumbnails_are_left_out_with_a_note(command, images, caplog):
     (images / "@eaDir" / "a.png").mkdir(parents=True)
     draw_image(images / "@eaDir" / "a.png" / "SYNOPHOTO_THUMB_M.jpg")
     draw_image(images / "b_thumb.png")
-    status, out, _ = command("index", images, *FAST)
+    status, out, _ = command("index", images, *FAST_INDEX)
     assert status == 0
     assert out.startswith("6 images of")
     assert "left out 2 thumbnails or folders of thumbnails (@eaDir, b_thumb.png)" in caplog.text
@@ -303,7 +302,7 @@ def test_thumbnails_are_left_out_with_a_note(command, images, caplog):
 
 def test_a_pipe_is_named_as_an_image_that_cannot_be_decoded(command, images, caplog):
     os.mkfifo(images / "pipe.jpg")
-    assert command("index", images, *FAST)[0] == 0
+    assert command("index", images, *FAST_INDEX)[0] == 0
     assert f"left out {images / 'pipe.jpg'} cannot be decoded: it is a pipe, not a file" in caplog.text
     status, out, err = command("query", images / "pipe.jpg")
     assert (status, out) == (2, "")
@@ -313,10 +312,10 @@ def test_a_pipe_is_named_as_an_image_that_cannot_be_decoded(command, images, cap
 def test_a_name_that_begins_like_a_users_home_is_a_name(command, images, tmp_path):
     shutil.copy(images / "b.png", "~backup.png")
     images.rename(tmp_path / "~x")
-    assert command("index", "~x", "--index", "~index", *FAST)[0] == 0
+    assert command("index", "~x", "--index", "~index", *FAST_INDEX)[0] == 0
     _, out, _ = command("query", "~backup.png", "--index", "~index", "--top", "1")
     assert out.endswith(f"{tmp_path / '~x' / 'b.png'}\n")
-    assert Search_Images.describe("~backup.png", **SETTINGS).shape == (1, 1280)
+    assert Search_Images.describe("~backup.png", **FAST_OPTIONS).shape == (1, 1280)
 
 
 @pytest.mark.slow
@@ -374,12 +373,12 @@ def test_an_unreadable_index_is_one_line_of_error_and_made_again(command, indexe
         status, _, err = command("query", indexed / "a.png")
         assert status == 2
         assert re.search(r"catalogue\.json is (unreadable|not valid)", err)
-        assert command("index", indexed, *FAST)[0] == 0
+        assert command("index", indexed, *FAST_INDEX)[0] == 0
         assert command("query", indexed / "a.png")[0] == 0
     for shard in Path("search_index", "descriptors").glob("shard-*"):
         shard.unlink()
     assert "is not valid: index" in command("query", indexed / "a.png")[2]
-    assert command("index", indexed, *FAST)[0] == 0
+    assert command("index", indexed, *FAST_INDEX)[0] == 0
     assert command("query", indexed / "a.png")[0] == 0
 
 
@@ -405,7 +404,7 @@ def test_an_index_of_generalised_means_is_searched_with_its_exponent(command, im
 def test_an_image_comes_first_before_any_number_of_equal_images(command, images):
     for number in range(5):
         shutil.copy(images / "c.png", images / f"a{number}.png")
-    command("index", images, *FAST)
+    command("index", images, *FAST_INDEX)
     for top in ("1", "3", "20"):
         _, out, _ = command("query", images / "c.png", "--top", top)
         names = [Path(line.split("\t")[2]).name for line in out.splitlines()]
@@ -450,17 +449,17 @@ def test_weights_that_change_while_a_program_runs_are_read_anew(images, head_fol
     torch.save(state, path)
     after = Search_Images.describe([images / "a.png"], **options)
     assert np.abs(after - before).max() > 1e-5
-    prepared_network.cache_clear()
+    loaded_network.cache_clear()
     np.testing.assert_array_equal(Search_Images.describe([images / "a.png"], **options), after)
 
 
 def test_a_second_indexing_at_the_same_time_is_refused(command, indexed):
     with only_writer(Path("search_index", "lock"), Path("search_index")):
-        status, out, err = command("index", indexed, *FAST)
+        status, out, err = command("index", indexed, *FAST_INDEX)
         assert (status, out) == (2, "")
         assert err == "error: another process is writing to search_index: wait for it\n"
         assert command("query", indexed / "a.png")[0] == 0
-    assert command("index", indexed, *FAST)[0] == 0
+    assert command("index", indexed, *FAST_INDEX)[0] == 0
 
 
 INDEX = """
@@ -480,7 +479,7 @@ def test_an_indexing_killed_at_any_moment_leaves_an_index_that_answers(
 ):
     monkeypatch.setattr(descriptor_store, "SHARD_ROWS", 2)
     index_folder = tmp_path / "search_index"
-    assert command("index", images, *FAST)[0] == 0
+    assert command("index", images, *FAST_INDEX)[0] == 0
     rng = np.random.default_rng(0)
     for round_number in range(6):
         for seed in range(30):
@@ -497,10 +496,10 @@ def test_an_indexing_killed_at_any_moment_leaves_an_index_that_answers(
         index = read_index(index_folder)
         assert index.keys == before or len(index.keys) == 36
         assert command("query", images / "a.png", "--top", "1")[1].endswith("a.png\n")
-    assert command("index", images, *FAST)[0] == 0
+    assert command("index", images, *FAST_INDEX)[0] == 0
     index = read_index(index_folder)
     assert len(index.names) == 36
-    expected = Search_Images.describe([index.path(number) for number in range(36)], **SETTINGS)
+    expected = Search_Images.describe([index.path(number) for number in range(36)], **FAST_OPTIONS)
     np.testing.assert_allclose(index.rows[:], expected, atol=1e-6)
 
 
@@ -538,7 +537,7 @@ def test_an_index_with_an_unreadable_shard_is_not_changed(command, images, index
     shard = next(index.rglob("shard-*.npy"))
     shard.write_bytes(shard.read_bytes()[:-8])
     before = sorted(index.rglob("*"))
-    status, _, err = command("index", images, *FAST)
+    status, _, err = command("index", images, *FAST_INDEX)
     assert status == 2
     assert "is unreadable" in err
     assert sorted(index.rglob("*")) == before

@@ -5,6 +5,11 @@ from pathlib import Path
 from utils.errors import UserError
 
 
+def optional_path(text: str | Path | None, option: str) -> Path | None:
+    """Return `user_path` of a text, or None if there is none."""
+    return None if text is None else user_path(text, option)
+
+
 def user_path(text: str | Path, option: str = "a path") -> Path:
     """Return a path in which `~` or `~name` at the beginning is replaced with the user's home folder.
 

@@ -1,6 +1,5 @@
 """Description of the images in a folder, of which an index or a collection in Milvus is made."""
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,19 +23,12 @@ from utils.files.writing import check_writable, make_folder
 from utils.images.batches import Loading
 from utils.images.listing import images_below, report_left_out
 from utils.images.loading import InputImage
-from utils.photo_search.options import (
-    IndexOptions,
-)
+from utils.photo_search.options import IndexOptions
 from utils.processes import Processes
 from utils.search.approximate import load_faiss
 from utils.search.approximate_index import is_approximate
 from utils.search.approximate_update import update_approximate
-from utils.search.image_index import (
-    ImageIndex,
-    check_same_folder,
-    read_index,
-    write_index,
-)
+from utils.search.image_index import ImageIndex, check_same_folder, read_index, write_index
 from utils.search.milvus import Address
 from utils.search.milvus_index import Changes, MilvusIndex, update_milvus_index
 from utils.text import first_names
@@ -122,7 +114,7 @@ def describe_into(
     """
     device = choose_device(options.device)
     descriptors = describe_images(
-        prepared_network(options, json.dumps(settings), device),
+        prepared_network(options, settings, device),
         [InputImage(options.folder / name) for name in names],
         Loading.on(device, options.longer_side, options.batch_size, options.workers),
         Processes(0, 1, device),

@@ -1,6 +1,5 @@
 """Search for the images of an index that are most similar to an image."""
 
-import json
 import logging
 
 import numpy as np
@@ -16,17 +15,10 @@ from utils.images.batches import Loading
 from utils.images.loading import InputImage, check_box
 from utils.options.options_class import declared_options, make
 from utils.options.saved_options import from_json
-from utils.photo_search.options import (
-    DescribeOptions,
-    QueryOptions,
-    ServeOptions,
-)
+from utils.photo_search.options import DescribeOptions, QueryOptions, ServeOptions
 from utils.processes import Processes
 from utils.saved_settings import check_same_settings
-from utils.search.image_index import (
-    ImageIndex,
-    Match,
-)
+from utils.search.image_index import ImageIndex, Match
 from utils.search.milvus_index import MilvusIndex
 
 log = logging.getLogger(__name__)
@@ -45,16 +37,14 @@ def find(options: QueryOptions, index: ImageIndex | MilvusIndex) -> list[Match]:
     query = InputImage(options.image, options.box)
     if options.box is not None:
         check_box(query, described.longer_side)
-    settings = descriptor_settings(described, [described.pooling])
-    check_same_settings(index.location, index.settings, settings)
-
+    settings = checked_settings(index, described)
     device = choose_device(options.device)
     part = index if isinstance(index, ImageIndex) else index.with_image(query)
     itself = None if options.box is not None else part.index_of(query)
     # An indexed image has a descriptor: without a page of heat maps, the network is not loaded.
     network = None
     if itself is None or options.html is not None:
-        network = prepared_network(described, json.dumps(settings), device)
+        network = prepared_network(described, settings, device)
     if itself is None:
         assert network is not None
         loading = Loading(described.longer_side, batch_size=1, workers=0)
@@ -74,6 +64,17 @@ def find(options: QueryOptions, index: ImageIndex | MilvusIndex) -> list[Match]:
     if options.html is not None and network is not None:
         write_search_page(options.html, query, matches, network, part)
     return matches
+
+
+def checked_settings(index: ImageIndex | MilvusIndex, described: DescribeOptions) -> dict[str, object]:
+    """Return the settings of descriptors by some options, which must be those of an index.
+
+    Raises:
+        UserError: the index was made with other weights, or a file of weights is unreadable.
+    """
+    settings = descriptor_settings(described, [described.pooling])
+    check_same_settings(index.location, index.settings, settings)
+    return settings
 
 
 def indexed_with(index: ImageIndex | MilvusIndex, options: QueryOptions | ServeOptions) -> DescribeOptions:
