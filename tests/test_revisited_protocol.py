@@ -190,7 +190,7 @@ def test_positives_outside_the_database_count_as_not_retrieved():
     names, similar = ["a", "b"], np.array([[2, 1], [2, 1]], np.float32)
     scores = score_protocols({"easy": [query("some", "az"), query("all", "yz")]}, names, similar)
     assert scores["easy"].average_precisions == {"some": 1 / 2, "all": 0}
-    assert scores["easy"].precisions[5] == {"some": 1, "all": 0}
+    assert scores["easy"].precisions[5] == {"some": 1 / 5, "all": 0}
 
 
 def test_the_table_has_a_line_for_each_protocol_in_percent():

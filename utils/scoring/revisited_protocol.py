@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from utils.data.oxford_paris import Query
+from utils.scoring.metrics import precision_at
 from utils.scoring.precision import precision_around
 from utils.scoring.queries import Ranks, positive_ranks
 from utils.scoring.scores import ProtocolScores
@@ -59,25 +60,3 @@ def average_precision(ranks: np.ndarray, positives: int) -> float:
         return float("nan")
     before, precision = precision_around(ranks)
     return float(np.sum(before + precision) / (2 * positives))  # float64, unlike VGG's program
-
-
-def precision_at(k: int, ranks: np.ndarray, positives: int) -> float:
-    """Return the share of positives among the first k images.
-
-    If all positives are among the first k images, only the images up to the last positive count, so that a
-    query with fewer than k positives can reach 1.
-
-    Args:
-        k: number of first images.
-        ranks: (K,) ranks of the positives in the ranking without junk, from 0, rising.
-        positives: number of all positives.
-
-    Returns:
-        0..1; NaN if there are no positives.
-    """
-    if positives == 0:
-        return float("nan")
-    if len(ranks) == 0:
-        return 0.0
-    k = min(k, int(ranks[-1]) + 1)
-    return float(np.searchsorted(ranks, k)) / k
