@@ -40,12 +40,14 @@ from utils.options.shared import DescriptorOptions, RunOptions, SearchOptions, S
 from utils.processes import ALONE, Processes, join_processes, log_level, process_device
 from utils.program.run_command import run_command
 from utils.scoring import report
-from utils.scoring.comparison import Comparison, compare_searches, differences_for_json
 from utils.scoring.compute_ap import check_program
+from utils.scoring.metrics import MetricNames
 from utils.scoring.queries import labelled_images, ranks_by_name
+from utils.scoring.run_files import check_run
 from utils.scoring.score_rankings import named_rankings, score, score_by_binary
 from utils.scoring.score_runs import score_runs
 from utils.scoring.scores import Scores
+from utils.scoring.summary import summarise
 from utils.search.approximate import check_search
 from utils.search.reranking.registry import RerankInputs, build_rerankers, check_rerankers
 from utils.search.reranking.reranker import Reranker
@@ -79,6 +81,13 @@ class MeasureOptions(DescriptorOptions, RunOptions, StoreOptions, SearchOptions)
         default=(),
         help="poolings to use instead of --pooling, such as ra,rmac,gem; the scores are printed side by side",
         metavar="POOLING,...",
+    )
+    metrics: tuple[str, ...] = option(
+        default=(),
+        help="scores beside mAP, such as mAP@100,recall@10,mP@10; mP@1,mP@5,mP@10 for revisited sets if not "
+        "given",
+        valid=MetricNames(),
+        metavar="METRIC,...",
     )
     skip_bad_images: bool = option(default=False, help="leave out unreadable images")
     eval_binary: Path | None = option(default=None, help="VGG's compiled compute_ap, to score with")
@@ -163,25 +172,18 @@ def evaluate(options: MeasureOptions) -> dict[str, object]:
 
     # Score each ranking, write, print and draw.
     results = score_searches(options, data, names, labelled, searches, seconds)
-    first = results.scores[options.poolings[0]]
-    note_without_positives(first[PLAIN])
-    comparison = Comparison.from_scores(results.scores, options.seed) if options.compare else None
-    reranked = compare_searches(first, options.seed) if options.rerank else None
+    text, values = summarise(results.scores, options.seed, options.metrics, bool(options.rerank))
     summary = {
         "settings": used_settings(options, loading, device),
         "images": len(names),
         "images_left_out": [str(error.path) for error in database.unreadable.values()],
         "queries": len(data.queries),
-        **report.scores_for_json(first),
+        **values,
         "recall": results.recalls,
         "seconds": seconds,
         "versions": report.versions(device),
-        **({} if comparison is None else comparison.for_json()),
-        **({} if reranked is None else {"differences_to_search": differences_for_json(reranked)}),
     }
-    print(report.format_scores(first) if comparison is None else comparison.format())
-    if reranked is not None:
-        print(reranked.format())
+    print(text)
     if options.output is not None:  # after the scores are printed, since the disk may be full
         table = None if store is not None else descriptor_table(data, names, queries, database)
         rankings = named_rankings(data, names, results.plain.rankings())
@@ -203,17 +205,11 @@ def evaluate_runs(options: MeasureOptions) -> dict[str, object]:
         UserError: a run is unreadable or for another data set, or a file cannot be written.
     """
     data = open_dataset(options.dataset, options.datasets_dir, options.seed)
-    scores = {name: {PLAIN: of_run} for name, of_run in score_runs(data, options.score_run).items()}
-    first = next(iter(scores.values()))
-    note_without_positives(first[PLAIN])
-    comparison = Comparison.from_scores(scores, options.seed) if len(scores) > 1 else None
-    summary = {
-        "settings": to_json(options),
-        "queries": len(data.queries),
-        **report.scores_for_json(first),
-        **({} if comparison is None else comparison.for_json()),
-    }
-    print(report.format_scores(first) if comparison is None else comparison.format())
+    by_run = score_runs(data, options.score_run, options.metrics)
+    scores = {name: {PLAIN: of_run} for name, of_run in by_run.items()}
+    text, values = summarise(scores, options.seed, options.metrics)
+    summary = {"settings": to_json(options), "queries": len(data.queries), **values}
+    print(text)
     if options.output is not None:
         report.write_output(options.output, summary, scores, None, None)
     return summary
@@ -225,12 +221,6 @@ def descriptor_table(
     """Return the descriptors of queries and images with their names."""
     query_names = [query.name for query in data.queries]
     return report.DescriptorTable(names, database.rows[:], query_names, queries.rows[:])
-
-
-def note_without_positives(scores: Scores) -> None:
-    """Log the queries without positives."""
-    if without := scores.without_positives():
-        log.warning("note: queries without positives are left out of the mean: %s", ", ".join(without))
 
 
 class Evaluation(NamedTuple):
@@ -319,11 +309,14 @@ def score_searches(
             ranks = {
                 name: ranks_by_name(labelled, result.found.ranks) for name, result in results.searches.items()
             }
-            scores[pooling] = {name: score(data, of_search) for name, of_search in ranks.items()}
+            scores[pooling] = {
+                name: score(data, of_search, options.metrics) for name, of_search in ranks.items()
+            }
             if options.eval_binary is not None:
                 for name, result in results.searches.items():
                     rankings = named_rankings(data, names, result.rankings())
-                    scores[pooling][name] = score_by_binary(data, rankings, options.eval_binary)
+                    by_python = scores[pooling][name]
+                    scores[pooling][name] = score_by_binary(data, rankings, options.eval_binary, by_python)
         if options.figures is not None:
             drawn = {pooling: ranks[PLAIN]} if options.compare else ranks
             curves |= {title: query_curves(data, of_search) for title, of_search in drawn.items()}
@@ -332,11 +325,13 @@ def score_searches(
 
 
 def check_paths(options: MeasureOptions) -> None:
-    """Check, before any work, that the outputs can be written and the scoring program can be run.
+    """Check, before any work, that run files exist, outputs can be written and the program can be run.
 
     Raises:
-        UserError: a folder cannot be written to, or the program cannot be run.
+        UserError: a run file is missing, a folder cannot be written to, or the program cannot be run.
     """
+    for run in options.score_run:
+        check_run(run)
     if options.eval_binary is not None:
         check_program(options.eval_binary)
     if options.output is not None:

@@ -212,9 +212,9 @@ def test_a_program_can_score(measure, dataset, tmp_path):
         "print(0.125 if good == ['b'] and len(open(sys.argv[2]).read().split()) == 4 else 'wrong')\n"
     )
     program.chmod(0o755)
-    status, out, err = measure("--eval-binary", program)
+    status, out, err = measure("--eval-binary", program, "--metrics", "recall@3")
     assert status == 0, err
-    assert out.count("q_1: 12.50\n") == 2
+    assert out.count("q_1: 12.50\n") == out.count("recall@3: 100.0\n") == 2
     assert "no program at" in error_line(measure("--eval-binary", tmp_path / "missing"))
 
 

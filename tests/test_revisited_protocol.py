@@ -6,8 +6,8 @@ from helpers import rank_names
 from reference import average_precision
 
 from utils.data.oxford_paris import Query
+from utils.data.revisited import METRICS
 from utils.scoring.report import write_results
-from utils.scoring.revisited_protocol import KAPPAS
 from utils.scoring.revisited_protocol import score_protocols as score_ranks
 from utils.scoring.scores import Scores
 
@@ -19,7 +19,7 @@ def query(name, good=(), ok=(), junk=()):
 
 
 def score_protocols(queries, names, similar):
-    return score_ranks(queries, rank_names(names, similar))
+    return score_ranks(queries, rank_names(names, similar), METRICS)
 
 
 def protocols(labels):
@@ -140,7 +140,7 @@ def test_figures_worked_out_by_hand():
         "mP@5": pytest.approx(4 / 5),
         "mP@10": pytest.approx(4 / 5),
     }
-    assert scores["medium"].precisions == {1: {"q0": 1}, 5: {"q0": 0.8}, 10: {"q0": 0.8}}
+    assert scores["medium"].metrics == {"mP@1": {"q0": 1}, "mP@5": {"q0": 0.8}, "mP@10": {"q0": 0.8}}
     # hard: a d e remain, positives at 0 and 1
     assert set(scores["hard"].means().values()) == {1}
 
@@ -152,7 +152,7 @@ def test_precision_at_k_looks_no_further_than_the_last_positive():
         scores = score_protocols(
             {"medium": [query("q", [names[index] for index in positives])]}, names, similar
         )
-        assert [scores["medium"].precisions[k]["q"] for k in KAPPAS] == pytest.approx(expected)
+        assert [scores["medium"].metrics[metric]["q"] for metric in METRICS] == pytest.approx(expected)
 
 
 def test_ties_rank_in_the_databases_order():
@@ -183,14 +183,14 @@ def test_an_image_that_is_positive_and_junk_is_skipped_but_counts_in_the_recall(
         {"medium": [query("q", "ab", [], "a")]}, ["a", "b"], np.array([[2, 1]], np.float32)
     )
     assert scores["medium"].average_precisions["q"] == 1 / 2
-    assert scores["medium"].precisions[1]["q"] == 1
+    assert scores["medium"].metrics["mP@1"]["q"] == 1
 
 
 def test_positives_outside_the_database_count_as_not_retrieved():
     names, similar = ["a", "b"], np.array([[2, 1], [2, 1]], np.float32)
     scores = score_protocols({"easy": [query("some", "az"), query("all", "yz")]}, names, similar)
     assert scores["easy"].average_precisions == {"some": 1 / 2, "all": 0}
-    assert scores["easy"].precisions[5] == {"some": 1 / 5, "all": 0}
+    assert scores["easy"].metrics["mP@5"] == {"some": 1 / 5, "all": 0}
 
 
 def test_the_table_has_a_line_for_each_protocol_in_percent():

@@ -39,8 +39,11 @@ def test_a_single_protocol_is_printed_per_query_and_named_protocols_as_a_table()
     printed = format_scores({PLAIN: oxford(a=0.5, b=0.25), EXPANDED: oxford(a=1.0, b=0.0)})
     lines = ["a: 50.00", "b: 25.00", "-" * 20, "Mean: 37.5", "Query expansion..."]
     assert printed.splitlines() == [*lines, "a: 100.00", "b: 0.00", "-" * 20, "Mean: 50.0"]
-    protocols = {"easy": ProtocolScores({"a": 0.5}, {1: {"a": 1.0}, 5: {"a": 0.25}})}
-    assert Scores(protocols).format().splitlines() == ["      mAP   mP@1   mP@5", "E    50.0  100.0   25.0"]
+    protocols = {"easy": ProtocolScores({"a": 0.5}, {"mP@1": {"a": 1.0}, "recall@100": {"a": 0.25}})}
+    assert Scores(protocols).format().splitlines() == [
+        "      mAP   mP@1 recall@100",
+        "E    50.0  100.0       25.0",
+    ]
 
 
 def test_means_leave_undefined_queries_out():

@@ -76,6 +76,8 @@ class RetrievalDataset:
     """Image name to file of the query images, which may be in the database or not."""
     protocols: dict[str, list[Query]] = field(default_factory=dict)
     """Name of a protocol to the same queries with the labels of the protocol; empty if there is only one."""
+    metrics: tuple[str, ...] = ()
+    """Metrics of the data set's published evaluation beside mAP, such as mP@10."""
 
     def query_inputs(self) -> list[InputImage]:
         """Return the image and the box of each query."""

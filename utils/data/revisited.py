@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 
 EASY, MEDIUM, HARD = PROTOCOLS = ("easy", "medium", "hard")
 
+METRICS = ("mP@1", "mP@5", "mP@10")
+"""Metrics of the published evaluation beside mAP."""
+
 
 def has_revisited_labels(folder: Path) -> bool:
     """Return True if a folder, of any name, has the labels of a revisited set, as published or as JSON."""
@@ -78,6 +81,7 @@ def read_revisited_dataset(folder: Path) -> RetrievalDataset:
         queries=protocols[MEDIUM],
         query_images={image: files[image] for image in labels["qimlist"]},
         protocols=protocols,
+        metrics=METRICS,
     )
 
 

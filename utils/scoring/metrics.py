@@ -18,9 +18,8 @@ LARGEST_K = 10**6
 def average_precision_at(k: int, ranks: np.ndarray, positives: int) -> float:
     """Return the average precision of the first k images, as defined for Google Landmarks v2.
 
-    It is the sum of the precisions after each positive among the first k images, divided by the number of
-    positives that could be there, min(R, k): Weyand et al., "Google Landmarks Dataset v2", CVPR 2020,
-    section 5.1.
+    It is the sum of the precisions after each positive among the first k images, divided by the largest
+    number of positives there, min(R, k): Weyand et al., "Google Landmarks Dataset v2", CVPR 2020.
 
     Args:
         k: number of first images.

@@ -1,4 +1,4 @@
-"""Scores of the revisited Oxford and Paris protocols: mAP and mP@k for easy, medium and hard.
+"""Scores of the revisited Oxford and Paris protocols: mAP and metrics for easy, medium and hard.
 
 Radenović et al., "Revisiting Oxford and Paris: Large-Scale Image Retrieval Benchmarking", CVPR 2018, section
 3.3, and its published evaluation code. The average precision is defined as for Oxford, but in float64.
@@ -9,17 +9,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from utils.data.oxford_paris import Query
-from utils.scoring.metrics import precision_at
+from utils.scoring.metrics import score_metrics
 from utils.scoring.precision import precision_around
 from utils.scoring.queries import Ranks, positive_ranks
 from utils.scoring.scores import ProtocolScores
 
-KAPPAS = (1, 5, 10)
-"""Values of k for mean precision at k."""
-
 
 def score_protocols(
-    protocols: Mapping[str, Sequence[Query]], ranks: Sequence[Ranks]
+    protocols: Mapping[str, Sequence[Query]], ranks: Sequence[Ranks], metrics: Sequence[str]
 ) -> dict[str, ProtocolScores]:
     """Return the scores of rankings per protocol.
 
@@ -29,20 +26,18 @@ def score_protocols(
     Args:
         protocols: queries with the labels of the protocol, in the same order, per protocol name.
         ranks: ranks of the labelled images of all protocols, per query.
+        metrics: names of metrics beside the average precision.
 
     Returns:
         Scores per protocol name.
     """
     scores = {}
     for protocol, queries in protocols.items():
-        averages: dict[str, float] = {}
-        precisions: dict[int, dict[str, float]] = {k: {} for k in KAPPAS}
-        for query, of_query in zip(queries, ranks, strict=True):
-            retrieved, positives = positive_ranks(query, of_query), len(query.good | query.ok)
-            averages[query.name] = average_precision(retrieved, positives)
-            for k in KAPPAS:
-                precisions[k][query.name] = precision_at(k, retrieved, positives)
-        scores[protocol] = ProtocolScores(averages, precisions)
+        averages = {
+            query.name: average_precision(positive_ranks(query, of_query), len(query.good | query.ok))
+            for query, of_query in zip(queries, ranks, strict=True)
+        }
+        scores[protocol] = ProtocolScores(averages, score_metrics(queries, ranks, metrics))
     return scores
 
 

@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote
 import numpy as np
 
 from utils.errors import BadFileError
-from utils.files.reading import parse_index, parse_number, read_text
+from utils.files.reading import open_checked, parse_index, parse_number, read_text
 from utils.text import shorten
 
 SYSTEM = "regional-attention"
@@ -54,6 +54,19 @@ def run_lines(ranking: ScoredRanking) -> str:
         )
         if math.isfinite(similarity)
     )
+
+
+def check_run(path: Path) -> None:
+    """Check, without reading it, that a run file exists and can be opened.
+
+    Raises:
+        UserError: it is missing or cannot be opened.
+    """
+    try:
+        with open_checked(path):
+            pass
+    except FileNotFoundError as error:
+        raise BadFileError(f"{path} is missing") from error
 
 
 def read_run(path: Path) -> dict[str, list[str]]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from utils.data.oxford_paris import RetrievalDataset
 from utils.scoring.compute_ap import compute_ap_by_binary, write_label_files
+from utils.scoring.metrics import score_metrics
 from utils.scoring.queries import Ranks, score_queries
 from utils.scoring.report import ranking_file, write_ranking
 from utils.scoring.revisited_protocol import score_protocols
@@ -15,21 +16,26 @@ from utils.scoring.run_files import ScoredRanking
 from utils.scoring.scores import ProtocolScores, Scores
 
 
-def score(data: RetrievalDataset, ranks: Sequence[Ranks]) -> Scores:
+def score(data: RetrievalDataset, ranks: Sequence[Ranks], metrics: Sequence[str] = ()) -> Scores:
     """Return the scores of rankings under the protocols of a data set.
 
     Args:
         data: data set with queries and labels.
         ranks: ranks of the labelled images, per query.
+        metrics: names of metrics beside the average precision; the data set's if empty.
     """
+    metrics = metrics or data.metrics
     if data.protocols:
-        protocols = score_protocols(data.protocols, ranks)
+        protocols = score_protocols(data.protocols, ranks, metrics)
         return Scores({name: scores for name, scores in protocols.items()})  # noqa: C416  keys may be None
-    return Scores({None: ProtocolScores(score_queries(data.queries, ranks))})
+    of_queries = score_metrics(data.queries, ranks, metrics)
+    return Scores({None: ProtocolScores(score_queries(data.queries, ranks), of_queries)})
 
 
-def score_by_binary(data: RetrievalDataset, rankings: Iterable[ScoredRanking], eval_binary: Path) -> Scores:
-    """Return the average precision per query that VGG's compiled program prints.
+def score_by_binary(
+    data: RetrievalDataset, rankings: Iterable[ScoredRanking], eval_binary: Path, scores: Scores
+) -> Scores:
+    """Return scores with the average precision per query that VGG's compiled program prints.
 
     The program reads label files that are rewritten from the parsed labels, because it does not strip
     carriage returns and blanks.
@@ -38,6 +44,7 @@ def score_by_binary(data: RetrievalDataset, rankings: Iterable[ScoredRanking], e
         data: data set without named protocols.
         rankings: rankings of `named_rankings`.
         eval_binary: the program.
+        scores: scores of the same rankings, of which the metrics are kept.
 
     Raises:
         UserError: the program cannot be run or fails.
@@ -54,7 +61,7 @@ def score_by_binary(data: RetrievalDataset, rankings: Iterable[ScoredRanking], e
             )
             for query in data.queries
         }
-    return Scores({None: ProtocolScores(precisions)})
+    return Scores({None: ProtocolScores(precisions, scores.protocols[None].metrics)})
 
 
 def named_rankings(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from utils.data.oxford_paris import RetrievalDataset
 from utils.errors import UserError
+from utils.scoring.queries import Ranks
 from utils.scoring.run_files import read_run
 from utils.scoring.score_rankings import score
 from utils.scoring.scores import Scores
@@ -14,7 +15,9 @@ from utils.text import first_names
 log = logging.getLogger(__name__)
 
 
-def score_runs(data: RetrievalDataset, paths: Sequence[Path]) -> dict[str, Scores]:
+def score_runs(
+    data: RetrievalDataset, paths: Sequence[Path], metrics: Sequence[str] = ()
+) -> dict[str, Scores]:
     """Return the scores of run files by the names of the files without suffix, or by their paths if equal.
 
     An image that a run leaves out is not retrieved, which lowers the average precision if it is a positive.
@@ -22,17 +25,21 @@ def score_runs(data: RetrievalDataset, paths: Sequence[Path]) -> dict[str, Score
     Args:
         data: data set with queries and labels.
         paths: run files.
+        metrics: names of metrics beside the average precision; the data set's if empty.
 
     Raises:
         UserError: a run is unreadable, lacks a query, or is for another data set.
     """
     stems = [path.stem for path in paths]
     names = stems if len(set(stems)) == len(stems) else [str(path) for path in paths]
-    return {name: score_run(data, read_run(path), path) for name, path in zip(names, paths, strict=True)}
+    return {
+        name: score(data, run_ranks(data, read_run(path), path), metrics)
+        for name, path in zip(names, paths, strict=True)
+    }
 
 
-def score_run(data: RetrievalDataset, run: Mapping[str, Sequence[str]], path: Path) -> Scores:
-    """Return the scores of one run.
+def run_ranks(data: RetrievalDataset, run: Mapping[str, Sequence[str]], path: Path) -> list[Ranks]:
+    """Return the ranks of the images of one run, per query.
 
     Args:
         data: data set with queries and labels.
@@ -61,5 +68,4 @@ def score_run(data: RetrievalDataset, run: Mapping[str, Sequence[str]], path: Pa
             len(strange),
             first_names(strange),
         )
-    ranks = [{name: rank for rank, name in enumerate(run[query])} for query in queries]
-    return score(data, ranks)
+    return [{name: rank for rank, name in enumerate(run[query])} for query in queries]

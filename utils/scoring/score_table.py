@@ -10,7 +10,7 @@ from utils.files.writing import replace_file
 from utils.scoring.scores import ProtocolScores, Scores
 
 COLUMNS = ("system", "search", "protocol", "query", "AP")
-"""First columns; precisions at k follow if there are any. A protocol without name is empty."""
+"""First columns; one column per metric follows. A protocol without name is empty."""
 
 
 def write_score_table(path: Path, scores: Mapping[str, Mapping[str, Scores]]) -> None:
@@ -25,14 +25,14 @@ def write_score_table(path: Path, scores: Mapping[str, Mapping[str, Scores]]) ->
     """
     text = io.StringIO()
     protocols = [protocol for searches in scores.values() for protocol in _protocols(searches)]
-    cutoffs = sorted({k for *_, of_protocol in protocols for k in of_protocol.precisions})
+    metrics = dict.fromkeys(metric for *_, of_protocol in protocols for metric in of_protocol.metrics)
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*COLUMNS, *(f"P@{k}" for k in cutoffs)])
+    writer.writerow([*COLUMNS, *(metric.removeprefix("m") for metric in metrics)])
     for system, searches in scores.items():
         for search, protocol, of_protocol in _protocols(searches):
             for query, precision in of_protocol.average_precisions.items():
-                at = [of_protocol.precisions[k][query] for k in cutoffs]
-                values = ["" if math.isnan(value) else value for value in (precision, *at)]
+                by_metric = [of_protocol.metrics[metric][query] for metric in metrics]
+                values = ["" if math.isnan(value) else value for value in (precision, *by_metric)]
                 writer.writerow([system, search, protocol, query, *values])
     with replace_file(path) as file:
         file.write(text.getvalue().encode())

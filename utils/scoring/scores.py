@@ -11,13 +11,16 @@ class ProtocolScores:
 
     average_precisions: dict[str, float]
     """Average precision per query."""
-    precisions: dict[int, dict[str, float]] = field(default_factory=dict)
-    """Precision at k, per k, then per query; empty if the protocol has none."""
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Score per metric, such as `mP@10`, then per query."""
+
+    def by_name(self) -> dict[str, dict[str, float]]:
+        """Return the scores of each query by the name of their mean: the average precisions are `mAP`."""
+        return {"mAP": self.average_precisions, **self.metrics}
 
     def means(self) -> dict[str, float]:
-        """Return `mAP` and each `mP@k` over the queries with positives; NaN if there are none."""
-        at = {f"mP@{k}": mean_over_queries(per_query) for k, per_query in self.precisions.items()}
-        return {"mAP": mean_over_queries(self.average_precisions), **at}
+        """Return `mAP` and each metric, averaged over the queries with positives; NaN if there are none."""
+        return {name: mean_over_queries(per_query) for name, per_query in self.by_name().items()}
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,8 @@ class Scores:
         """
         if not self.has_protocols:
             scores = self.protocols[None]
-            return {f"mAP{suffix}": scores.means()["mAP"], f"AP{suffix}": scores.average_precisions}
+            means = {f"{name}{suffix}": mean for name, mean in scores.means().items()}
+            return {**means, f"AP{suffix}": scores.average_precisions}
         return {
             f"protocols{suffix}": {
                 str(protocol): {**scores.means(), "AP": scores.average_precisions}
@@ -66,19 +70,24 @@ class Scores:
         }
 
     def _lines(self, scores: ProtocolScores) -> Iterator[str]:
-        """Yield the lines that the original prints: `name: percent` per query, 20 dashes, `Mean: percent`."""
+        """Yield the lines of the original, and one per metric.
+
+        The original prints `name: percent` per query, 20 dashes and `Mean: percent`.
+        """
         for query, precision in scores.average_precisions.items():
             yield f"{query}: {100 * precision:.2f}"
         yield "-" * 20
-        yield f"Mean: {100 * scores.means()['mAP']:.1f}"
+        for name, mean in scores.means().items():
+            yield f"{'Mean' if name == 'mAP' else name}: {100 * mean:.1f}"
 
     def _table(self) -> Iterator[str]:
         """Yield the lines of a table of means in percent: one row per protocol, named by its first letter."""
         rows = {str(protocol): scores.means() for protocol, scores in self.protocols.items()}
-        titles = next(iter(rows.values()))
-        yield " ".join(["  ", *(f"{title:>6}" for title in titles)])
+        widths = {title: max(6, len(title)) for title in next(iter(rows.values()))}
+        yield " ".join(["  ", *(f"{title:>{width}}" for title, width in widths.items())])
         for protocol, means in rows.items():
-            yield " ".join([f"{protocol[0].upper():<2}", *(f"{100 * mean:>6.1f}" for mean in means.values())])
+            values = [f"{100 * mean:>{widths[title]}.1f}" for title, mean in means.items()]
+            yield " ".join([f"{protocol[0].upper():<2}", *values])
 
 
 def mean_over_queries(values: Mapping[str, float]) -> float:
