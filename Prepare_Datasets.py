@@ -1,4 +1,4 @@
-"""Prepare data sets and weight files: download, unpack, lay out and verify them.
+"""Prepare data sets and weight files: download, unpack, lay out, label and verify them.
 
 Data sets without a public server (ImageNet, a landmark set) are read from archives that the user has. The
 archives are recognised by their contents. Finished steps are skipped, so the next run completes a killed run.
@@ -6,6 +6,7 @@ archives are recognised by their contents. Finished steps are skipped, so the ne
     python Prepare_Datasets.py get Oxford
     python Prepare_Datasets.py get ImageNet --archive ILSVRC2012_img_train.tar ILSVRC2012_img_val.tar ...
     python Prepare_Datasets.py get Oxford --distractors flickr100k
+    python Prepare_Datasets.py labels my_photographs
     python Prepare_Datasets.py verify Oxford
     python Prepare_Datasets.py verify weights
 """
@@ -29,6 +30,8 @@ from utils.data.revisited_labels import as_json, read_pickled_labels
 from utils.errors import BadFileError, UserError
 from utils.file_names import DATASETS_DIR, MINI, WEIGHTS_DIR
 from utils.files.writing import check_writable, replace_file
+from utils.labelling.options import LabelsOptions
+from utils.labelling.write import write_labels
 from utils.options.option import Range
 from utils.options.options_class import option, options_class, redefault
 from utils.options.parser import called_with_first, parse_options
@@ -61,7 +64,7 @@ log = logging.getLogger(__name__)
 WEIGHTS, PROGRAM = "weights", "compute_ap"
 NAMES = (*RECIPES, WEIGHTS, PROGRAM, MINI)
 
-GET, VERIFY = "get", "verify"
+GET, VERIFY, LABELS = "get", "verify", "labels"
 """Names of the commands."""
 
 
@@ -248,10 +251,10 @@ main = called_with_first(PrepareOptions)(prepare)
 
 
 def command_line(words: Sequence[str] | None = None) -> None:
-    """Parse the words, or the command line of this process if there are none, and prepare or verify.
+    """Parse the words, or the command line of this process if there are none, and run the command.
 
     Raises:
-        UserError: an option is invalid, or as for `prepare` and `verify_all`.
+        UserError: an option is invalid, or as for `prepare`, `verify_all` and `write_labels`.
     """
     command, words = split_command(sys.argv[1:] if words is None else words)
     description = __doc__.splitlines()[0]
@@ -259,7 +262,12 @@ def command_line(words: Sequence[str] | None = None) -> None:
         verifying = parse_options(VerifyOptions, description, words, f"{Path(sys.argv[0]).name} {VERIFY}")
         verify_all(verifying)
         return
-    options = parse_options(GetOptions, f"{description} The command {VERIFY} has its own --help.", words)
+    if command == LABELS:
+        program = f"{Path(sys.argv[0]).name} {LABELS}"
+        write_labels(parse_options(LabelsOptions, description, words, program))
+        return
+    description += f" The commands {VERIFY} and {LABELS} have their own --help."
+    options = parse_options(GetOptions, description, words)
     names, options = split_names(options)
     if not names:
         raise UserError(f"no name is given: give one or more of {', '.join(NAMES)}")
@@ -271,7 +279,13 @@ def command_line(words: Sequence[str] | None = None) -> None:
 
 
 def split_command(words: Sequence[str]) -> tuple[str, list[str]]:
-    """Return the command and the remaining words. The command is `get` if the words contain none."""
+    """Return the command and the remaining words.
+
+    The command is `labels` only as the first word, since folders can have this name, and `get` if the words
+    contain no command.
+    """
+    if list(words[:1]) == [LABELS]:
+        return LABELS, list(words[1:])
     for command in (GET, VERIFY):
         if command in words:
             index = words.index(command)

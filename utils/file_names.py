@@ -13,6 +13,8 @@ PROJECT_WEIGHTS_DIR = Path(__file__).resolve().parents[1] / WEIGHTS_DIR
 IMAGES_FOLDER = "jpg"
 LABELS_FOLDER = "lab"
 QUERY_SUFFIX = "_query.txt"
+LABELS_RECORD = "labels.json"
+"""Record of labels that Prepare_Datasets.py wrote."""
 DISTRACTORS_LIST = "distractors.txt"
 MINI = "Mini"
 MINI_SETTINGS = "mini.json"
