@@ -1,7 +1,7 @@
 """Search images: describe a folder of images once, then find the images that show the same object as a query.
 
-Results go to standard output, one line per image: rank, similarity and path, separated by tabs. All messages
-go to standard error.
+Results go to standard output, one line per image: rank, similarity and path, separated by tabs; for several
+queries, also the path of the query. All messages go to standard error.
 
     python Search_Images.py index ~/Images
     python Search_Images.py query holiday.jpg --box 120 80 640 560 --html results.html
@@ -12,7 +12,6 @@ go to standard error.
 if __name__ == "__main__":  # before the imports below, which take seconds
     import utils.program.start  # noqa: F401
 
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import closing
@@ -27,10 +26,8 @@ from utils.descriptors.settings import descriptor_settings
 from utils.device import choose_device
 from utils.errors import UserError
 from utils.figures.search_page import index_note
-from utils.files.outputs import check_output_file
 from utils.files.paths import optional_path, user_path
-from utils.files.records import write_json
-from utils.images.loading import Box
+from utils.images.loading import Box, InputImage
 from utils.options.parser import (
     ArgumentParser,
     add_options,
@@ -39,23 +36,23 @@ from utils.options.parser import (
     make_options,
 )
 from utils.photo_search.indexing import build, build_in_milvus
-from utils.photo_search.matching import checked_settings, find, indexed_with
+from utils.photo_search.matching import checked_settings, find_each, indexed_with
 from utils.photo_search.options import (
     DescribeOptions,
     ExportOptions,
     IndexOptions,
+    MatchOptions,
     QueryOptions,
     ServeOptions,
 )
+from utils.photo_search.queries import is_one_image, query_images
+from utils.photo_search.results import check_outputs, match_lines, write_matches
 from utils.program.run_command import run_command
 from utils.search.approximate_update import MATCHES
-from utils.search.image_index import ImageIndex, Match, read_catalogue, read_index
+from utils.search.image_index import ImageIndex, Match, QueryMatches, read_catalogue, read_index
 from utils.search.milvus_index import Changes, MilvusIndex
 from utils.serve.searcher import PhotoSearcher
 from utils.text import escape_misleading, log_to_stderr
-
-JSON_BEGIN = b'{\n  "query": "'
-"""First bytes of a file written by --json, by which such a file is recognised."""
 
 
 @called_with_first(DescribeOptions)
@@ -116,8 +113,7 @@ def search(
     Raises:
         UserError: there is no index, it was made with other weights, or the image is unreadable.
     """
-    options = QueryOptions(
-        image=user_path(image, "image"),
+    options = MatchOptions(
         box=box,
         top=top,
         exact=exact,
@@ -126,8 +122,25 @@ def search(
         device=device,
         html=optional_path(html, "html"),
     )
+    query = InputImage(user_path(image, "image"), options.box)
     opened = read_index(user_path(index, "index")) if isinstance(index, str | Path) else index
-    return find(options, opened)
+    return find_each([query], options, opened)[0].matches
+
+
+@called_with_first(MatchOptions)
+def search_each(images: Sequence[str | Path], options: MatchOptions) -> list[QueryMatches]:
+    """Find the images of an index that are most similar to each of several images.
+
+    The options are those of the command `query`, by name. Image files and folders of images can be given. An
+    unreadable image is left out, with a note.
+
+    Returns:
+        The queries with their matches, in the order of the images.
+
+    Raises:
+        UserError: there is no index, it was made with other weights, or no image is readable.
+    """
+    return open_and_find([user_path(image, "images") for image in images], options)
 
 
 def run_index(options: IndexOptions) -> None:
@@ -169,27 +182,32 @@ def run_query(options: QueryOptions) -> None:
     """Run the command `query`: print the matches, and write them as JSON if --json is given.
 
     Raises:
-        UserError: there is no index, it was made with other weights, the image is unreadable, or a file
-            cannot be written.
+        UserError: there is no index, it was made with other weights, no image is readable, or a file cannot
+            be written.
     """
+    check_outputs(options.json, options.html)
+    results = open_and_find(options.images, options)
+    one_image = is_one_image(options.images)
     if options.json is not None:
-        check_output_file(options.json, JSON_BEGIN)
-        if options.html is not None and os.path.realpath(options.json) == os.path.realpath(options.html):
-            raise UserError(f"--json and --html name the same file, {options.json}: name two files")
+        write_matches(options.json, results, one_image)
+    for line in match_lines(results, one_image):
+        print(line)
+
+
+def open_and_find(images: Sequence[Path], options: MatchOptions) -> list[QueryMatches]:
+    """Open the index, and find the most similar images for each image; see `find_each`.
+
+    Args:
+        images: image files and folders of images.
+        options: options of the search.
+
+    Raises:
+        UserError: there is no index, or there are no images, or as for `find_each`.
+    """
     if options.address is None:
-        matches = find(options, read_index(options.index))
-    else:
-        with closing(MilvusIndex(options.address)) as index:
-            matches = find(options, index)
-    if options.json is not None:
-        contents = {
-            "query": str(options.image),
-            "box": options.box,
-            "matches": [match._asdict() | {"path": str(match.path)} for match in matches],
-        }
-        write_json(options.json, contents)
-    for match in matches:
-        print(f"{match.rank}\t{match.similarity:.4f}\t{escape_misleading(str(match.path))}")
+        return find_each(query_images(images, options.box), options, read_index(options.index))
+    with closing(MilvusIndex(options.address)) as index:
+        return find_each(query_images(images, options.box), options, index)
 
 
 def run_serve(options: ServeOptions) -> None:
@@ -256,7 +274,7 @@ def command_line(words: Sequence[str] | None = None) -> None:
     )
     summary = "describe the images of a folder, or only its new images if it is indexed"
     add_options(commands.add_parser("index", help=summary, description=summary), IndexOptions)
-    summary = "find the images most similar to an image"
+    summary = "find the images most similar to an image, or to each of several images"
     add_options(commands.add_parser("query", help=summary, description=summary), QueryOptions)
     summary = "show a page on which to search with photos, in a browser on this computer"
     add_options(commands.add_parser("serve", help=summary, description=summary), ServeOptions)

@@ -177,7 +177,7 @@ def test_only_new_and_changed_images_are_described_and_gone_ones_removed(files, 
         path.unlink()
     assert update(files, local) == Changes(0, 0, 9)
     index = MilvusIndex(local)
-    assert index.nearest(np.ones(4, np.float32), 3, index.with_image(InputImage(files))).names == []
+    assert index.nearest(np.ones(4, np.float32), 3, index.with_images([InputImage(files)])).names == []
     index.close()
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from utils.errors import UserError
 from utils.figures.heat_map import CAPTION
-from utils.figures.result_page import Hit, thumbnail, write_page
+from utils.figures.result_page import Answer, Hit, thumbnail, write_page
 from utils.text import escape_misleading
 
 HOSTILE = [
@@ -47,7 +47,8 @@ class Page(HTMLParser):
 
 
 def written(tmp_path, query, hits, title="Found", note="a note"):
-    write_page(tmp_path / "page.html", query, hits, title, note)
+    has_heat = any(hit.heat is not None for hit in (query, *hits))
+    write_page(tmp_path / "page.html", [Answer(query, hits)], title, note, has_heat)
     return Page((tmp_path / "page.html").read_bytes().decode("utf-8"))
 
 
@@ -64,7 +65,7 @@ def structure(page):
 def test_a_name_is_text_and_nothing_else(tmp_path, name):
     def of(text):
         hits = [Hit(1, text, 0.5, drawn("red"), drawn("blue")), Hit(2, text)]
-        return written(tmp_path, Hit(0, text, None, drawn("green")), hits, text, text)
+        return written(tmp_path, Hit(None, text, None, drawn("green")), hits, text, text)
 
     page = of(name)
     assert structure(page) == structure(of("plain"))
@@ -74,7 +75,7 @@ def test_a_name_is_text_and_nothing_else(tmp_path, name):
 
 
 def test_nothing_is_run_or_loaded(tmp_path):
-    page = written(tmp_path, Hit(0, "q", None, drawn("green")), [Hit(1, "a", 1, drawn("red"))])
+    page = written(tmp_path, Hit(None, "q", None, drawn("green")), [Hit(1, "a", 1, drawn("red"))])
     tags = {tag for tag, _ in page.elements}
     assert not tags & {"script", "link", "iframe", "object", "embed", "base", "form", "a", "svg"}
     for tag, attributes in page.elements:
@@ -96,7 +97,7 @@ def test_images_are_in_the_page_in_their_order_and_no_larger_than_needed(tmp_pat
         Hit(1, "a", 0.9, drawn("red", (900, 600)), drawn("yellow")),
         Hit(2, "b", 0.8, drawn("blue")),
     ]
-    page = written(tmp_path, Hit(0, "q", None, drawn("lime", (30, 1000))), hits)
+    page = written(tmp_path, Hit(None, "q", None, drawn("lime", (30, 1000))), hits)
     images = [decoded(image) for image in page.all("img")]
     assert [image.format for image in images] == ["JPEG"] * 4
     assert [image.size for image in images] == [(10, 320), (320, 213), (40, 30), (40, 30)]
@@ -108,13 +109,13 @@ def test_images_are_in_the_page_in_their_order_and_no_larger_than_needed(tmp_pat
 def test_metadata_of_a_file_are_left_out(tmp_path):
     image = drawn("red")
     image.info["comment"] = b"where I live"
-    page = written(tmp_path, Hit(0, "q", None, image), [])
+    page = written(tmp_path, Hit(None, "q", None, image), [])
     assert b"where I live" not in base64.b64decode(page.all("img")[0]["src"].split(",")[1])
 
 
 def test_rank_score_and_name_of_every_result_are_shown(tmp_path):
     page = written(
-        tmp_path, Hit(0, "the query"), [Hit(1, "a", 0.98765), Hit(2, "b", -0.5), Hit(3, "c", None)]
+        tmp_path, Hit(None, "the query"), [Hit(1, "a", 0.98765), Hit(2, "b", -0.5), Hit(3, "c", None)]
     )
     lines = [text.strip() for text in page.texts if text.strip()]
     after = lines[lines.index("Results") + 1 :]
@@ -129,13 +130,13 @@ def test_rank_score_and_name_of_every_result_are_shown(tmp_path):
 
 
 def test_the_scale_of_the_heat_maps_is_described(tmp_path):
-    page = written(tmp_path, Hit(0, "q", None, drawn("red"), drawn("blue")), [Hit(1, "a", 1)])
+    page = written(tmp_path, Hit(None, "q", None, drawn("red"), drawn("blue")), [Hit(1, "a", 1)])
     assert any(CAPTION in text for text in page.texts)
     assert [image["alt"] for image in page.all("img")] == ["q", "attention in q"]
 
 
 def test_a_search_may_find_nothing(tmp_path):
-    assert "Nothing was found." in written(tmp_path, Hit(0, "q"), []).texts
+    assert "Nothing was found." in written(tmp_path, Hit(None, "q"), []).texts
 
 
 @pytest.mark.parametrize(
@@ -150,7 +151,7 @@ def test_a_search_may_find_nothing(tmp_path):
 )
 def test_what_cannot_be_read_as_it_stands_is_escaped(tmp_path, name, expected):
     assert escape_misleading(name) == expected
-    assert expected in written(tmp_path, Hit(0, "q"), [Hit(1, name)]).texts
+    assert expected in written(tmp_path, Hit(None, "q"), [Hit(1, name)]).texts
 
 
 def test_a_thumbnail_is_smaller_and_has_its_box():
@@ -167,7 +168,7 @@ def test_a_thumbnail_is_smaller_and_has_its_box():
 
 def test_a_page_that_cannot_be_written_is_an_error(tmp_path):
     with pytest.raises(UserError, match="cannot write"):
-        write_page(tmp_path / "absent" / "page.html", Hit(0, "q"), [], "", "")
+        write_page(tmp_path / "absent" / "page.html", [Answer(Hit(None, "q"), [])], "", "")
 
 
 def test_invisible_marks_of_direction_are_shown():

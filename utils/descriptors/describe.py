@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -29,7 +29,16 @@ DISK_SECONDS = 60.0
 
 
 class NoReadableImageError(UserError):
-    """Error for images of which none is readable."""
+    """Error for images of which none is readable.
+
+    Args:
+        message: the message.
+        unreadable: index of each image to its error.
+    """
+
+    def __init__(self, message: str, unreadable: Mapping[int, UnreadableImageError] | None = None) -> None:
+        super().__init__(message)
+        self.unreadable = dict(unreadable or {})
 
 
 class Descriptors(NamedTuple):
@@ -88,7 +97,8 @@ def describe(
     empty = sorted(processes.gather(computed.empty))
     if len(unreadable) == len(images):
         reason = f": {next(iter(unreadable.values()))}" if unreadable else ""
-        raise NoReadableImageError(f"none of the {len(images)} {title} can be decoded{reason}")
+        message = f"none of the {len(images)} {title} can be decoded{reason}"
+        raise NoReadableImageError(message, unreadable)
     if empty and processes.leads:
         _note_empty(title, [images[index] for index in empty])
     readable = [index for index in range(len(images)) if index not in unreadable]

@@ -88,6 +88,10 @@ class StoredRows:
         """Return the descriptors with only some of their dimensions."""
         return StoredRows(self._shards, self._positions, self._lengths, selected)
 
+    def selected(self, indices: np.ndarray | slice) -> "StoredRows":
+        """Return the descriptors at some indices of the database, in their order, not read yet."""
+        return StoredRows(self._shards, self._positions[indices], self._lengths, self._dimensions)
+
     def _shard(self, index: int) -> np.ndarray:
         return self._shards[index][:, self._dimensions]
 

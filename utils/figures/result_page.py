@@ -6,7 +6,7 @@ scripts or load files, since the names of images are not trusted.
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
@@ -49,25 +49,35 @@ class Hit(NamedTuple):
     heat: Image.Image | None = None
 
 
-def write_page(path: Path, query: Hit, hits: Sequence[Hit], title: str, note: str) -> None:
-    """Write the results of a search as an HTML page.
+class Answer(NamedTuple):
+    """A query and its results."""
+
+    query: Hit
+    """The query, whose thumbnail shows its box; see `thumbnail`."""
+    hits: Sequence[Hit]
+    """The results, in the order to show."""
+
+
+def write_page(path: Path, answers: Iterable[Answer], title: str, note: str, has_heat: bool = False) -> None:
+    """Write the results of searches as an HTML page.
 
     Args:
         path: the file to write.
-        query: the query, whose thumbnail shows its box; see `thumbnail`.
-        hits: the results, in the order to show.
+        answers: the queries with their results, of which one at a time is kept in memory.
         title: title of the page.
         note: line below the title, for example about the index.
+        has_heat: whether to show heat maps.
 
     Raises:
         UserError: the file cannot be written.
     """
     with replace_file(path) as file:
-        file.write(page(query, hits, title, note).encode())
+        for text in page(answers, title, note, has_heat):
+            file.write(text.encode())
 
 
-def page(query: Hit, hits: Sequence[Hit], title: str, note: str) -> str:
-    """Return the page that `write_page` writes, as text without surrogate escapes."""
+def page(answers: Iterable[Answer], title: str, note: str, has_heat: bool) -> Iterator[str]:
+    """Yield parts of the page that `write_page` writes, as text without surrogate escapes."""
     from jinja2 import Environment, StrictUndefined  # here, since the import takes long
 
     # Autoescaping escapes HTML in every value; `escape_misleading` escapes undecodable bytes of file names.
@@ -80,13 +90,11 @@ def page(query: Hit, hits: Sequence[Hit], title: str, note: str) -> str:
     )
     environment.filters |= {"escape_misleading": escape_misleading, "data_uri": data_uri}
     template = files("utils.figures").joinpath("result_page.html.j2").read_text(encoding="utf-8")
-    has_heat = any(hit.heat is not None for hit in (query, *hits))
-    return environment.from_string(template).render(
+    yield from environment.from_string(template).generate(
         begin=BEGIN,
         title=title,
         note=note,
-        query=query._replace(rank=None, similarity=None),
-        hits=hits,
+        answers=answers,
         has_heat=has_heat,
         colors=scale_colors() if has_heat else [],
         caption=CAPTION,

@@ -1,7 +1,8 @@
-"""Page with the matches of a query in an index: thumbnails and heat maps of the attention."""
+"""Page with the matches of queries in an index: thumbnails and heat maps of the attention."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
 from PIL import Image
@@ -10,31 +11,33 @@ from tqdm import tqdm
 from models.retrieval_network import RetrievalNetwork
 from utils.errors import UserError
 from utils.figures.heat_map import heat_map, image_attention
-from utils.figures.result_page import Hit, thumbnail, write_page
+from utils.figures.result_page import THUMBNAIL_SIDE, Answer, Hit, thumbnail, write_page
 from utils.images.loading import InputImage, load_pixels, read_image
-from utils.search.image_index import ImageIndex, Match
+from utils.search.image_index import ImageIndex, QueryMatches
+from utils.search.milvus_index import MilvusIndex
+
+KEPT_IMAGES = 200
+"""Number of images whose thumbnail and heat map are kept for further queries."""
 
 
 def write_search_page(
     path: Path,
-    query: InputImage,
-    matches: Sequence[Match],
+    results: Sequence[QueryMatches],
     network: RetrievalNetwork,
-    index: ImageIndex,
+    index: ImageIndex | MilvusIndex,
 ) -> None:
-    """Write a page with the matches of a query.
+    """Write a page with the matches of queries.
 
     A match whose file was deleted or became unreadable after indexing is shown without images.
 
     Args:
         path: the file to write.
-        query: the query.
-        matches: the matches, in the order to show.
+        results: the queries and their matches, in the order to show.
         network: network that described the images. Heat maps are drawn if it has an attention head.
         index: the index that was searched.
 
     Raises:
-        UserError: the query is unreadable, or the page cannot be written.
+        UserError: a query is unreadable, or the page cannot be written.
     """
     longer_side = int(str(index.settings["S"]))
 
@@ -42,25 +45,42 @@ def write_search_page(
         if network.attention_pooling is None:
             return None
         heat = image_attention(network, image, longer_side)
-        return heat_map(heat, load_pixels(image, longer_side).numpy())
+        drawn = heat_map(heat, load_pixels(image, longer_side).numpy())
+        drawn.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+        return drawn
 
-    shown_query = Hit(
-        None, str(query.path), None, thumbnail(read_image(query.path), query.box), attention(query)
-    )
-    hits = []
-    for match in tqdm(matches, "page", unit="image", disable=None):
-        hit = Hit(match.rank, str(match.path.relative_to(index.folder)), match.similarity)
+    @lru_cache(KEPT_IMAGES)
+    def match_images(match: Path) -> tuple[Image.Image | None, Image.Image | None]:
         with suppress(UserError):  # it has become unreadable
-            pixels, heat = read_image(match.path), attention(InputImage(match.path))
-            hit = hit._replace(thumbnail=thumbnail(pixels), heat=heat)
-        hits.append(hit)
-    write_page(path, shown_query, hits, f"Images like {query.path.name}", index_note(index))
+            return thumbnail(read_image(match)), attention(InputImage(match))
+        return None, None
+
+    def answers() -> Iterator[Answer]:
+        count = sum(len(matches) for _, matches in results)
+        with tqdm(total=count, desc="page", unit="image", disable=None) as bar:
+            for query, matches in results:
+                shown = Hit(
+                    None,
+                    str(query.path),
+                    thumbnail=thumbnail(read_image(query.path), query.box),
+                    heat=attention(query),
+                )
+                hits = []
+                for match in matches:
+                    name = str(match.path.relative_to(index.folder))
+                    hits.append(Hit(match.rank, name, match.similarity, *match_images(match.path)))
+                    bar.update()
+                yield Answer(shown, hits)
+
+    name = results[0].query.path.name if len(results) == 1 else f"{len(results)} queries"
+    has_heat = network.attention_pooling is not None
+    write_page(path, answers(), f"Images like {name}", index_note(index), has_heat)
 
 
-def index_note(index: ImageIndex) -> str:
+def index_note(index: ImageIndex | MilvusIndex) -> str:
     """Return a line about an index: its images, and the settings of their descriptors."""
     settings = index.settings
-    count = len(index.names) if index.total is None else index.total
+    count = len(index.names) if isinstance(index, ImageIndex) else index.size
     return (
         f"{count} images of {index.folder}, described by {settings['backbone']}, "
         f"pooling {settings['pooling']}, {'' if settings['whiten'] else 'not '}whitened, S {settings['S']}"

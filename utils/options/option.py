@@ -91,6 +91,8 @@ class Option:
     metavar: str | tuple[str, ...] | None
     separate: bool
     """True if the items of a tuple are separate words of the command line, not one word with commas."""
+    repeated: bool
+    """True if each item of a tuple follows its own flag."""
     binding: bool
     """True if saved work can only be continued with the same value."""
     owner: type
@@ -117,7 +119,7 @@ class Option:
         Raises:
             InvalidValueError: the word is no valid value.
         """
-        if self.value_type.count == 0 and not self.separate:
+        if self.value_type.count == 0 and not (self.separate or self.repeated):
             return tuple(self._parse_item(part) for part in word.split(","))
         return self._parse_item(word)
 

@@ -32,6 +32,7 @@ def option(
     flag: str | None = None,
     metavar: str | tuple[str, ...] | None = None,
     separate: bool = False,
+    repeated: bool = False,
     positional: bool = False,
     binding: bool = False,
     kw_only: bool = True,
@@ -45,12 +46,13 @@ def option(
         flag: flag on the command line; `--` and the name with hyphens if not given.
         metavar: name of the value in --help.
         separate: whether the items of a tuple are separate words, instead of one word with commas.
+        repeated: whether each item of a tuple follows its own flag.
         positional: whether the command line takes the option without a flag.
         binding: whether saved work can only be continued with the same value.
         kw_only: whether Python callers must give the option by name.
     """
     metadata: dict[str, object] = {"help": help, "valid": valid, "flag": flag, "metavar": metavar}
-    metadata |= {"separate": separate, "positional": positional, "binding": binding}
+    metadata |= {"separate": separate, "repeated": repeated, "positional": positional, "binding": binding}
     return dataclasses.field(default=default, metadata=metadata, kw_only=kw_only)
 
 
@@ -105,6 +107,7 @@ def declared_options(options: type) -> Iterator[Option]:
             None if metadata["positional"] else flag,
             metadata["metavar"],
             metadata["separate"],
+            metadata["repeated"],
             metadata["binding"],
             next(
                 owner

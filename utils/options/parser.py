@@ -172,7 +172,13 @@ def _add_option(group: argparse._ActionsContainer, one: Option) -> None:
     if one.flag is None and not must_be_given:
         nargs = "*" if one.separate else "?"
     action = group.add_argument(
-        name, nargs=nargs, type=parse, metavar=metavar, default=argparse.SUPPRESS, help=_help_text(one)
+        name,
+        nargs=nargs,
+        type=parse,
+        metavar=metavar,
+        action="append" if one.repeated else "store",
+        default=argparse.SUPPRESS,
+        help=_help_text(one),
     )
     if one.flag is not None:
         action.dest, action.required = one.name, must_be_given

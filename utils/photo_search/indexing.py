@@ -21,9 +21,10 @@ from utils.file_names import (
 from utils.files.lock import only_writer
 from utils.files.writing import check_writable, make_folder
 from utils.images.batches import Loading
-from utils.images.listing import images_below, report_left_out
 from utils.images.loading import InputImage
+from utils.photo_search.excluding import excluder
 from utils.photo_search.options import IndexOptions
+from utils.photo_search.queries import list_images
 from utils.processes import Processes
 from utils.search.approximate import load_faiss
 from utils.search.approximate_index import is_approximate
@@ -141,13 +142,23 @@ def find_images(options: IndexOptions) -> list[Path]:
     check_writable(options.index)
     if options.milvus is None:
         check_same_folder(options.index, folder)
-    contents = images_below(folder)
-    report_left_out(contents, folder)
-    if contents.others:
-        names = first_names([str(path.relative_to(folder)) for path in contents.others])
-        log.warning(
-            "note: %d files or folders are no images, or cannot be read (%s)", len(contents.others), names
-        )
-    if not contents.images and options.milvus is None and not (options.index / CATALOGUE).exists():
+    images = list_images(folder).images
+    if not images and options.milvus is None and not (options.index / CATALOGUE).exists():
         raise UserError(f"no images in {folder} or the folders in it")
-    return contents.images
+    return leave_out(images, options)
+
+
+def leave_out(images: Sequence[Path], options: IndexOptions) -> list[Path]:
+    """Return the images that no pattern of --exclude leaves out, and log the number of the others.
+
+    Raises:
+        UserError: the patterns leave out all images.
+    """
+    is_excluded = excluder(options.exclude)
+    names = [str(path.relative_to(options.folder)) for path in images]
+    excluded = [name for name in names if is_excluded(name)]
+    if excluded and len(excluded) == len(images):
+        raise UserError(f"exclude leaves out all {len(images)} images in {options.folder}")
+    if excluded:
+        log.info("left out %d images by exclude (%s)", len(excluded), first_names(excluded))
+    return [path for path, name in zip(images, names, strict=True) if not is_excluded(name)]

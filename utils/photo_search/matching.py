@@ -1,69 +1,169 @@
-"""Search for the images of an index that are most similar to an image."""
+"""Search for the images of an index that are most similar to images."""
 
 import logging
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from utils.descriptors.describe import describe as describe_images
+from models.retrieval_network import RetrievalNetwork
 from utils.descriptors.prepared_network import prepared_network
 from utils.descriptors.settings import descriptor_settings
 from utils.device import choose_device
 from utils.figures.result_page import BEGIN
 from utils.figures.search_page import write_search_page
 from utils.files.outputs import check_output_file
-from utils.images.batches import Loading
 from utils.images.loading import InputImage, check_box
 from utils.options.options_class import declared_options, make
 from utils.options.saved_options import from_json
-from utils.photo_search.options import DescribeOptions, QueryOptions, ServeOptions
-from utils.processes import Processes
+from utils.photo_search.excluding import excluder, without_excluded
+from utils.photo_search.options import DescribeOptions, MatchOptions, ServeOptions
+from utils.photo_search.queries import describe_queries
 from utils.saved_settings import check_same_settings
-from utils.search.image_index import ImageIndex, Match
+from utils.search.image_index import ImageIndex, Match, QueryMatches
 from utils.search.milvus_index import MilvusIndex
 
 log = logging.getLogger(__name__)
 
 
-def find(options: QueryOptions, index: ImageIndex | MilvusIndex) -> list[Match]:
-    """Find the most similar images of an index, and write a page if --html is given.
+class Nearest(NamedTuple):
+    """The images of an index that are most similar to a query."""
+
+    part: ImageIndex
+    """The index, or the part of it that has these images."""
+    pairs: list[tuple[int, float]]
+    """Index of each image in the part, and its similarity, by falling similarity."""
+
+
+def find_each(
+    images: Sequence[InputImage], options: MatchOptions, index: ImageIndex | MilvusIndex
+) -> list[QueryMatches]:
+    """Find the most similar images of an index for each of some images, and write a page if --html is given.
+
+    Args:
+        images: the queries. An unreadable one is left out, with a note.
+        options: options of the search.
+        index: the index.
+
+    Returns:
+        The readable queries with their matches.
 
     Raises:
-        UserError: the index was made with other weights, the image or its box is invalid, or the page cannot
-            be written.
+        UserError: the index was made with other weights, no query is readable, the box is invalid, or the
+            page cannot be written.
     """
     if options.html is not None:
         check_output_file(options.html, BEGIN.encode())
     described = indexed_with(index, options)
-    query = InputImage(options.image, options.box)
-    if options.box is not None:
-        check_box(query, described.longer_side)
+    for image in images:
+        check_box(image, described.longer_side)
     settings = checked_settings(index, described)
     device = choose_device(options.device)
-    part = index if isinstance(index, ImageIndex) else index.with_image(query)
-    itself = None if options.box is not None else part.index_of(query)
-    # An indexed image has a descriptor: without a page of heat maps, the network is not loaded.
-    network = None
-    if itself is None or options.html is not None:
-        network = prepared_network(described, settings, device)
-    if itself is None:
-        assert network is not None
-        loading = Loading(described.longer_side, batch_size=1, workers=0)
-        processes = Processes(0, 1, device)
-        descriptor = describe_images(network, [query], loading, processes, title="query").rows[:][0]
-    else:
-        descriptor = part.rows[np.array([itself])][0]
-    if isinstance(index, MilvusIndex):
-        part = index.nearest(descriptor, options.top, part)
-        itself = None if itself is None else part.index_of(query)
-    nearest = part.nearest(descriptor, options.top, itself, options.exact)
-    matches = [
-        Match(rank, similarity, part.path(row)) for rank, (row, similarity) in enumerate(nearest, start=1)
+
+    def network() -> RetrievalNetwork:
+        return prepared_network(described, settings, device)
+
+    queries, descriptors = query_descriptors(images, index, described.longer_side, network)
+    nearest = find_nearest(queries, descriptors, options, index)
+    results = [
+        QueryMatches(query, matches_of(one, options)) for query, one in zip(queries, nearest, strict=True)
     ]
-    if changed := part.count_changed([row for row, _ in nearest]):
-        log.warning("note: %d matches were deleted or changed after indexing: index again", changed)
-    if options.html is not None and network is not None:
-        write_search_page(options.html, query, matches, network, part)
-    return matches
+    note_changed(nearest)
+    if options.html is not None:
+        write_search_page(options.html, results, network(), index)
+    return results
+
+
+def query_descriptors(
+    images: Sequence[InputImage],
+    index: ImageIndex | MilvusIndex,
+    longer_side: int,
+    network: Callable[[], RetrievalNetwork],
+) -> tuple[list[InputImage], np.ndarray]:
+    """Return the readable ones of some images and their descriptors, (Q, D) float32.
+
+    Descriptors of indexed images are read from the index. If all are indexed, the network is not loaded.
+
+    Args:
+        images: the images.
+        index: the index.
+        longer_side: S, the longer side of the resized images, in pixels.
+        network: loads the network.
+
+    Raises:
+        UserError: no image is readable.
+    """
+    part = index if isinstance(index, ImageIndex) else index.with_images(images)
+    rows = {position: row for position, row in enumerate(query_rows(part, images)) if row is not None}
+    descriptors: dict[int, np.ndarray] = {}
+    if rows:
+        descriptors = dict(zip(rows, part.rows[np.array(list(rows.values()))], strict=True))
+    pending = [position for position in range(len(images)) if position not in rows]
+    if pending:
+        given = [images[position] for position in pending]
+        computed = describe_queries(network(), given, longer_side, only=not rows)
+        descriptors |= {pending[position]: row for position, row in computed.items()}
+    order = sorted(descriptors)
+    return [images[position] for position in order], np.stack([descriptors[position] for position in order])
+
+
+def find_nearest(
+    queries: Sequence[InputImage],
+    descriptors: np.ndarray,
+    options: MatchOptions,
+    index: ImageIndex | MilvusIndex,
+) -> list[Nearest]:
+    """Return the most similar images of each query.
+
+    Args:
+        queries: the Q images.
+        descriptors: (Q, D).
+        options: options of the search.
+        index: the index.
+
+    Raises:
+        UserError: Milvus does not answer, or FAISS is not installed, which an approximate index needs.
+    """
+    count = options.top
+    if isinstance(index, ImageIndex):
+        part = without_excluded(index, options.exclude)
+        exact = options.exact or bool(options.exclude)
+        nearest = part.nearest_each(descriptors, count, query_rows(part, queries), exact)
+        return [Nearest(part, pairs) for pairs in nearest]
+    results = []
+    is_excluded = excluder(options.exclude)
+    for query, descriptor in zip(queries, descriptors, strict=True):
+        part = index.nearest(descriptor, count, index.with_images([query]), is_excluded)
+        (query_row,) = query_rows(part, [query])
+        results.append(Nearest(part, part.nearest(descriptor, count, query_row)))
+    return results
+
+
+def query_rows(part: ImageIndex, images: Iterable[InputImage]) -> list[int | None]:
+    """Return the index of each image in an index; None for an image that is not indexed or has a box."""
+    return [None if image.box is not None else part.index_of(image) for image in images]
+
+
+def matches_of(nearest: Nearest, options: MatchOptions) -> list[Match]:
+    """Return the images of a search that are similar enough, as matches."""
+    least = -np.inf if options.min_similarity is None else options.min_similarity
+    enough = [(row, similarity) for row, similarity in nearest.pairs if similarity >= least]
+    return [
+        Match(rank, similarity, nearest.part.path(row))
+        for rank, (row, similarity) in enumerate(enough[: options.top], start=1)
+    ]
+
+
+def note_changed(nearest: Iterable[Nearest]) -> None:
+    """Log the number of images that were deleted or changed after indexing."""
+    changed: dict[Path, bool] = {}
+    for part, pairs in nearest:
+        for row, _ in pairs:
+            if (path := part.path(row)) not in changed:
+                changed[path] = part.count_changed([row]) > 0
+    if count := sum(changed.values()):
+        log.warning("note: %d matches were deleted or changed after indexing: index again", count)
 
 
 def checked_settings(index: ImageIndex | MilvusIndex, described: DescribeOptions) -> dict[str, object]:
@@ -77,7 +177,7 @@ def checked_settings(index: ImageIndex | MilvusIndex, described: DescribeOptions
     return settings
 
 
-def indexed_with(index: ImageIndex | MilvusIndex, options: QueryOptions | ServeOptions) -> DescribeOptions:
+def indexed_with(index: ImageIndex | MilvusIndex, options: MatchOptions | ServeOptions) -> DescribeOptions:
     """Return the options that an index was made with. An index stores only the options that matter to it.
 
     Raises:

@@ -60,7 +60,30 @@ class MilvusOptions:
 
 
 @options_class
-class IndexOptions(DescribeOptions, MilvusOptions):
+class ExcludeOptions:
+    """Option of the images to leave out."""
+
+    title = "images"
+
+    exclude: tuple[str, ...] = option(
+        default=(),
+        help="leave out images by name or folder, such as '*.png' or drafts; can be given several times",
+        metavar="PATTERN",
+        repeated=True,
+    )
+
+    def check(self) -> None:
+        """Check the patterns.
+
+        Raises:
+            UserError: one is empty.
+        """
+        if not all(pattern.strip("/") for pattern in self.exclude):
+            raise UserError("exclude has an empty pattern: name files or folders, such as '*.png'")
+
+
+@options_class
+class IndexOptions(DescribeOptions, MilvusOptions, ExcludeOptions):
     """Options of the command `index`."""
 
     title = "index"
@@ -86,25 +109,26 @@ class IndexOptions(DescribeOptions, MilvusOptions):
 
 
 @options_class
-class QueryOptions(MilvusOptions):
-    """Options of the command `query`."""
+class MatchOptions(MilvusOptions, ExcludeOptions):
+    """Options of a search for images."""
 
     title = "query"
 
-    image: Path = option(help="an image file, indexed or not", positional=True)
     box: tuple[float, float, float, float] | None = option(
         default=None,
-        help="part of the image to search for, in its pixels",
+        help="part of the image to search for, in its pixels; for one image",
         valid=Range(-1_000_000, 1_000_000),
         metavar=("x1", "y1", "x2", "y2"),
     )
     index: Path = option(default=SEARCH_INDEX, help="folder of the index")
     top: int = option(default=20, help="largest number of matches", valid=COUNTS)
+    min_similarity: float | None = option(
+        default=None, help="least similarity of a match; no limit if not given", valid=Range(-1, 1)
+    )
     exact: bool = option(default=False, help="compare all images, although the index is approximate")
     weights_dir: Path = option(default=PROJECT_WEIGHTS_DIR, help="folder of the weight files")
     backbone_weights: Path | None = redefault(DescriptorOptions, "backbone_weights", None)
     device: str = redefault(DeviceOptions, "device", "auto")
-    json: Path | None = option(default=None, help="file to write the matches to")
     html: Path | None = option(
         default=None, help="page to write, with thumbnails and heat maps of the attention"
     )
@@ -117,6 +141,18 @@ class QueryOptions(MilvusOptions):
         """
         if self.milvus is not None and self.exact:
             raise UserError("exact has no effect in Milvus: leave one out")
+
+
+@options_class
+class QueryOptions(MatchOptions):
+    """Options of the command `query`."""
+
+    title = "query"
+
+    images: tuple[Path, ...] = option(
+        help="images to search for, indexed or not, and folders of images", positional=True, separate=True
+    )
+    json: Path | None = option(default=None, help="file to write the matches to")
 
 
 @options_class

@@ -40,6 +40,9 @@ REINDEX_INSTRUCTIONS = "index the images again, which is quick"
 CANDIDATES_PER_MATCH = 5
 """Images of the approximate index that are compared exactly, per match."""
 
+QUERIES = 256
+"""Queries per pass over the index, which limits the memory."""
+
 LARGEST_STORE_RATIO = 2
 """Ratio of stored to indexed descriptors above which the store is compacted."""
 
@@ -50,6 +53,13 @@ class Match(NamedTuple):
     rank: int
     similarity: float
     path: Path
+
+
+class QueryMatches(NamedTuple):
+    """A query and its matches, in the order of their ranks."""
+
+    query: InputImage
+    matches: list[Match]
 
 
 class SavedSettings(TypedDict):
@@ -102,8 +112,6 @@ class ImageIndex:
     """Folder or collection of the index, for messages."""
     version: str | None = None
     """Version of the catalogue, see `file_version`."""
-    total: int | None = None
-    """Number of indexed images, if this is a part of an index."""
 
     @cached_property
     def approximate(self) -> ApproximateIndex | None:
@@ -152,9 +160,36 @@ class ImageIndex:
         Raises:
             UserError: FAISS is not installed, which the approximate index needs.
         """
-        indices, similarities = self._top_rows(descriptor, min(count, len(self.keys)), exact)
-        # Rounding, especially to float16, can make a dot product of unit vectors greater than 1.
-        nearest = list(zip(indices[0].tolist(), similarities[0].clip(max=1).tolist(), strict=True))
+        return self.nearest_each(descriptor[np.newaxis], count, [query_index], exact)[0]
+
+    def nearest_each(
+        self, descriptors: np.ndarray, count: int, query_indices: Sequence[int | None], exact: bool = False
+    ) -> list[list[tuple[int, float]]]:
+        """Return the result of `nearest` per query, by one pass over the index for many queries.
+
+        Args:
+            descriptors: (Q, D), of the queries.
+            count: as for `nearest`.
+            query_indices: index of each query image; None if it is not indexed.
+            exact: as for `nearest`.
+        """
+        count = min(count, len(self.keys))
+        results = []
+        for start in range(0, len(descriptors), QUERIES):
+            block = slice(start, start + QUERIES)
+            tops = zip(*self._top_rows(descriptors[block], count, exact), strict=True)
+            for descriptor, query_index, (indices, similarities) in zip(
+                descriptors[block], query_indices[block], tops, strict=True
+            ):
+                # Rounding, especially to float16, can make a dot product of unit vectors greater than 1.
+                nearest = list(zip(indices.tolist(), similarities.clip(max=1).tolist(), strict=True))
+                results.append(self._with_itself_first(nearest, descriptor, query_index))
+        return results
+
+    def _with_itself_first(
+        self, nearest: list[tuple[int, float]], descriptor: np.ndarray, query_index: int | None
+    ) -> list[tuple[int, float]]:
+        """Return as many nearest images, of which the query image is the first if it is indexed."""
         if query_index is None or not nearest:
             return nearest
         # Descriptors of equal images from different batches differ by rounding, so a copy of the query image
@@ -164,16 +199,22 @@ class ImageIndex:
         first = (query_index, max(query_similarity, nearest[0][1]))
         return [first, *(pair for pair in nearest if pair[0] != query_index)][: len(nearest)]
 
-    def _top_rows(self, descriptor: np.ndarray, count: int, exact: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Return indices and similarities, (1, count), from the approximate index or of all images."""
-        query = descriptor[np.newaxis]
-        if not exact and self.approximate is not None:
-            candidates = self.approximate.candidates(descriptor, CANDIDATES_PER_MATCH * count)
-            if len(candidates) >= count > 0:
-                similarities = compute_similarities(query, self.rows[candidates])
-                first = first_indices(similarities, count)
-                return candidates[first], np.take_along_axis(similarities, first, axis=1)
-        return top_rows(query, self.rows, count)
+    def _top_rows(self, descriptors: np.ndarray, count: int, exact: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Return indices and similarities, (Q, count), from the approximate index or of all images."""
+        if exact or self.approximate is None:
+            return top_rows(descriptors, self.rows, count)
+        pairs = [self._top_candidates(descriptor[np.newaxis], count) for descriptor in descriptors]
+        return np.concatenate([pair[0] for pair in pairs]), np.concatenate([pair[1] for pair in pairs])
+
+    def _top_candidates(self, query: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return indices and similarities of one query, (1, count), from the approximate index if it can."""
+        assert self.approximate is not None
+        candidates = self.approximate.candidates(query[0], CANDIDATES_PER_MATCH * count)
+        if len(candidates) < count or not count:
+            return top_rows(query, self.rows, count)
+        similarities = compute_similarities(query, self.rows[candidates])
+        first = first_indices(similarities, count)
+        return candidates[first], np.take_along_axis(similarities, first, axis=1)
 
 
 def name_in(folder: Path, path: Path) -> str | None:

@@ -94,22 +94,32 @@ class MilvusIndex:
         """Close the connection."""
         close_client(self.address, self._client)
 
-    def with_image(self, image: InputImage) -> ImageIndex:
-        """Return the part of the index that has an image; an empty part if it is not indexed or has changed.
+    def with_images(self, images: Sequence[InputImage]) -> ImageIndex:
+        """Return the part of the index with the images that are indexed and have not changed.
 
         Raises:
             UserError: Milvus does not answer.
         """
-        name = name_in(self.folder, image.path)
-        return self._part([] if name is None else [row_id(image_key(image, name))])
+        named = [(image, name_in(self.folder, image.path)) for image in images]
+        ids = [row_id(image_key(image, name)) for image, name in named if name is not None]
+        return self._part(list(dict.fromkeys(ids)))
 
-    def nearest(self, descriptor: np.ndarray, count: int, image: ImageIndex) -> ImageIndex:
+    def nearest(
+        self,
+        descriptor: np.ndarray,
+        count: int,
+        image: ImageIndex,
+        is_excluded: Callable[[str], bool] = lambda name: False,
+    ) -> ImageIndex:
         """Return the part of the index that has the most similar images, and a further part.
+
+        If images are left out, at most the MOST_ROWS most similar images of the index are considered.
 
         Args:
             descriptor: (D,), of the query.
             count: number of images.
             image: the further part, with the query image.
+            is_excluded: tells whether an image is left out, by its path relative to the folder.
 
         Raises:
             UserError: Milvus does not answer, or `count` is too large.
@@ -123,12 +133,14 @@ class MilvusIndex:
                     self.address.collection, [descriptor], limit=limit, output_fields=["id"], timeout=SECONDS
                 )
             ids = [row_id(key) for key in image.keys] + [hit["id"] for hit in hits]
-            part = self._part(list(dict.fromkeys(ids)))
+            part = self._part(list(dict.fromkeys(ids)), is_excluded)
             if len(part.names) >= count or len(hits) < limit or limit == MOST_ROWS:
                 return part
             limit = min(2 * limit, MOST_ROWS)  # a killed update has left old rows of changed images
 
-    def _part(self, ids: Sequence[str]) -> ImageIndex:
+    def _part(
+        self, ids: Sequence[str], is_excluded: Callable[[str], bool] = lambda name: False
+    ) -> ImageIndex:
         """Return the part of the index that has the images of ids. The first row of an image is used."""
         found: dict[str, tuple[str, np.ndarray]] = {}
         for start in range(0, len(ids), SENT_IDS):
@@ -139,11 +151,13 @@ class MilvusIndex:
             for row in (by_id[digest] for digest in block if digest in by_id):
                 key = str(json.loads(row["key"]))
                 found.setdefault(key.split("\0")[0], (key, np.array(row["descriptor"], np.float32)))
-        names = sorted(found, key=Path)  # the order of a local index, which decides ties
+        names = sorted(
+            (name for name in found if not is_excluded(name)), key=Path
+        )  # the order of a local index, which decides ties
         vectors = [np.stack([found[name][1] for name in names])] if names else []
         keys = [found[name][0] for name in names]
         stored = StoredRows(vectors, np.arange(len(names)))
-        return ImageIndex(self.folder, names, keys, stored, self.settings, self.location, total=self.size)
+        return ImageIndex(self.folder, names, keys, stored, self.settings, self.location)
 
 
 def update_milvus_index(

@@ -1,0 +1,54 @@
+"""Patterns of the images to leave out."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Sequence
+from fnmatch import translate
+from pathlib import PurePath
+
+import numpy as np
+
+from utils.search.image_index import ImageIndex
+
+
+def excluder(patterns: Sequence[str]) -> Callable[[str], bool]:
+    """Return a function that tells whether an image is left out, by its path within the folder.
+
+    A pattern without `/` is compared with the name of the image and of each folder that contains it. A
+    pattern with `/` is compared with the paths of the image and of these folders. All images in a matching
+    folder are left out. `*` stands for any characters, also `/`, `?` for one character, `[abc]` for one of
+    several. Upper and lower case differ.
+
+    Args:
+        patterns: the patterns.
+    """
+    in_any_folder = _any_of([one.rstrip("/") for one in patterns if "/" not in one.rstrip("/")])
+    from_top = _any_of([one.strip("/") for one in patterns if "/" in one.rstrip("/")])
+
+    def is_excluded(name: str) -> bool:
+        parts = PurePath(name).parts
+        paths = ("/".join(parts[:length]) for length in range(1, len(parts) + 1))
+        return any(map(in_any_folder, parts)) or any(map(from_top, paths))
+
+    return is_excluded
+
+
+def without_excluded(index: ImageIndex, patterns: Sequence[str]) -> ImageIndex:
+    """Return the images of an index that no pattern leaves out, see `excluder`."""
+    if not patterns:
+        return index
+    is_excluded = excluder(patterns)
+    kept = np.array([row for row, name in enumerate(index.names) if not is_excluded(name)], np.int64)
+    return dataclasses.replace(
+        index,
+        names=[index.names[row] for row in kept],
+        keys=[index.keys[row] for row in kept],
+        rows=index.rows.selected(kept),
+        version=None,  # the approximate index belongs to all images
+    )
+
+
+def _any_of(patterns: Sequence[str]) -> Callable[[str], bool]:
+    """Return a function that tells whether a text matches one of some patterns."""
+    expressions = [re.compile(translate(pattern)) for pattern in patterns]
+    return lambda text: any(expression.match(text) for expression in expressions)
