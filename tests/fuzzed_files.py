@@ -21,7 +21,7 @@ from PIL import Image
 from Measure_OxfordParis import MeasureOptions
 from models.attention_classifier import RegionFeatures
 from models.poolings.attention_head import ContextAwareRegionalAttention
-from utils.data import imagenet, labelled_images
+from utils.data import imagenet_validation, labelled_images
 from utils.data.mini import benchmark
 from utils.data.oxford_paris import read_dataset
 from utils.data.revisited import read_revisited_dataset
@@ -409,7 +409,7 @@ def make_validation(folder):
 
 
 def load_validation(folder):
-    images = imagenet.read_validation_images(folder, 10, 5, 0)
+    images = imagenet_validation.read_validation_images(folder, 10, 5, 0)
     assert [path.name for path in images.paths] == ["a.JPEG", "b b.JPEG"]
     assert images.classes.dtype == np.int64 and ((images.classes >= 0) & (images.classes < 10)).all()
 

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 import Prepare_Datasets
-from utils.data.imagenet import read_training_images, read_validation_images, read_wnids
+from utils.data.imagenet import read_training_images, read_wnids
+from utils.data.imagenet_validation import read_validation_images
 from utils.data.oxford_paris import CORRUPT_PARIS_IMAGES
 from utils.prepare.recipes import RECIPES
 from utils.program.run_command import run_command
@@ -63,7 +64,7 @@ def test_one_archive_fills_all_the_folders_whose_files_it_holds(prepare, tmp_pat
     names = [f"ILSVRC2012_val_{number:08d}.JPEG" for number in (1, 2)]
     files = {f"train/{wnids[2]}/{wnids[2]}_5.JPEG": image_bytes(5)}
     files |= {f"val/{name}": image_bytes(number) for number, name in enumerate(names)}
-    files["val.txt"] = f"{names[0]} 2\n{names[1]} 999\n".encode()
+    files["val.txt"] = f"{names[0]} 2\nval/{names[1]} 999\n".encode()
     given = WRITERS[kind](tmp_path / f"imagenet.{kind}", files)
     status, _, err = prepare("ImageNet", "--archive", given, "--datasets-dir", tmp_path / "data")
     assert status == 0, err

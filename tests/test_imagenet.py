@@ -3,7 +3,8 @@ import os
 import pytest
 from conftest import SHARED, draw_image, needs_photographs
 
-from utils.data.imagenet import read_training_images, read_validation_images, read_wnids
+from utils.data.imagenet import read_training_images, read_wnids
+from utils.data.imagenet_validation import read_validation_images
 from utils.errors import UserError
 from utils.training.crops import CentreCrops, CropSettings, crop_batches
 
@@ -122,7 +123,7 @@ def test_an_invalid_listing_is_reported(folder, text, message):
 
 def test_a_missing_listing_is_reported(folder):
     (folder / "val" / "val.txt").unlink()
-    with pytest.raises(UserError, match=r"val\.txt is missing"):
+    with pytest.raises(UserError, match=r"neither .*val\.txt nor .*LOC_val_solution\.csv exists"):
         read_validation_images(folder, 1000, 10, 0)
 
 

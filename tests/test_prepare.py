@@ -21,7 +21,8 @@ from scipy.io import savemat
 import Prepare_Datasets
 from models.backbones.registry import BACKBONES
 from models.poolings.attention_head import ContextAwareRegionalAttention
-from utils.data.imagenet import read_training_images, read_validation_images, read_wnids
+from utils.data.imagenet import read_training_images, read_wnids
+from utils.data.imagenet_validation import read_validation_images
 from utils.data.oxford_paris import read_dataset
 from utils.prepare import recipes as dataset_recipes
 from utils.program.run_command import run_command

@@ -2,6 +2,7 @@ import copy
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -172,6 +173,21 @@ def test_the_same_seed_trains_the_same_weights_with_any_workers(undisturbed, tmp
     assert not weights(tmp_path / "other")["conv_att_1.weight"].equal(
         weights(undisturbed)["conv_att_1.weight"]
     )
+
+
+def test_the_layout_of_pytorchs_examples_trains_the_same_weights(data, undisturbed, tmp_path, capsys):
+    shutil.copytree(data / "ImageNet" / "train" / "data", tmp_path / "images" / "train")
+    for number in range(6):
+        folder = tmp_path / "images" / "val" / read_wnids()[number % 4]
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(data / "ImageNet" / "val" / "data" / f"{number}.JPEG", folder)
+    words = [*COMMON, "--imagenet", tmp_path / "images", "--output", tmp_path / "out"]
+    status, results, err = run_training(capsys, words)
+    assert status == 0, err
+    assert_same_weights(tmp_path / "out", undisturbed)
+    assert [report["val_accuracy"] for report in results] == [
+        report["val_accuracy"] for report in reports(undisturbed)
+    ]
 
 
 def test_validation_is_of_the_middles_of_the_images(data, undisturbed):

@@ -1,18 +1,23 @@
-"""ImageNet (ILSVRC 2012) on disk: its images and their classes."""
+"""ImageNet (ILSVRC 2012) on disk: its classes and its training images."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from utils.data.labelled_images import LabelledImages
 from utils.errors import UserError
-from utils.files.reading import parse_index, read_text
 from utils.images.listing import FolderContents, images_below, images_in, is_thumbnail, report_left_out
 
 FOLDER = "ImageNet"
-VALIDATION_IMAGES, VALIDATION_LIST = Path("val", "data"), Path("val", "val.txt")
 WNIDS_FILE = Path(__file__).with_name("imagenet_wnids.txt")
 """The WordNet ids of the 1000 classes, sorted: a class index is an index in this list."""
+
+KAGGLE_FOLDER = Path("ILSVRC", "Data", "CLS-LOC")
+"""Folder of the images in Kaggle's archive."""
+
+TRAINING_FOLDERS = (Path("train", "data"), KAGGLE_FOLDER / "train", Path("train"))
+"""Folders of the training images: of this project, of Kaggle, and of PyTorch's examples."""
 
 
 def read_wnids() -> list[str]:
@@ -26,12 +31,9 @@ def read_class_indices() -> dict[str, int]:
 
 
 def read_training_images(folder: Path, classes: int) -> LabelledImages:
-    """Find the training images, `<folder>/train/data/<wnid>/*.JPEG`.
+    """Find the training images, `<wnid>/*.JPEG` in the first of TRAINING_FOLDERS that exists.
 
     Any part of ImageNet is accepted. Images in folders below the folder of a class belong to that class.
-
-    If a folder is not named by an ILSVRC wnid, the data set is taken for another one than ImageNet. The class
-    index of a folder is then its index among the sorted folders, and there must be one folder per class.
 
     Args:
         folder: the folder of the data set.
@@ -40,70 +42,72 @@ def read_training_images(folder: Path, classes: int) -> LabelledImages:
     Raises:
         UserError: there are no images, or the class of a folder is unknown.
     """
-    data = folder / "train" / "data"
-    if not data.is_dir():
-        raise UserError(f"no training images: {data} is missing (see datasets/README.md)")
-    folders = [path for path in images_in(data).folders if not is_thumbnail(path.name)]
+    data = training_folder(folder)
+    images = images_of_classes(data, class_folders(data), read_class_names(folder, classes))
+    if not images.paths:
+        raise UserError(f"no training images in the folders of {data}")
+    return images
+
+
+def training_folder(folder: Path) -> Path:
+    """Return the folder of the training images of a data set.
+
+    Raises:
+        UserError: it is missing.
+    """
+    for path in TRAINING_FOLDERS:
+        if (folder / path).is_dir():
+            return folder / path
+    raise UserError(f"no training images: {folder / 'train'} is missing (see datasets/README.md)")
+
+
+def read_class_names(folder: Path, classes: int) -> dict[str, int]:
+    """Return the class index by the name of the folder of a class.
+
+    If a training folder is not named by an ILSVRC wnid, the data set is taken for another one than ImageNet.
+    The class index of a folder is then its index among the sorted folders, and there must be one folder per
+    class.
+
+    Args:
+        folder: the folder of the data set.
+        classes: the number of classes of the classifier.
+
+    Raises:
+        UserError: there are no training images, or the class of a folder is unknown.
+    """
+    data = training_folder(folder)
+    names = [path.name for path in class_folders(data)]
     class_indices = read_class_indices()
-    unknown = [path.name for path in folders if path.name not in class_indices]
-    if unknown and len(folders) != classes:
+    unknown = [name for name in names if name not in class_indices]
+    if unknown and len(names) != classes:
         raise UserError(
             f"{data} has {len(unknown)} folders that are not ILSVRC wnids (first: {unknown[0]}): a data set "
-            f"other than ImageNet needs one folder per class, {classes}, but there are {len(folders)}"
+            f"other than ImageNet needs one folder per class, {classes}, but there are {len(names)}"
         )
-    if unknown:
-        class_indices = {path.name: index for index, path in enumerate(folders)}
+    return {name: index for index, name in enumerate(names)} if unknown else class_indices
+
+
+def class_folders(folder: Path) -> list[Path]:
+    """Return the folders of classes in a folder, sorted by name."""
+    return [path for path in images_in(folder).folders if not is_thumbnail(path.name)]
+
+
+def images_of_classes(
+    folder: Path, folders: Sequence[Path], class_indices: Mapping[str, int]
+) -> LabelledImages:
+    """Return the images in the folders of classes, folder by folder.
+
+    Args:
+        folder: the folder that they are in.
+        folders: the folders of classes.
+        class_indices: the class index by the name of a folder.
+    """
     images: list[tuple[Path, int]] = []
     all_contents = FolderContents.empty()
     for class_folder in folders:
         below = images_below(class_folder)
         all_contents.extend(below)
         images.extend((path, class_indices[class_folder.name]) for path in below.images)
-    report_left_out(all_contents, data)
-    if not images:
-        raise UserError(f"no training images in the folders of {data}")
-    return LabelledImages([path for path, _ in images], np.array([index for _, index in images]))
-
-
-def read_validation_images(folder: Path, classes: int, count: int, seed: int) -> LabelledImages:
-    """Draw validation images, `<folder>/val/data/*.JPEG`, with the labels in `<folder>/val/val.txt`.
-
-    Args:
-        folder: the folder of the data set.
-        classes: the number of classes of the classifier.
-        count: the number of images to draw; all are returned if there are fewer.
-        seed: the seed of the draw.
-
-    Returns:
-        The drawn images, sorted by file name.
-
-    Raises:
-        UserError: val.txt is missing or not valid, or its lines do not match the images.
-    """
-    data, listing = folder / VALIDATION_IMAGES, folder / VALIDATION_LIST
-    if not data.is_dir() or not listing.is_file():
-        missing = listing if data.is_dir() else data
-        raise UserError(f"no validation images: {missing} is missing (see datasets/README.md)")
-    labels: dict[str, int] = {}
-    for number, line in enumerate(read_text(listing).split("\n"), start=1):
-        if not line.strip():
-            continue
-        name, _, label = line.strip().rpartition(" ")
-        name = name.strip()
-        try:
-            index = parse_index(label, classes if name else 0)
-        except ValueError as error:
-            expected = f"'<file name> <class index 0..{classes - 1}>'"
-            raise UserError(f"{listing}, line {number}: expected {expected}, found {line[:80]!r}") from error
-        if labels.setdefault(name, index) != index:
-            raise UserError(f"{listing}, line {number}: {name} has label {labels[name]} on an earlier line")
-    present = {path.name for path in images_in(data).images}
-    if absent := sorted(labels.keys() - present):
-        raise UserError(f"{listing} lists {len(absent)} files that are not in {data} (first: {absent[0]})")
-    if unlisted := sorted(present - labels.keys()):
-        raise UserError(f"{listing} lacks a line for {len(unlisted)} files in {data} (first: {unlisted[0]})")
-    if not labels:
-        raise UserError(f"no validation images in {data}")
-    names = sorted(labels)
-    images = LabelledImages([data / name for name in names], np.array([labels[name] for name in names]))
-    return images.draw(count, seed)
+    report_left_out(all_contents, folder)
+    indices = np.array([index for _, index in images], np.int64)
+    return LabelledImages([path for path, _ in images], indices)

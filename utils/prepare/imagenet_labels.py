@@ -1,13 +1,18 @@
 """Conversion of the published validation labels of ImageNet to val.txt."""
 
-import csv
 import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from utils.data.imagenet import VALIDATION_IMAGES, VALIDATION_LIST, read_class_indices
-from utils.errors import BadFileError, UserError
+from utils.data.imagenet import read_class_indices
+from utils.data.imagenet_validation import (
+    KAGGLE_LABELS,
+    VALIDATION_IMAGES,
+    VALIDATION_LIST,
+    read_kaggle_labels,
+)
+from utils.errors import UserError
 from utils.files.folders import replace_folder
 from utils.files.reading import parse_index, read_bytes, read_text
 from utils.files.writing import replace_file
@@ -16,13 +21,8 @@ from utils.prepare.recipes import (
     CAFFE_LABELS,
     DEVKIT_CLASSES,
     DEVKIT_LABELS,
-    KAGGLE_LABELS,
     VALIDATION_LABELS,
 )
-from utils.text import shorten
-
-KAGGLE_COLUMNS = ["ImageId", "PredictionString"]
-"""First row of the table of Kaggle."""
 
 
 def write_validation_list(folder: Path) -> None:
@@ -42,6 +42,7 @@ def write_validation_list(folder: Path) -> None:
             text = list_from_kaggle(labels / KAGGLE_LABELS)
         elif (labels / CAFFE_LABELS).exists():
             text = (labels / CAFFE_LABELS).read_text(encoding="utf-8", errors="replace")
+            text = re.sub(r"^.*/", "", text, flags=re.MULTILINE)  # folders before the names
         else:
             text = list_from_devkit(labels / DEVKIT_LABELS, labels / DEVKIT_CLASSES)
         check_list(text, folder / VALIDATION_IMAGES)
@@ -119,27 +120,7 @@ def list_from_devkit(labels: Path, classes: Path) -> str:
 def list_from_kaggle(table: Path) -> str:
     """Return the text of val.txt made from Kaggle's table, LOC_val_solution.csv.
 
-    Args:
-        table: a file with one row per image: its name without suffix, and a wnid and a box per object in the
-            image. All objects of an image have the same wnid.
-
     Raises:
         UserError: a row is not valid, or an image has two rows.
     """
-    class_indices = read_class_indices()
-    labels: dict[str, int] = {}
-    rows = csv.reader(read_text(table).splitlines())
-    try:
-        if next(rows, None) != KAGGLE_COLUMNS:
-            raise ValueError(f"expected {','.join(KAGGLE_COLUMNS)}")
-        for row in rows:
-            image, objects = row if len(row) == len(KAGGLE_COLUMNS) else ("", "")
-            wnid, *_ = objects.split() or [""]
-            if wnid not in class_indices or not re.fullmatch("ILSVRC2012_val_[0-9]{8}", image):
-                raise ValueError(f"expected an image name and a wnid with a box, found {shorten(row)}")
-            if image in labels:
-                raise ValueError(f"{image} is labelled on an earlier line, too")
-            labels[image] = class_indices[wnid]
-    except (ValueError, csv.Error) as error:
-        raise BadFileError(f"{table.name}, line {max(rows.line_num, 1)}: {error}") from error
-    return "".join(f"{image}.JPEG {index}\n" for image, index in sorted(labels.items()))
+    return "".join(f"{image}.JPEG {index}\n" for image, index in sorted(read_kaggle_labels(table).items()))

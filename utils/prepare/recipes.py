@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from models.backbones.registry import AUTHORS_BACKBONE
+from utils.data.imagenet_validation import KAGGLE_LABELS
 from utils.data.oxford_paris import CORRUPT_PARIS_IMAGES
 from utils.data.published_sets import REVISITED_FILES
 from utils.file_names import ATTENTION_WEIGHTS, IMAGES_FOLDER, LABELS_FOLDER, PCA_COMPONENTS, PCA_MEAN
@@ -18,8 +19,7 @@ REVISITED = "cmp.felk.cvut.cz/revisitop/data/datasets"
 IMAGENET_PAGE = "https://www.image-net.org/download-images.php, which asks for a registration"
 VALIDATION_LABELS = Path("val", "labels")
 CAFFE_LABELS, DEVKIT_LABELS, DEVKIT_CLASSES = "val.txt", "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
-KAGGLE_LABELS = "LOC_val_solution.csv"
-"""Files of the validation labels of ImageNet: of Caffe, of the development kit and of Kaggle."""
+"""Files of the validation labels of ImageNet: of Caffe, and of the development kit."""
 
 LANDMARK_PAGE = "any photographs of buildings will do, yours or those of a landmark data set"
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from utils.data.imagenet import FOLDER as IMAGENET
-from utils.data.imagenet import read_training_images, read_validation_images, read_wnids
+from utils.data.imagenet import read_training_images, read_wnids
+from utils.data.imagenet_validation import read_validation_images
 from utils.data.open_dataset import labels_kind, read_folder
 from utils.data.oxford_paris import CORRUPT_PARIS_IMAGES, RetrievalDataset
 from utils.data.published_sets import EXPECTED

@@ -44,6 +44,11 @@ class TrainingOptions(BackboneOptions, HeadOptions, RunOptions):
     interpolation: Interpolation = option(
         default="nearest", help="interpolation for resizing before the crop", binding=True
     )
+    imagenet: Path | None = option(
+        default=None,
+        help="folder of ImageNet, in any of its layouts; ImageNet in --datasets-dir if not given",
+        metavar="DIR",
+    )
     images: Path | None = option(
         default=None,
         help="images of other classes than ImageNet's: a folder with one folder per class, or a text file "
@@ -90,7 +95,8 @@ class TrainingOptions(BackboneOptions, HeadOptions, RunOptions):
         of_images = ("validation", "validation_share", "classifier", "classifier_steps")
         for applies, condition, names in (
             (self.images is None, "without --images", of_images),
-            (self.images is not None, "with --images", ("datasets_dir",)),
+            (self.images is not None, "with --images", ("datasets_dir", "imagenet")),
+            (self.imagenet is not None, "with --imagenet", ("datasets_dir",)),
             (self.validation is not None, "with --validation", ("validation_share",)),
             (self.classifier is not None, "with --classifier", ("classifier_steps",)),
         ):

@@ -4,7 +4,8 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import cast
 
-from utils.data.imagenet import FOLDER, read_training_images, read_validation_images, read_wnids
+from utils.data.imagenet import FOLDER, read_training_images, read_wnids
+from utils.data.imagenet_validation import read_validation_images
 from utils.data.labelled_images import ClassifiedImages, read_classified_images
 from utils.device import suitable_workers
 from utils.errors import UserError
@@ -58,7 +59,8 @@ def read_images(
     """
     seed = options.seed
     if options.images is None:
-        folder, count = options.datasets_dir / FOLDER, len(cast(Classifier, classifier).bias)
+        folder = options.datasets_dir / FOLDER if options.imagenet is None else options.imagenet
+        count = len(cast(Classifier, classifier).bias)
         training = read_training_images(folder, count)
         validation = read_validation_images(folder, count, options.val_images, seed)
         if len(validation.paths) < options.val_images and processes.leads:
