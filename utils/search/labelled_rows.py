@@ -65,7 +65,9 @@ class LabelledRows:
         start, stop = self._open_range(similarities, self._margin)
         if (stop - start).sum() > LARGEST_SHARE * similarities.size:
             buffer = torch.empty(CACHED_ROWS, rows.shape[1], dtype=torch.float64)
-            similarities = multiply(torch.from_numpy(self._float64_queries), rows, buffer).numpy()
+            exact_products = torch.empty(similarities.shape, dtype=torch.float64)
+            multiply(torch.from_numpy(self._float64_queries), rows, buffer, exact_products)
+            similarities = exact_products.numpy()
             start, stop = self._open_range(similarities, FLOAT64_MARGIN)
         before = len(rows) * (self._queries + 1) - stop
         is_open = stop - start > np.isin(self._indices, block_indices)  # a row does not come before itself
