@@ -77,6 +77,7 @@ class MeasureOptions(DescriptorOptions, RunOptions, StoreOptions, SearchOptions)
         help="folder in --datasets-dir, such as Oxford, Paris or ROxford, or any folder; Mini is generated",
         kw_only=False,
     )
+    boxes: bool = option(default=True, help="describe complete query images", flag="--no-boxes")
     compare: tuple[PoolingName, ...] = option(
         default=(),
         help="poolings to use instead of --pooling, such as ra,rmac,gem; the scores are printed side by side",
@@ -141,7 +142,7 @@ def evaluate(options: MeasureOptions) -> dict[str, object]:
     seconds: dict[str, float] = {}
     with join_processes(device) as processes:
         with timed(seconds, "load"):
-            data = open_dataset(options.dataset, options.datasets_dir, options.seed)
+            data = open_dataset(options.dataset, options.datasets_dir, options.seed, options.boxes)
             check_job(options, data)
             network = load_network(options, options.poolings, device)
             if processes.leads:

@@ -45,7 +45,7 @@ def test_labels_of_unknown_images_are_counted_once_and_kept(dataset, caplog):
 @pytest.mark.parametrize(
     "text",
     [
-        *("", "a", "a 1 2 3", "a 1 2 x 4", "a 0 0 nan 10", "a 0 0 10 inf", "a, 1, 2, 3, 4", "a 0 0 1_0 10"),
+        *("", "a 1 2 3", "a 1 2 x 4", "a 0 0 nan 10", "a 0 0 10 inf", "a, 1, 2, 3, 4", "a 0 0 1_0 10"),
         *("a 0 0 \u0661\u0660 10", "a 0 0 1e999 10", "a 0 0 0x10 10", f"a 0 0 {'1' * 200_000}x 10"),
     ],
 )

@@ -12,6 +12,8 @@ PROJECT_WEIGHTS_DIR = Path(__file__).resolve().parents[1] / WEIGHTS_DIR
 # Data set: datasets/<Name>/jpg, datasets/<Name>/lab
 IMAGES_FOLDER = "jpg"
 LABELS_FOLDER = "lab"
+QUERIES_FOLDER = "queries"
+"""Folder of query images that are not in the database."""
 QUERY_SUFFIX = "_query.txt"
 LABELS_RECORD = "labels.json"
 """Record of labels that Prepare_Datasets.py wrote."""

@@ -29,19 +29,21 @@ def labels_kind(folder: Path) -> LabelsKind | None:
     return "revisited" if folder.name in REVISITED_FILES else None
 
 
-def open_dataset(dataset: str, datasets_dir: Path, seed: int = 0) -> RetrievalDataset:
+def open_dataset(dataset: str, datasets_dir: Path, seed: int = 0, boxes: bool = True) -> RetrievalDataset:
     """Find a data set and read it; draw Mini first if it is missing.
 
     Args:
         dataset: the name of the data set in `datasets_dir`, or the path of its folder.
         datasets_dir: the folder of the data sets.
         seed: the seed of the images drawn for Mini.
+        boxes: False if each query is its complete image, not the part in its box.
 
     Raises:
         UserError: the data set is missing or incomplete, or its labels are not valid.
     """
     is_mini = dataset == MINI
-    return read_folder(prepare_mini(datasets_dir, seed) if is_mini else find_dataset(dataset, datasets_dir))
+    data = read_folder(prepare_mini(datasets_dir, seed) if is_mini else find_dataset(dataset, datasets_dir))
+    return data if boxes else data.without_boxes()
 
 
 def read_folder(folder: Path) -> RetrievalDataset:

@@ -3,12 +3,12 @@
 import logging
 import os
 import unicodedata
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from utils.errors import UserError
-from utils.file_names import IMAGES_FOLDER, LABELS_FOLDER, QUERY_SUFFIX
+from utils.file_names import IMAGES_FOLDER, LABELS_FOLDER, QUERIES_FOLDER, QUERY_SUFFIX
 from utils.files.paths import user_path
 from utils.files.reading import parse_number, read_text
 from utils.images.listing import FolderContents, images_in, report_left_out
@@ -54,7 +54,8 @@ class Query:
 
     name: str
     image: str
-    box: Box
+    box: Box | None
+    """x1, y1, x2, y2 in pixels of the image; None for the complete image."""
     good: frozenset[str]
     ok: frozenset[str]
     junk: frozenset[str]
@@ -83,6 +84,11 @@ class RetrievalDataset:
         """Return the image and the box of each query."""
         images = self.query_images
         return [InputImage(images[query.image], query.box, query.name) for query in self.queries]
+
+    def without_boxes(self) -> "RetrievalDataset":
+        """Return the same data set, in which each query is its complete image."""
+        protocols = {name: _without_boxes(queries) for name, queries in self.protocols.items()}
+        return replace(self, queries=_without_boxes(self.queries), protocols=protocols)
 
     def database_inputs(self) -> list[InputImage]:
         """Return the images of the database."""
@@ -113,14 +119,16 @@ def find_dataset(dataset: str, datasets_dir: Path) -> Path:
 def read_dataset(folder: Path) -> RetrievalDataset:
     """Read the file names, queries and labels of a data set without opening an image.
 
-    Files in jpg/ that are not images are left out with a note. Labels of missing images are counted in a note
-    and kept, since recall is over all listed positives.
+    Query images are in queries/, if it exists, or in jpg/. A query file without a box stands for the complete
+    image. Files in jpg/ that are not images are left out with a note. Labels of missing images are counted in
+    a note and kept, since recall is over all listed positives.
 
     Raises:
         UserError: a folder is missing or empty, a query file is not valid, or a query image is missing.
     """
     images = read_images(folder)
-    queries = _read_queries(_subfolder(folder, LABELS_FOLDER), images)
+    query_images = read_query_images(folder, images)
+    queries = _read_queries(_subfolder(folder, LABELS_FOLDER), query_images)
     unknown = {name for query in queries for name in query.good | query.ok | query.junk} - images.keys()
     if unknown:
         log.warning(
@@ -129,14 +137,33 @@ def read_dataset(folder: Path) -> RetrievalDataset:
             folder / IMAGES_FOLDER,
             first_names(unknown),
         )
-    return RetrievalDataset(folder, images, queries, {query.image: images[query.image] for query in queries})
+    used = {query.image: query_images[query.image] for query in queries}
+    return RetrievalDataset(folder, images, queries, used)
 
 
-def read_images(folder: Path) -> dict[str, Path]:
+def read_query_images(folder: Path, images: Mapping[str, Path]) -> dict[str, Path]:
+    """Return the files that can be query images, by image name: those in queries/, if it exists, and in jpg/.
+
+    Args:
+        folder: the folder of the data set.
+        images: the images of the database. An image in queries/ has priority over one of the same name here.
+
+    Raises:
+        UserError: as for `read_images`.
+    """
+    is_separate = (folder / QUERIES_FOLDER).is_dir()
+    return {**images, **read_images(folder, QUERIES_FOLDER)} if is_separate else dict(images)
+
+
+def read_images(folder: Path, name: str = IMAGES_FOLDER) -> dict[str, Path]:
     """Find the images of a data set, which are the image files directly in jpg/.
 
     Folders, files that are not images, and images that were published corrupt are left out with a note.
     Hidden files are left out without one.
+
+    Args:
+        folder: the folder of the data set.
+        name: the folder in it to search instead of jpg/.
 
     Returns:
         Image name to file, in the order of the file names.
@@ -144,7 +171,7 @@ def read_images(folder: Path) -> dict[str, Path]:
     Raises:
         UserError: there are no images, two have the same name, or a name cannot be written in a label.
     """
-    folder = _subfolder(folder, IMAGES_FOLDER)
+    folder = _subfolder(folder, name)
     contents = images_in(folder)
     images: dict[str, Path] = {}
     left_out = []
@@ -161,7 +188,7 @@ def read_images(folder: Path) -> dict[str, Path]:
             images[path.stem] = path
     report_left_out(contents, folder)
     _report_left_out("files that are not images", contents.others)
-    _report_left_out("folders, since only images directly in jpg/ count,", contents.folders)
+    _report_left_out(f"folders, since only images directly in {name}/ count,", contents.folders)
     if left_out:
         log.warning(
             "note: left out %d images that were published corrupt (%s)", len(left_out), first_names(left_out)
@@ -179,6 +206,10 @@ def check_queries(dataset: RetrievalDataset, longer_side: int) -> None:
     """
     for image in dataset.query_inputs():
         check_box(image, longer_side)
+
+
+def _without_boxes(queries: Sequence[Query]) -> list[Query]:
+    return [replace(query, box=None) for query in queries]
 
 
 def _report_left_out(kind: str, paths: Sequence[Path]) -> None:
@@ -215,17 +246,19 @@ def _read_queries(folder: Path, images: dict[str, Path]) -> list[Query]:
 
 def _read_query(path: Path, images: dict[str, Path]) -> Query:
     name = path.name.removesuffix(QUERY_SUFFIX)
-    fields = read_text(path).strip().rsplit(maxsplit=4)
-    try:
-        image, *sides = fields
-        x1, y1, x2, y2 = (parse_number(side) for side in sides)
-    except ValueError as error:
-        raise UserError(f"{path} is not valid: expected '<image name> x1 y1 x2 y2' ({error})") from error
-    image = image.removeprefix(QUERY_PREFIX)
+    text = read_text(path).strip()
+    box: Box | None = None
+    if (image := text.removeprefix(QUERY_PREFIX)) not in images:
+        try:
+            image, *sides = text.rsplit(maxsplit=4)
+            x1, y1, x2, y2 = (parse_number(side) for side in sides)
+        except ValueError as error:
+            raise UserError(f"{path} is not valid: expected '<image name> x1 y1 x2 y2' ({error})") from error
+        image, box = image.removeprefix(QUERY_PREFIX), (x1, y1, x2, y2)
     if image not in images:
         raise UserError(f"query {name}: its image {image} is not in the data set")
     good, ok, junk = (_read_names(path.with_name(f"{name}_{label}.txt")) for label in ("good", "ok", "junk"))
-    return Query(name, image, (x1, y1, x2, y2), good, ok, junk)
+    return Query(name, image, box, good, ok, junk)
 
 
 def _read_names(path: Path) -> frozenset[str]:

@@ -14,6 +14,7 @@ from utils.data.oxford_paris import (
     Query,
     RetrievalDataset,
     read_images,
+    read_query_images,
 )
 from utils.data.published_sets import REVISITED_FILES
 from utils.data.revisited_labels import Labels, read_labels, read_pickled_labels
@@ -40,7 +41,8 @@ def read_revisited_dataset(folder: Path) -> RetrievalDataset:
 
     The database is the images of `imlist` in the labels, in the order of the list, followed by the images in
     distractors.txt (which Prepare_Datasets.py writes), in the order of their file names. Query images are in
-    the database only if `imlist` has them. Any other image in jpg/ is left out with a note.
+    the database only if `imlist` has them; their files are in queries/ or jpg/. Any other image in jpg/ is
+    left out with a note.
 
     A query has the name of its image; a second query of the same image is named `<image>_2`. `queries` has
     the labels of the Medium protocol: good means easy, ok means hard.
@@ -53,10 +55,12 @@ def read_revisited_dataset(folder: Path) -> RetrievalDataset:
     labels = (read_pickled_labels if labels_file.suffix == ".pkl" else read_labels)(labels_file)
     _check_unique(labels_file, labels["imlist"])
     files = read_images(folder)
+    query_files = read_query_images(folder, files)
     labelled = dict.fromkeys([*labels["imlist"], *labels["qimlist"]])
     distractors = set(read_distractors(folder)) - labelled.keys() - CORRUPT_PARIS_IMAGES
     expected = labelled | dict.fromkeys(sorted(distractors))
-    missing = [image for image in expected if image not in files]
+    of_database = {*labels["imlist"], *distractors}
+    missing = [image for image in expected if image not in (files if image in of_database else query_files)]
     if missing:
         command = f"Prepare_Datasets.py {name}{' --distractors <their folder>' if distractors else ''}"
         raise UserError(
@@ -79,7 +83,7 @@ def read_revisited_dataset(folder: Path) -> RetrievalDataset:
         folder,
         images={image: files[image] for image in database},
         queries=protocols[MEDIUM],
-        query_images={image: files[image] for image in labels["qimlist"]},
+        query_images={image: query_files[image] for image in labels["qimlist"]},
         protocols=protocols,
         metrics=METRICS,
     )

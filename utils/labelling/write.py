@@ -101,6 +101,6 @@ def write_dataset(folder: Path, collection: Collection, queries: Sequence[Query]
     )
     for query in queries:
         write_label_files(labels, query.name, query.good, query.ok, query.junk)
-        sides = " ".join(f"{side:.10g}" for side in query.box)
+        line = " ".join([query.image, *(f"{side:.10g}" for side in query.box or ())])
         with replace_file(labels / f"{query.name}{QUERY_SUFFIX}") as file:
-            file.write(f"{query.image} {sides}\n".encode())
+            file.write(f"{line}\n".encode())

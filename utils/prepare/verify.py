@@ -74,6 +74,8 @@ def find_missing_images(data: RetrievalDataset) -> Iterator[str]:
 def find_boxes_outside(data: RetrievalDataset) -> Iterator[str]:
     """Yield a problem for each query with a box that is empty or exceeds its image."""
     for query, image in zip(data.queries, data.query_inputs(), strict=True):
+        if query.box is None:
+            continue
         try:
             height, width = image_size(image.path)
         except UnreadableImageError:
