@@ -42,6 +42,7 @@ from utils.program.run_command import run_command
 from utils.scoring import report
 from utils.scoring.compute_ap import check_program
 from utils.scoring.metrics import MetricNames
+from utils.scoring.protocol import protocol_line
 from utils.scoring.queries import labelled_images, ranks_by_name
 from utils.scoring.run_files import check_run
 from utils.scoring.score_rankings import named_rankings, score, score_by_binary
@@ -173,7 +174,8 @@ def evaluate(options: MeasureOptions) -> dict[str, object]:
 
     # Score each ranking, write, print and draw.
     results = score_searches(options, data, names, labelled, searches, seconds)
-    text, values = summarise(results.scores, options.seed, options.metrics, bool(options.rerank))
+    protocol = protocol_line(data, options)
+    text, values = summarise(results.scores, options.seed, options.metrics, protocol, bool(options.rerank))
     summary = {
         "settings": used_settings(options, loading, device),
         "images": len(names),
@@ -186,7 +188,7 @@ def evaluate(options: MeasureOptions) -> dict[str, object]:
     }
     print(text)
     if options.output is not None:  # after the scores are printed, since the disk may be full
-        table = None if store is not None else descriptor_table(data, names, queries, database)
+        table = None if store is not None else report.descriptor_table(data, names, queries, database)
         rankings = named_rankings(data, names, results.plain.rankings())
         report.write_output(options.output, summary, results.scores, rankings, table)
     if options.figures is not None:
@@ -208,20 +210,12 @@ def evaluate_runs(options: MeasureOptions) -> dict[str, object]:
     data = open_dataset(options.dataset, options.datasets_dir, options.seed)
     by_run = score_runs(data, options.score_run, options.metrics)
     scores = {name: {PLAIN: of_run} for name, of_run in by_run.items()}
-    text, values = summarise(scores, options.seed, options.metrics)
+    text, values = summarise(scores, options.seed, options.metrics, protocol_line(data))
     summary = {"settings": to_json(options), "queries": len(data.queries), **values}
     print(text)
     if options.output is not None:
         report.write_output(options.output, summary, scores, None, None)
     return summary
-
-
-def descriptor_table(
-    data: RetrievalDataset, names: Sequence[str], queries: Descriptors, database: Descriptors
-) -> report.DescriptorTable:
-    """Return the descriptors of queries and images with their names."""
-    query_names = [query.name for query in data.queries]
-    return report.DescriptorTable(names, database.rows[:], query_names, queries.rows[:])
 
 
 class Evaluation(NamedTuple):

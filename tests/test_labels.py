@@ -12,7 +12,7 @@ from utils.data.oxford_paris import Query
 from utils.program.run_command import run_command
 
 SIZE = (64, 48)
-ENTIRE = (0, 0, *SIZE)
+COMPLETE = (0, 0, *SIZE)
 NONE = frozenset()
 
 
@@ -63,10 +63,10 @@ def test_each_image_of_an_object_is_a_query_for_the_other_images(labels, tmp_pat
     data = read(tmp_path)
     tower = {"tower_a", "tower_b", "tower_old_c"}
     assert data.queries == [
-        Query("castle_1", "castle_a", ENTIRE, frozenset({"castle_b"}), NONE, frozenset({"castle_a"})),
-        Query("castle_2", "castle_b", ENTIRE, frozenset({"castle_a"}), NONE, frozenset({"castle_b"})),
+        Query("castle_1", "castle_a", COMPLETE, frozenset({"castle_b"}), NONE, frozenset({"castle_a"})),
+        Query("castle_2", "castle_b", COMPLETE, frozenset({"castle_a"}), NONE, frozenset({"castle_b"})),
         *(
-            Query(f"tower_{number}", name, ENTIRE, frozenset(tower - {name}), NONE, frozenset({name}))
+            Query(f"tower_{number}", name, COMPLETE, frozenset(tower - {name}), NONE, frozenset({name}))
             for number, name in enumerate(sorted(tower), start=1)
         ),
     ]
@@ -178,7 +178,7 @@ def test_a_table_gives_queries_boxes_and_labels(table, tmp_path):
         Query(
             "tower_old_c_1",
             "tower_old_c",
-            ENTIRE,
+            COMPLETE,
             frozenset({"tower_b"}),
             frozenset({"tower_old_c"}),
             frozenset({"sky"}),

@@ -28,6 +28,7 @@ from conftest import (
     run_on_small_disk,
     write_query,
 )
+from helpers import score_lines
 from PIL import Image
 from recipe import pca_arrays
 
@@ -75,7 +76,7 @@ def test_the_script_prints_the_originals_form_and_nothing_else(dataset, tmp_path
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+    lines = score_lines(done.stdout)
     assert len(lines) == 9
     assert lines[4] == "Query expansion..."
     for part in (lines[:4], lines[5:]):
@@ -105,8 +106,8 @@ def test_the_output_files_are_consistent(measure, dataset, tmp_path):
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["AP"] == {"q_1": precision}
     assert results["mAP"] == precision
-    assert out.splitlines()[0] == f"q_1: {100 * precision:.2f}"
-    assert out.splitlines()[-1] == f"Mean: {100 * results['mAP_query_expansion']:.1f}"
+    assert score_lines(out)[0] == f"q_1: {100 * precision:.2f}"
+    assert score_lines(out)[-1] == f"Mean: {100 * results['mAP_query_expansion']:.1f}"
     assert results["settings"]["S"] == 64
     assert results["settings"]["backbone"] == "efficientnet_lite0"
     assert results["versions"]["torch"] == torch.__version__
@@ -123,7 +124,7 @@ def test_the_output_files_are_consistent(measure, dataset, tmp_path):
 def test_without_expansion_only_the_plain_scores_are_printed(measure, tmp_path):
     _, with_expansion, _ = measure()
     _, out, _ = measure("--qe", "0", "--output", tmp_path / "out")
-    assert out.splitlines() == with_expansion.splitlines()[:3]
+    assert score_lines(out) == score_lines(with_expansion)[:3]
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["mAP_query_expansion"] is None
 
@@ -187,8 +188,8 @@ def test_a_query_without_positives_is_left_out_of_the_mean(measure, dataset, tmp
     write_query(dataset, "q_0", "b 0 0 9 9", junk="a")
     status, out, _ = measure("--output", tmp_path / "out")
     assert status == 0
-    assert out.splitlines()[0] == "q_0: nan"
-    assert [line for line in out.splitlines() if "q_0" not in line] == before.splitlines()
+    assert score_lines(out)[0] == "q_0: nan"
+    assert [line for line in score_lines(out) if "q_0" not in line] == score_lines(before)
     assert json.loads((tmp_path / "out" / "results.json").read_text())["AP"]["q_0"] is None
 
 
@@ -271,7 +272,7 @@ def test_mini_draws_itself(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(benchmark, "MiniSettings", partial(MiniSettings, landmarks=2, distractors=4))
     words = ["--dataset", "Mini", "--datasets-dir", str(tmp_path), "--S", "128", *EMBEDDED]
     assert run_command(lambda: Measure_OxfordParis.command_line(words)) == 0
-    lines = capsys.readouterr().out.splitlines()
+    lines = score_lines(capsys.readouterr().out)
     queries = [f"landmark0{landmark}_{number}" for landmark in range(2) for number in range(1, 4)]
     assert [line.split(":")[0] for line in lines[:6]] == queries
     assert len(list((tmp_path / "Mini" / "jpg").iterdir())) == 2 * 8 + 4
@@ -315,7 +316,7 @@ def test_scores_are_printed_though_the_disk_of_the_output_is_full(dataset, tmp_p
     assert done.returncode == 2
     assert re.search(r"^error: cannot write .*descriptors\.npz: the disk is full$", done.stderr, re.M)
     assert done.stdout.startswith("q_1: ")
-    assert "Mean:" in done.stdout.splitlines()[-1]  # ls prints nothing
+    assert "Mean:" in score_lines(done.stdout)[-1]  # ls prints nothing
 
 
 def test_the_longest_names_of_queries_are_evaluated(dataset, measure, tmp_path):
@@ -411,7 +412,7 @@ def test_an_image_that_shows_nothing_is_noted(measure, dataset, tmp_path, caplog
     assert status == 0
     assert re.search(r"the descriptors of 1 queries \(first: .*a\.png\) are zero", caplog.text)
     # All images are equally similar to it, so they are ranked in the database's order: a, b, c, d.
-    assert out.splitlines()[1] == "q_2: 25.00"
+    assert score_lines(out)[1] == "q_2: 25.00"
     assert (tmp_path / "out" / "rankings" / "q_2.rnk").read_text().split() == list("abcd")
 
 

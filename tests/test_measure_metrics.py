@@ -5,6 +5,7 @@ import json
 
 import pytest
 from conftest import draw_image
+from helpers import score_lines
 
 METRICS = "mAP@1,recall@1,mP@3"
 
@@ -35,7 +36,7 @@ def test_metrics_follow_the_mean(measure, runs, tmp_path):
     options = ["--score-run", runs[0], "--metrics", METRICS, "--output", tmp_path / "out"]
     status, out, err = measure(*options, network=[])
     assert (status, err) == (0, "")
-    assert out.splitlines()[2:] == ["Mean: 79.2", "mAP@1: 100.0", "recall@1: 50.0", "mP@3: 66.7"]
+    assert score_lines(out)[2:] == ["Mean: 79.2", "mAP@1: 100.0", "recall@1: 50.0", "mP@3: 66.7"]
     results = read_results(tmp_path / "out")
     expected = {"mAP@1": 1, "recall@1": 0.5, "mP@3": pytest.approx(2 / 3)}
     assert {name: results[name] for name in expected} == expected
@@ -49,7 +50,7 @@ def test_each_metric_is_compared(measure, runs, tmp_path):
     options = ["--score-run", both, "--metrics", METRICS, "--output", tmp_path / "out"]
     status, out, _ = measure(*options, network=[])
     assert status == 0
-    assert out.splitlines()[3:] == [
+    assert score_lines(out)[3:] == [
         "search: mAP@1, difference to one and its 95% interval",
         "one    100.0",
         "two      0.0  -100.0  [-100.0, -100.0]",
@@ -94,7 +95,7 @@ def test_metrics_replace_the_precisions_of_a_revisited_set(measure, tmp_path):
     status, out, err = measure(*options, "--metrics", "mAP@2,recall@2", network=[])
     assert (status, err) == (0, "")
     # Easy: d, a; Medium: b, d, a; Hard: b, d.
-    assert out.splitlines() == [
+    assert score_lines(out) == [
         "      mAP  mAP@2 recall@2",
         "E    25.0   50.0    100.0",
         "M    79.2   50.0     50.0",

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 from conftest import draw_image, write_query
-from helpers import unit
+from helpers import score_lines, unit
 
 from utils.search.reranking.k_reciprocal import k_reciprocal
 from utils.search.reranking.reranker import FirstImages
@@ -133,9 +133,9 @@ def test_augmentation_expansion_and_diffusion_are_applied_in_turn(evaluate):
     assert ranks == [ranks_by(joined @ query), ranks_by(again), ranks_by(scores)]
 
     block = [*(f"only_{name}" for name in NAMES), "-" * 20, "Mean"]
-    titles = [line.split(":")[0] for line in out.splitlines()]
+    titles = [line.split(":")[0] for line in score_lines(out)]
     assert titles == [*block, "Query expansion...", *block, "Diffusion...", *block]
-    means = [line for line in out.splitlines() if line.startswith("Mean: ")]
+    means = [line for line in score_lines(out) if line.startswith("Mean: ")]
     keys = ("mAP", "mAP_query_expansion", "mAP_diffusion")
     assert means == [f"Mean: {100 * results[key]:.1f}" for key in keys]
 
@@ -149,13 +149,13 @@ def test_reranking_comes_after_each_search(evaluate):
         for name, method in (("superglobal", superglobal), ("k-reciprocal", k_reciprocal)):
             order = [*plain[:6][np.argsort(-method(first))], *plain[6:]]
             assert ranks_of(results[f"AP_{name}{after}"]) == np.argsort(order).tolist()
-    titles = [line for line in out.splitlines() if line.endswith("...")]
+    titles = [line for line in score_lines(out) if line.endswith("...")]
     names = ["Superglobal", "Superglobal after query expansion"]
     names += ["K-reciprocal", "K-reciprocal after query expansion"]
     assert titles == ["Query expansion...", *(f"{name}..." for name in names)]
     difference = results["differences_to_search"]["k-reciprocal"]["mean"]
     assert difference == pytest.approx(results["mAP_k-reciprocal"] - results["mAP"])
-    assert out.splitlines()[-7].startswith("searches: mAP, difference to search")
+    assert score_lines(out)[-7].startswith("searches: mAP, difference to search")
 
 
 def test_reranking_by_regions_describes_the_images_again(evaluate, images, monkeypatch):
@@ -208,9 +208,9 @@ def test_geometry_without_opencv_is_refused_before_any_image_is_decoded(measure,
 
 def test_only_what_was_asked_for_is_printed(evaluate):
     _, out, _, _ = evaluate("--qe 0 --diffusion 4")
-    assert [line for line in out.splitlines() if line.endswith("...")] == ["Diffusion..."]
+    assert [line for line in score_lines(out) if line.endswith("...")] == ["Diffusion..."]
     _, out, _, _ = evaluate("--qe 2")
-    assert [line for line in out.splitlines() if line.endswith("...")] == ["Query expansion..."]
+    assert [line for line in score_lines(out) if line.endswith("...")] == ["Query expansion..."]
 
 
 @pytest.mark.parametrize("options", ["", "--dba 2 --qe 3 --alpha 2 --diffusion 5 --diffusion-alpha 0.8"])

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from helpers import score_lines
 
 from utils.errors import UserError
 from utils.scoring.run_files import ScoredRanking, read_run, run_lines
@@ -31,17 +32,17 @@ def run_file(tmp_path):
 def test_a_run_of_another_system_is_scored_without_a_network(measure, run_file):
     status, out, err = measure("--score-run", run_file, network=[])
     assert (status, err) == (0, "")
-    assert out.splitlines() == [f"q_1: {100 * AP:.2f}", "-" * 20, f"Mean: {100 * AP:.1f}"]
+    assert score_lines(out) == [f"q_1: {100 * AP:.2f}", "-" * 20, f"Mean: {100 * AP:.1f}"]
 
 
 def test_an_image_that_a_run_leaves_out_is_not_retrieved(measure, run_file):
     run_file.write_text("q_1 Q0 b 1 1 other\n")  # precision 1 up to a recall of 1/2
-    assert measure("--score-run", run_file, network=[])[1].splitlines()[-1] == "Mean: 50.0"
+    assert score_lines(measure("--score-run", run_file, network=[])[1])[-1] == "Mean: 50.0"
 
 
 def test_lines_in_any_order_are_sorted_by_rank(measure, run_file):
     run_file.write_text("\n".join(reversed(RUN.splitlines())))
-    assert measure("--score-run", run_file, network=[])[1].splitlines()[0] == f"q_1: {100 * AP:.2f}"
+    assert score_lines(measure("--score-run", run_file, network=[])[1])[0] == f"q_1: {100 * AP:.2f}"
 
 
 def test_the_run_of_an_evaluation_has_its_scores(measure, tmp_path):
@@ -71,8 +72,8 @@ def test_runs_are_compared_with_the_first_one(measure, run_file, tmp_path):
         "--score-run", f"{run_file},{tmp_path / 'short.run'}", "--output", tmp_path / "o", network=[]
     )
     assert status == 0
-    assert out.splitlines()[1].split() == ["other", f"{100 * AP:.1f}"]
-    assert out.splitlines()[2].split()[:3] == ["short", "50.0", f"{50 - 100 * AP:+.1f}"]
+    assert score_lines(out)[1].split() == ["other", f"{100 * AP:.1f}"]
+    assert score_lines(out)[2].split()[:3] == ["short", "50.0", f"{50 - 100 * AP:+.1f}"]
     with (tmp_path / "o" / "scores.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["system"], row["query"]) for row in rows] == [("other", "q_1"), ("short", "q_1")]

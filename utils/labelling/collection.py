@@ -21,7 +21,7 @@ class CollectionImage(NamedTuple):
     name: str
     """Name in the data set: the folders and the file name without its suffix, joined by underscores."""
     box: Box
-    """The entire image, in pixels."""
+    """The complete image, in pixels."""
 
 
 Collection = Mapping[str, CollectionImage]

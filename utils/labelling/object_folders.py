@@ -18,7 +18,7 @@ def queries_of_objects(folder: Path, collection: Collection, count: int | None, 
     """Return queries for each object of a folder.
 
     An object is a folder directly in `folder`, with the images at any depth below it. Images directly in
-    `folder` belong to no object. Each query is an entire image. The other images of its object are good; the
+    `folder` belong to no object. Each query is a complete image. The other images of its object are good; the
     image itself is junk. The n-th query of an object is named `<object>_<n>`. An object with a single image
     has no query.
 

@@ -15,6 +15,8 @@ import PIL
 import torch
 import torchvision
 
+from utils.data.oxford_paris import RetrievalDataset
+from utils.descriptors.describe import Descriptors
 from utils.errors import UserError
 from utils.file_names import DESCRIPTORS, RANKING_SUFFIX, RANKINGS_FOLDER, RESULTS, RUN_FILE, SCORE_TABLE
 from utils.files.entries import replace_entries
@@ -97,6 +99,14 @@ class DescriptorTable(NamedTuple):
     query_names: Sequence[str]
     query_descriptors: np.ndarray
     """(Q, D)."""
+
+
+def descriptor_table(
+    data: RetrievalDataset, names: Sequence[str], queries: Descriptors, database: Descriptors
+) -> DescriptorTable:
+    """Return the descriptors of queries and images with their names."""
+    query_names = [query.name for query in data.queries]
+    return DescriptorTable(names, database.rows[:], query_names, queries.rows[:])
 
 
 def write_output(

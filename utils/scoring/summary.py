@@ -20,9 +20,13 @@ class Summary(NamedTuple):
 
 
 def summarise(
-    scores: Mapping[str, Mapping[str, Scores]], seed: int, metrics: Sequence[str], reranked: bool = False
+    scores: Mapping[str, Mapping[str, Scores]],
+    seed: int,
+    metrics: Sequence[str],
+    protocol: str,
+    reranked: bool = False,
 ) -> Summary:
-    """Return the scores of the first system, and the comparison of all systems if there are several.
+    """Return the scores of the first system, the comparison of several systems, and the protocol.
 
     Queries without positives are logged.
 
@@ -30,12 +34,13 @@ def summarise(
         scores: scores per system, which is a pooling or a run file, then per search.
         seed: random seed of the intervals of differences.
         metrics: metrics to compare beside mAP.
+        protocol: line that describes the protocol.
         reranked: whether to compare the searches of the first system, too.
     """
     first = next(iter(scores.values()))
     if without := first[PLAIN].without_positives():
         log.warning("note: queries without positives are left out of the mean: %s", ", ".join(without))
-    text, values = format_scores(first), scores_for_json(first)
+    text, values = format_scores(first), {"protocol": protocol, **scores_for_json(first)}
     if len(scores) > 1:
         comparison = Comparison.from_scores(scores, seed, metrics)
         text, values = comparison.format(), values | comparison.for_json()
@@ -43,4 +48,4 @@ def summarise(
         searches = compare_searches(first, seed, metrics)
         text = f"{text}\n{searches.format()}"
         values["differences_to_search"] = differences_for_json(searches)
-    return Summary(text, values)
+    return Summary(f"{text}\n{protocol}", values)
