@@ -1,18 +1,34 @@
 """Opening of data sets to evaluate on, by the kind of their labels."""
 
 import logging
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
+from utils.data.holidays import has_holidays_images, read_holidays
 from utils.data.mini import prepare_mini
 from utils.data.oxford_paris import RetrievalDataset, find_dataset, read_dataset
-from utils.data.published_sets import EXPECTED, REVISITED_FILES
+from utils.data.published_sets import REVISITED_FILES
 from utils.data.revisited import has_revisited_labels, read_revisited_dataset
 from utils.file_names import LABELS_FOLDER, MINI
 
 log = logging.getLogger(__name__)
 
-LabelsKind = Literal["Oxford", "revisited"]
+LabelsKind = Literal["Oxford", "revisited", "Holidays"]
+
+READERS: Mapping[LabelsKind, Callable[[Path], RetrievalDataset]] = {
+    "Oxford": read_dataset,
+    "revisited": read_revisited_dataset,
+    "Holidays": read_holidays,
+}
+
+KINDS_BY_NAME: Mapping[str, LabelsKind] = {
+    "Oxford": "Oxford",
+    "Paris": "Oxford",
+    "Holidays": "Holidays",
+    **dict.fromkeys(REVISITED_FILES, "revisited"),
+}
+"""Kind of labels by the name of a published set, for folders without labels."""
 
 
 def labels_kind(folder: Path) -> LabelsKind | None:
@@ -20,13 +36,15 @@ def labels_kind(folder: Path) -> LabelsKind | None:
 
     Returns:
         "revisited" for the labels of a revisited set, even beside a folder lab/; "Oxford" for labels in lab/;
-        None if the folder is not a data set to evaluate on.
+        "Holidays" for images with names of that set; None if the folder is not a data set to evaluate on.
     """
     if has_revisited_labels(folder):
         return "revisited"
-    if (folder / LABELS_FOLDER).is_dir() or folder.name in EXPECTED:
+    if (folder / LABELS_FOLDER).is_dir():
         return "Oxford"
-    return "revisited" if folder.name in REVISITED_FILES else None
+    if has_holidays_images(folder):
+        return "Holidays"
+    return KINDS_BY_NAME.get(folder.name)
 
 
 def open_dataset(dataset: str, datasets_dir: Path, seed: int = 0, boxes: bool = True) -> RetrievalDataset:
@@ -52,8 +70,7 @@ def read_folder(folder: Path) -> RetrievalDataset:
     Raises:
         UserError: the data set is incomplete, or its labels are not valid.
     """
-    if labels_kind(folder) != "revisited":
-        return read_dataset(folder)
-    if (folder / LABELS_FOLDER).is_dir():
+    kind = labels_kind(folder) or "Oxford"
+    if kind == "revisited" and (folder / LABELS_FOLDER).is_dir():
         log.warning("note: %s has revisited labels, so %s/ in it is ignored", folder, LABELS_FOLDER)
-    return read_revisited_dataset(folder)
+    return READERS[kind](folder)
