@@ -23,10 +23,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from models.backbones.registry import DEFAULT_BACKBONE
-from utils.data.imagenet import FOLDER as IMAGENET
 from utils.data.mini import prepare_mini
 from utils.data.oxford_paris import find_dataset
-from utils.data.revisited_labels import as_json, read_pickled_labels
 from utils.errors import BadFileError, UserError
 from utils.file_names import DATASETS_DIR, MINI, WEIGHTS_DIR
 from utils.files.writing import check_writable, replace_file
@@ -37,21 +35,10 @@ from utils.options.options_class import option, options_class, redefault
 from utils.options.parser import called_with_first, parse_options
 from utils.options.shared import BackboneOptions, RunOptions
 from utils.prepare.archives import Limits
+from utils.prepare.data_set import Source, prepare_data_set, prepare_with_r1m
 from utils.prepare.distractors import add_distractors
-from utils.prepare.imagenet_labels import copy_labels_beside, write_validation_list
-from utils.prepare.layout import (
-    discard_if_invalid,
-    fetch_file,
-    fill_part,
-    sort_archives,
-)
-from utils.prepare.recipes import (
-    COMPUTE_AP,
-    RECIPES,
-    REVISITED_LABELS,
-    VALIDATION_LABELS,
-    WITH_DISTRACTORS,
-)
+from utils.prepare.layout import discard_if_invalid, fetch_file
+from utils.prepare.recipes import COMPUTE_AP, RECIPES, WITH_DISTRACTORS, WITH_R1M
 from utils.prepare.verify import verify
 from utils.prepare.verify_weights import verify_weights
 from utils.prepare.weights import check_weights, fill_weights
@@ -62,7 +49,7 @@ from utils.weights.report import report_weights
 log = logging.getLogger(__name__)
 
 WEIGHTS, PROGRAM = "weights", "compute_ap"
-NAMES = (*RECIPES, WEIGHTS, PROGRAM, MINI)
+NAMES = (*RECIPES, *WITH_R1M, WEIGHTS, PROGRAM, MINI)
 
 GET, VERIFY, LABELS = "get", "verify", "labels"
 """Names of the commands."""
@@ -156,20 +143,13 @@ def prepare(name: str, options: PrepareOptions) -> Path:
         check_weights(folder)
         return folder
 
-    # Each part of the data set is a folder, unpacked from its archives and moved into place when complete.
-    given = sort_archives(options.archives, RECIPES[name])
-    if name == IMAGENET and not given[VALIDATION_LABELS]:
-        copy_labels_beside(folder, options.archives)
-    for part in RECIPES[name]:
-        fill_part(folder, part, given[part.folder], options.datasets_dir, options.insecure_hosts, limits)
-    if name == IMAGENET:
-        write_validation_list(folder)
-    if name in REVISITED_LABELS:
-        fetch_revisited_labels(folder, *REVISITED_LABELS[name], options.insecure_hosts)
-    log.info("%s is in %s", name, folder)
+    source = Source(options.datasets_dir, options.archives, options.insecure_hosts, limits)
+    if name in WITH_R1M:
+        return prepare_with_r1m(name, source)
+    folder = prepare_data_set(name, source)
     if options.distractors is not None:
         extended = options.datasets_dir / WITH_DISTRACTORS[name]
-        folder = add_distractors(folder, options.distractors, extended)
+        folder = add_distractors(folder, [options.distractors], extended)
         log.info("with distractors, it is in %s", folder)
     return folder
 
@@ -186,30 +166,6 @@ def check_distractors(name: str, options: PrepareOptions) -> None:
         raise UserError(f"--distractors can be added to {', '.join(WITH_DISTRACTORS)}, not to {name}")
     if not options.distractors.is_dir():
         raise UserError(f"no folder of distractors at {options.distractors}")
-
-
-def fetch_revisited_labels(
-    folder: Path, file_name: str, mirrors: Sequence[str], insecure_hosts: Collection[str]
-) -> None:
-    """Download the labels of the revisited protocol, a pickle, and write them as JSON beside it.
-
-    Args:
-        folder: folder of the data set.
-        file_name: name of the pickle.
-        mirrors: addresses of the pickle.
-        insecure_hosts: hosts whose invalid certificates are accepted.
-
-    Raises:
-        UserError: the labels cannot be downloaded or written, or the file is no pickle of labels.
-    """
-    pickled = folder / file_name
-    instructions = f"put it there yourself, as {pickled}"
-    downloaded = [] if pickled.exists() else [pickled]
-    fetch_file(pickled, mirrors, insecure_hosts, instructions)
-    with discard_if_invalid(downloaded):
-        labels = as_json(read_pickled_labels(pickled))
-    with replace_file(pickled.with_suffix(".json")) as file:
-        file.write(labels)
 
 
 def compile_program(folder: Path, insecure_hosts: Collection[str]) -> Path:

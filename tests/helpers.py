@@ -1,7 +1,10 @@
 """Objects and checks that several test modules use."""
 
 import json
+import os
+import signal
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -105,3 +108,33 @@ def network_of(pooling, layers=None, *, levels=5, stride=32, attention=None, whi
     poolings = [pooling_of(name, levels, stride, attention) for name in names]
     backbone = backbone_of(nn.Identity() if layers is None else layers, stride)
     return RetrievalNetwork(backbone, poolings, whitening, scales).eval()
+
+
+def killed_before(step, work):
+    """Run a function in a child process, killed before change `step` of a folder; return the changes."""
+    child = os.fork()
+    if child == 0:
+        steps = 0
+
+        def counted(change):
+            def wrapped(*args, **kwargs):
+                nonlocal steps
+                steps += 1
+                if steps == step:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return change(*args, **kwargs)
+
+            return wrapped
+
+        os.link = counted(os.link)
+        for name in ("rename", "replace", "unlink", "mkdir", "open"):
+            setattr(Path, name, counted(getattr(Path, name)))
+        status = 255
+        try:
+            work()
+            status = steps
+        finally:
+            os._exit(status)
+    status = os.waitpid(child, 0)[1]
+    assert os.waitstatus_to_exitcode(status) == (-9 if step else status >> 8)
+    return status >> 8

@@ -1,4 +1,5 @@
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -358,13 +359,13 @@ def test_a_stopped_run_saves_what_it_has(data, undisturbed, tmp_path, number, wo
         assert np.array_equal(actual, expected)
 
 
-def test_images_of_several_folders_are_learned_from(learn, data, tmp_path):
+def test_images_of_several_folders_nested_and_without_suffix_are_learned_from(learn, data, tmp_path):
     folder = data / "Landmark" / "train" / "data"
     halves = [tmp_path / "a", tmp_path / "b"]
     for number in range(12):
-        half = halves[number // 6]
-        half.mkdir(exist_ok=True)
-        (half / f"{number:02d}.png").symlink_to(folder / f"{number:02d}.png")
+        path = halves[number // 6] / str(number % 3) / "photos" / f"{number:02d}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / f"{number:02d}.png", path)
     records = []
     for name, images in (("one", []), ("two", ["--images", *map(str, halves)])):
         status, _, err = learn(tmp_path / name, *images)

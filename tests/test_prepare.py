@@ -3,7 +3,6 @@ import json
 import os
 import pickle
 import shutil
-import signal
 import subprocess
 import tarfile
 import threading
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import recipe_state_dict
+from helpers import killed_before
 from PIL import Image
 from scipy.io import savemat
 
@@ -464,36 +464,6 @@ def test_the_program_is_compiled_with_the_header_that_it_lacks(server, prepare, 
     assert status == 0, err
     done = subprocess.run([tmp_path / "data" / "compute_ap" / "compute_ap"], capture_output=True, text=True)
     assert done.stdout == "7"
-
-
-def killed_before(step, work):
-    """Run a function in a child process, killed before change `step` of a folder; return the changes."""
-    child = os.fork()
-    if child == 0:
-        steps = 0
-
-        def counted(change):
-            def wrapped(*args, **kwargs):
-                nonlocal steps
-                steps += 1
-                if steps == step:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return change(*args, **kwargs)
-
-            return wrapped
-
-        os.link = counted(os.link)
-        for name in ("rename", "replace", "unlink", "mkdir", "open"):
-            setattr(Path, name, counted(getattr(Path, name)))
-        status = 255
-        try:
-            work()
-            status = steps
-        finally:
-            os._exit(status)
-    status = os.waitpid(child, 0)[1]
-    assert os.waitstatus_to_exitcode(status) == (-9 if step else status >> 8)
-    return status >> 8
 
 
 def test_a_run_killed_at_any_step_is_finished_by_the_next(server, tmp_path):

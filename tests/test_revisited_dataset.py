@@ -195,7 +195,7 @@ def with_distractors(folder, tmp_path):
         path = tmp_path / "more" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         draw_image(path)
-    return add_distractors(folder, tmp_path / "more", tmp_path / "data" / "Mine")
+    return add_distractors(folder, [tmp_path / "more"], tmp_path / "data" / "Mine")
 
 
 def test_distractors_are_behind_the_labelled_images_in_the_order_of_their_names(with_distractors, caplog):
@@ -211,7 +211,7 @@ def test_distractors_added_to_distractors_are_all_listed(with_distractors, tmp_p
     draw_image(tmp_path / "more" / "2" / "y.jpg")
     (tmp_path / "more" / "2" / "x.jpg").unlink()
     (tmp_path / "more" / "10").rename(tmp_path / "elsewhere")
-    twice = add_distractors(with_distractors, tmp_path / "more", tmp_path / "data" / "Twice")
+    twice = add_distractors(with_distractors, [tmp_path / "more"], tmp_path / "data" / "Twice")
     assert list(read_revisited_dataset(twice).images)[4:] == ["10_a", "10_old mill ", "10_x", "2_x", "2_y"]
     assert read_distractors(with_distractors) == before
 
@@ -246,7 +246,7 @@ def test_missing_distractors_are_missing_images(with_distractors):
 def test_distractors_of_oxfords_layout_are_listed_too_and_change_nothing(dataset, tmp_path):
     (tmp_path / "more").mkdir()
     draw_image(tmp_path / "more" / "0.jpg")
-    target = add_distractors(dataset, tmp_path / "more", tmp_path / "data" / "Tiny105k")
+    target = add_distractors(dataset, [tmp_path / "more"], tmp_path / "data" / "Tiny105k")
     assert read_distractors(target) == ["0"]
     data = read_dataset(target)
     assert list(data.images) == list("0abcd")

@@ -1,6 +1,7 @@
 """Distractors: from a data set and a folder of images to a larger data set, such as Oxford105k."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from utils.data.revisited import read_distractors
@@ -15,15 +16,15 @@ from utils.text import first_names
 log = logging.getLogger(__name__)
 
 
-def add_distractors(folder: Path, images: Path, target: Path) -> Path:
-    """Create a data set from another one and a tree of distractors, by hard links if possible.
+def add_distractors(folder: Path, sources: Sequence[Path], target: Path) -> Path:
+    """Create a data set from another one and folders of distractors, by hard links if possible.
 
     The new data set has a list of the names of the distractors, one per line. In revisited sets, the list
     distinguishes them from images that are not part of the data set.
 
     Args:
         folder: the folder of the data set.
-        images: the folder of the distractors, searched with all folders below it.
+        sources: the folders of the distractors, each searched with all folders below it.
         target: the folder of the new data set, which appears when it is complete; unchanged if it exists.
 
     Returns:
@@ -35,26 +36,15 @@ def add_distractors(folder: Path, images: Path, target: Path) -> Path:
     if target.exists():
         log.warning("note: %s exists already and was not changed", target)
         return target
-    contents = images_below(images)
-    report_left_out(contents, images)
-    distractors = [path for path in contents.images if path.is_file()]
-    if len(distractors) < len(contents.images):
-        unreadable = sorted({str(path) for path in contents.images} - {str(path) for path in distractors})
-        log.warning(
-            "note: left out %d pipes, devices or broken links (%s)",
-            len(unreadable),
-            first_names(unreadable),
-        )
-    if not distractors:
-        raise UserError(f"no images in {images} or the folders in it")
     named = {path.stem: path for path in (folder / IMAGES_FOLDER).iterdir()}
     files: dict[str, Path] = {}
-    for path in distractors:
-        # R1M has images of the same name in several folders.
-        name = "_".join(path.relative_to(images).parts)
-        if Path(name).stem in named:
-            raise UserError(f"{path} and {named[Path(name).stem]} would have the same name: rename one")
-        files[name] = named[Path(name).stem] = path
+    for source in sources:
+        for path in _images_below(source):
+            # R1M has images of the same name in several folders.
+            name = "_".join(path.relative_to(source).parts)
+            if Path(name).stem in named:
+                raise UserError(f"{path} and {named[Path(name).stem]} would have the same name: rename one")
+            files[name] = named[Path(name).stem] = path
     with replace_folder(target) as draft:
         for path in folder.iterdir():
             if path.is_dir():
@@ -67,3 +57,24 @@ def add_distractors(folder: Path, images: Path, target: Path) -> Path:
         with replace_file(draft / DISTRACTORS_LIST) as file:
             file.write("".join(f"{name}\n" for name in listed).encode(errors="surrogateescape"))
     return target
+
+
+def _images_below(folder: Path) -> list[Path]:
+    """Return the images below a folder that are regular files.
+
+    Raises:
+        UserError: there are none.
+    """
+    contents = images_below(folder)
+    report_left_out(contents, folder)
+    images = [path for path in contents.images if path.is_file()]
+    if len(images) < len(contents.images):
+        unreadable = sorted({str(path) for path in contents.images} - {str(path) for path in images})
+        log.warning(
+            "note: left out %d pipes, devices or broken links (%s)",
+            len(unreadable),
+            first_names(unreadable),
+        )
+    if not images:
+        raise UserError(f"no images in {folder} or the folders in it")
+    return images

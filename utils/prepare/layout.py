@@ -21,7 +21,7 @@ DOWNLOADS = "downloads"
 
 
 def sort_archives(archives: Sequence[Path], parts: Sequence[Part]) -> Mapping[Path, list[Path]]:
-    """Sort archives by the folders that they fill, from the names of their files.
+    """Sort archives by the folders that they fill, from their names or the names of their files.
 
     Args:
         archives: archives in any order.
@@ -35,13 +35,15 @@ def sort_archives(archives: Sequence[Path], parts: Sequence[Part]) -> Mapping[Pa
     """
     archives_of: dict[Path, list[Path]] = {part.folder: [] for part in parts}
     for archive in archives:
-        folders: set[Path] = set()
-        for name in members(archive):
-            folders |= {part.folder for part in parts if part.recognises(name)}
-            if len(folders) == len(parts):
+        folders = {part.folder for part in parts if part.is_named and part.is_download(archive)}
+        by_contents = [] if folders else [part for part in parts if not part.is_named]
+        for name in members(archive) if by_contents else ():
+            folders |= {part.folder for part in by_contents if part.recognises(name)}
+            if len(folders) == len(by_contents):
                 break
         if not folders:
-            raise UserError(f"{archive} is not an archive of this data set: it has no file of a known name")
+            reason = "it has no file of a known name" if by_contents else "it has another name"
+            raise UserError(f"{archive} is not an archive of this data set: {reason}")
         for folder in folders:
             archives_of[folder].append(archive)
     return archives_of

@@ -15,6 +15,8 @@ from utils.images.listing import IMAGE_SUFFIXES, is_thumbnail
 OXFORD = "www.robots.ox.ac.uk/~vgg/data/oxbuildings"
 PARIS = "www.robots.ox.ac.uk/~vgg/data/parisbuildings"
 REVISITED = "cmp.felk.cvut.cz/revisitop/data/datasets"
+R1M, R1M_ARCHIVES, R1M_IMAGES = "revisitop1m", 100, "ptak.felk.cvut.cz/revisitop/revisitop1m/jpg"
+"""Name, number of archives and address of the distractors of the revisited sets. No digests are published."""
 
 IMAGENET_PAGE = "https://www.image-net.org/download-images.php, which asks for a registration"
 VALIDATION_LABELS = Path("val", "labels")
@@ -44,6 +46,8 @@ class Part:
     """Pattern of the archives inside the archive, if the files are in them."""
     optional: frozenset[str] = frozenset()
     """Names, without suffix, of the files that no script reads."""
+    is_named: bool = False
+    """True if an archive of the user is recognised by its name, not by the files in it."""
 
     @property
     def needed(self) -> int:
@@ -57,6 +61,10 @@ class Part:
     def recognises(self, name: str) -> bool:
         """Return True if an archive with a file of this name belongs to this part."""
         return bool(self.wanted.match(name) or (self.inner and self.inner.match(name)))
+
+    def is_download(self, archive: Path) -> bool:
+        """Return True if a file has the name of one of the downloaded archives."""
+        return any(url.rsplit("/", 1)[-1] == archive.name for mirrors in self.archives for url in mirrors)
 
     def target_path(self, name: PurePosixPath) -> PurePosixPath | None:
         """Return the path in the folder of a file in an archive; None if the file is not part of it."""
@@ -150,6 +158,16 @@ RECIPES: dict[str, tuple[Part, ...]] = {
             f"{KAGGLE_LABELS}",
         ),
     ),
+    R1M: tuple(
+        Part(
+            _JPG / f"{R1M}.{number}",
+            re.compile(r"(?i)(.*/)?[^/.][^/]*\.jpe?g$"),
+            (_mirrors(f"{R1M_IMAGES}/{R1M}.{number}.tar.gz")[::-1],),
+            relocate=lambda name: name,
+            is_named=True,
+        )
+        for number in range(1, R1M_ARCHIVES + 1)
+    ),
     "Landmark": (
         Part(
             Path("train", "data"),
@@ -177,6 +195,9 @@ WITH_DISTRACTORS = {
     "RParis": "RParis1M",
 }
 """Data set to its name with distractors."""
+
+WITH_R1M = {"ROxford1M": "ROxford", "RParis1M": "RParis"}
+"""Data set with the distractors of R1M to the one without."""
 
 AUTHORS_WEIGHTS = (
     AUTHORS_BACKBONE,

@@ -18,7 +18,10 @@ from utils.errors import UserError
 from utils.file_names import IMAGES_FOLDER
 from utils.images.listing import images_below, report_left_out
 from utils.images.loading import UnreadableImageError, image_size, read_image
+from utils.prepare.data_set import r1m_folders
+from utils.prepare.recipes import R1M
 from utils.program.signals import leave_signals_to_parent, stopping_blocked
+from utils.text import first_names
 
 IMAGES_PER_TASK = 16
 """Images that a process gets at a time."""
@@ -40,7 +43,7 @@ def verify(folder: Path) -> None:
         images = [path for path in contents.images if path.stem not in CORRUPT_PARIS_IMAGES]
         print(f"{folder}: {len(images)} images")
         problems = [] if images else [f"no images in {folder} or the folders in it"]
-        problems += find_class_problems(folder)
+        problems += [*find_class_problems(folder), *find_missing_archives(folder)]
     else:
         data = read_folder(folder)
         images = list(dict.fromkeys([*data.images.values(), *data.query_images.values()]))
@@ -101,6 +104,14 @@ def find_class_problems(folder: Path) -> Iterator[str]:
             read()
         except UserError as error:
             yield str(error)
+
+
+def find_missing_archives(folder: Path) -> Iterator[str]:
+    """Yield a problem if archives of R1M are not unpacked; none for another data set."""
+    if folder.name == R1M:
+        missing = [path.name for path in r1m_folders(folder) if not path.is_dir()]
+        if missing:
+            yield f"{len(missing)} archives of {R1M} are not unpacked: {first_names(missing)}"
 
 
 def find_unreadable_images(images: Sequence[Path]) -> list[str]:
