@@ -5,6 +5,7 @@ queries, also the path of the query. All messages go to standard error.
 
     python Search_Images.py index ~/Images
     python Search_Images.py query holiday.jpg --box 120 80 640 560 --html results.html
+    python Search_Images.py duplicates
     python Search_Images.py serve
     python Search_Images.py export photos.parquet
 """
@@ -12,6 +13,7 @@ queries, also the path of the query. All messages go to standard error.
 if __name__ == "__main__":  # before the imports below, which take seconds
     import utils.program.start  # noqa: F401
 
+import logging
 import sys
 from collections.abc import Sequence
 from contextlib import closing
@@ -35,10 +37,12 @@ from utils.options.parser import (
     called_with_first,
     make_options,
 )
+from utils.photo_search.duplicates import find_duplicates, group_lines
 from utils.photo_search.indexing import build, build_in_milvus
 from utils.photo_search.matching import checked_settings, find_each, indexed_with
 from utils.photo_search.options import (
     DescribeOptions,
+    DuplicatesOptions,
     ExportOptions,
     IndexOptions,
     MatchOptions,
@@ -53,6 +57,8 @@ from utils.search.image_index import ImageIndex, Match, QueryMatches, read_catal
 from utils.search.milvus_index import Changes, MilvusIndex
 from utils.serve.searcher import PhotoSearcher
 from utils.text import escape_misleading, log_to_stderr
+
+log = logging.getLogger(__name__)
 
 
 @called_with_first(DescribeOptions)
@@ -143,6 +149,10 @@ def search_each(images: Sequence[str | Path], options: MatchOptions) -> list[Que
     return open_and_find([user_path(image, "images") for image in images], options)
 
 
+duplicates = called_with(DuplicatesOptions)(find_duplicates)
+"""`find_duplicates` for Python callers, with the options as arguments: duplicates(threshold=0.9)."""
+
+
 def run_index(options: IndexOptions) -> None:
     """Run the command `index`, and print the number of indexed images.
 
@@ -210,6 +220,18 @@ def open_and_find(images: Sequence[Path], options: MatchOptions) -> list[QueryMa
         return find_each(query_images(images, options.box), options, index)
 
 
+def run_duplicates(options: DuplicatesOptions) -> None:
+    """Run the command `duplicates`: print the images of each group.
+
+    Raises:
+        UserError: as for `find_duplicates`.
+    """
+    groups = find_duplicates(options)
+    for line in group_lines(groups):
+        print(line)
+    log.info("%d images in %d groups", sum(map(len, groups)), len(groups))
+
+
 def run_serve(options: ServeOptions) -> None:
     """Run the command `serve`: serve the page of an index until Ctrl-C.
 
@@ -266,16 +288,21 @@ def command_line(words: Sequence[str] | None = None) -> None:
     """Parse the words, or the command line of this process if there are none, and run the command.
 
     Raises:
-        UserError: an option is invalid, or as for `run_index`, `run_query`, `run_serve` and `run_export`.
+        UserError: an option is invalid, or as for the commands.
     """
     parser = ArgumentParser(__doc__.splitlines()[0])
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="index|query|serve|export", help="each has its own --help"
+        dest="command",
+        required=True,
+        metavar="index|query|duplicates|serve|export",
+        help="each has its own --help",
     )
     summary = "describe the images of a folder, or only its new images if it is indexed"
     add_options(commands.add_parser("index", help=summary, description=summary), IndexOptions)
     summary = "find the images most similar to an image, or to each of several images"
     add_options(commands.add_parser("query", help=summary, description=summary), QueryOptions)
+    summary = "find groups of near duplicates in an index"
+    add_options(commands.add_parser("duplicates", help=summary, description=summary), DuplicatesOptions)
     summary = "show a page on which to search with photos, in a browser on this computer"
     add_options(commands.add_parser("serve", help=summary, description=summary), ServeOptions)
     summary = "write the descriptors to a file for other programs"
@@ -284,6 +311,8 @@ def command_line(words: Sequence[str] | None = None) -> None:
     command = vars(given).pop("command")
     if command == "index":
         run_index(make_options(IndexOptions, given))
+    elif command == "duplicates":
+        run_duplicates(make_options(DuplicatesOptions, given))
     elif command == "serve":
         run_serve(make_options(ServeOptions, given))
     elif command == "export":

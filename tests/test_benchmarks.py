@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import draw_image
 from PIL import Image
 
 import Search_Images
@@ -16,6 +18,7 @@ from benchmarks import __main__ as report
 from benchmarks import (
     evaluation,
     evaluation_search,
+    near_duplicates,
     page,
     query,
     reranking,
@@ -216,3 +219,19 @@ def test_the_rerankings_have_a_time_each(monkeypatch, capsys):
     assert "re-ranking of 5 images" in rows
     for name in ("k-reciprocal", "superglobal", "regions", "geometry"):
         assert float(rows[name].split("|")[2]) > 0
+
+
+def test_near_duplicates_are_counted_at_each_threshold(tmp_path, monkeypatch, capsys):
+    for seed, name in enumerate(["a.png", "b.png", "c.png"]):
+        draw_image(tmp_path / name, seed)
+    shutil.copy(tmp_path / "c.png", tmp_path / "copy.png")
+    options = ["--S", "64", "--pooling", "mac", "--no-whiten", "--device", "cpu", "--workers", "0"]
+    monkeypatch.setattr(sys, "argv", ["benchmarks.near_duplicates", str(tmp_path), "--copied", "2", *options])
+    near_duplicates.command_line()
+    out = capsys.readouterr().out
+    rows = table_rows(out)
+    for name in (*near_duplicates.WEAK, *near_duplicates.STRONG):
+        assert -1 <= float(rows[name].split("|")[2]) <= float(rows[name].split("|")[3]) <= 1.001
+    pairs = [int(rows[f"{threshold:.2f}"].split("|")[4]) for threshold in near_duplicates.THRESHOLDS]
+    assert 1 <= pairs[0] <= pairs[-1] <= 6
+    assert f"1.000\t{tmp_path / 'c.png'}\t{tmp_path / 'copy.png'}" in out

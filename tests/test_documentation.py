@@ -18,6 +18,7 @@ SCRIPTS = {
     "photo_search.md": [
         ["Search_Images.py", "index"],
         ["Search_Images.py", "query"],
+        ["Search_Images.py", "duplicates"],
         ["Search_Images.py", "serve"],
         ["Search_Images.py", "export"],
     ],

@@ -156,6 +156,19 @@ class QueryOptions(MatchOptions):
 
 
 @options_class
+class DuplicatesOptions(ExcludeOptions):
+    """Options of the command `duplicates`."""
+
+    title = "duplicates"
+
+    index: Path = redefault(QueryOptions, "index", SEARCH_INDEX)
+    threshold: float = option(
+        default=0.92, help="least similarity of two near duplicates", valid=Range(0, 1, exclude_least=True)
+    )
+    json: Path | None = option(default=None, help="file to write the groups to")
+
+
+@options_class
 class ServeOptions:
     """Options of the command `serve`."""
 
