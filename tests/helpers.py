@@ -138,3 +138,26 @@ def killed_before(step, work):
     status = os.waitpid(child, 0)[1]
     assert os.waitstatus_to_exitcode(status) == (-9 if step else status >> 8)
     return status >> 8
+
+
+def assert_kills_are_made_good(work, folder, least_steps):
+    """Check that a second run finishes a first one that is killed before any of ten changes of folders.
+
+    Args:
+        work: function of the folder to write to.
+        folder: an existing folder for the folders of all runs.
+        least_steps: number of changes that a run is known to make.
+    """
+    steps = killed_before(0, lambda: work(folder / "undisturbed"))
+    assert least_steps < steps < 255
+    for step in np.linspace(1, steps, 10).astype(int):
+        killed = folder / f"killed{step}"
+        killed_before(step, lambda killed=killed: work(killed))
+        work(killed)
+        assert tree(killed) == tree(folder / "undisturbed")
+        assert not list(killed.rglob(".*"))
+
+
+def tree(folder):
+    """Return the bytes of the files below a folder, by path."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

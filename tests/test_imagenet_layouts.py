@@ -6,6 +6,7 @@ from conftest import draw_image
 from utils.data.imagenet import read_training_images, read_wnids
 from utils.data.imagenet_validation import read_validation_images
 from utils.errors import UserError
+from utils.prepare.verify import verify
 
 FIRST, SECOND, LAST = (read_wnids()[index] for index in (0, 1, 999))
 
@@ -30,6 +31,16 @@ def test_folders_of_classes_as_in_pytorchs_examples(tmp_path):
     draw(tmp_path / "train", f"{FIRST}/a.JPEG", f"{LAST}/b.JPEG", f"{SECOND}/c.JPEG")
     draw(tmp_path / "val", f"{LAST}/v1.JPEG", f"{SECOND}/v2.JPEG")
     assert read(tmp_path) == ({"a.JPEG": 0, "c.JPEG": 1, "b.JPEG": 999}, {"v2.JPEG": 1, "v1.JPEG": 999})
+
+
+def test_verify_checks_the_classes_of_imagenet_in_a_folder_of_any_name(tmp_path, capsys):
+    draw(tmp_path / "train", f"{FIRST}/a.JPEG")
+    draw(tmp_path / "val", f"{FIRST}/v.JPEG")
+    verify(tmp_path)
+    draw(tmp_path / "val", "n0/v.JPEG")
+    with pytest.raises(UserError, match="has 1 problems"):
+        verify(tmp_path)
+    assert "1 folders whose classes are unknown (first: n0)" in capsys.readouterr().out
 
 
 def test_the_unpacked_archive_of_kaggle(tmp_path):

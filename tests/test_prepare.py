@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import recipe_state_dict
-from helpers import killed_before
+from helpers import assert_kills_are_made_good, tree
 from PIL import Image
 from scipy.io import savemat
 
@@ -124,11 +124,6 @@ def error_line(result):
     assert last.startswith("error: ")
     assert "Traceback" not in err
     return last
-
-
-def tree(folder):
-    """Return the bytes of the files below a folder, by path."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_oxford_is_downloaded_and_laid_out_flat(server, prepare, tmp_path):
@@ -474,11 +469,4 @@ def test_a_run_killed_at_any_step_is_finished_by_the_next(server, tmp_path):
     def prepare_into(folder):
         Prepare_Datasets.main("Oxford", datasets_dir=folder, distractors=tmp_path / "flickr")
 
-    steps = killed_before(0, lambda: prepare_into(tmp_path / "undisturbed"))
-    assert 20 < steps < 255
-    for step in np.linspace(1, steps, 10).astype(int):
-        folder = tmp_path / f"killed{step}"
-        killed_before(step, lambda folder=folder: prepare_into(folder))
-        prepare_into(folder)
-        assert tree(folder) == tree(tmp_path / "undisturbed")
-        assert not list(folder.rglob(".*"))
+    assert_kills_are_made_good(prepare_into, tmp_path, least_steps=20)

@@ -10,7 +10,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
-from helpers import killed_before
+from helpers import assert_kills_are_made_good, tree
 from PIL import Image
 
 import Prepare_Datasets
@@ -106,11 +106,6 @@ def prepare(tmp_path, capsys):
         return status, *capsys.readouterr()
 
     return run
-
-
-def tree(folder):
-    """Return the bytes of the files below a folder, by path."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def unpacked(*numbers):
@@ -210,11 +205,4 @@ def test_a_run_killed_at_any_step_is_finished_by_the_next(server, oxford, tmp_pa
         (folder / "ROxford" / "gnd_roxford5k.pkl").write_bytes(pickle.dumps(LABELS))
         Prepare_Datasets.main("ROxford1M", datasets_dir=folder, archives=[oxford])
 
-    steps = killed_before(0, lambda: prepare_into(tmp_path / "undisturbed"))
-    assert 40 < steps < 255
-    for step in np.linspace(1, steps, 10).astype(int):
-        folder = tmp_path / f"killed{step}"
-        killed_before(step, lambda folder=folder: prepare_into(folder))
-        prepare_into(folder)
-        assert tree(folder) == tree(tmp_path / "undisturbed")
-        assert not list(folder.rglob(".*"))
+    assert_kills_are_made_good(prepare_into, tmp_path, least_steps=40)

@@ -354,6 +354,7 @@ def test_a_list_trains_what_its_folders_do(images, undisturbed, tmp_path, capsys
         (["--validation", "x"], "--validation x has no effect without --images"),
         (["--classifier", "x"], "--classifier x has no effect without --images"),
         (["--classifier-steps", "5"], "--classifier-steps 5 has no effect without --images"),
+        (["--images", "x", "--imagenet", "y"], "--imagenet y has no effect with --images"),
         (["--images", "x", "--datasets-dir", "y"], "--datasets-dir y has no effect with --images"),
         (["--images", "x", "--validation", "y", "--validation-share", "0.1"], "no effect with --validation"),
         (["--images", "x", "--classifier", "y", "--classifier-steps", "5"], "no effect with --classifier"),

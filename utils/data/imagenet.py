@@ -49,6 +49,13 @@ def read_training_images(folder: Path, classes: int) -> LabelledImages:
     return images
 
 
+def is_imagenet(folder: Path) -> bool:
+    """Return True if a folder of any name has a training folder that is named by an ILSVRC wnid."""
+    folders = [folder / path for path in TRAINING_FOLDERS if (folder / path).is_dir()]
+    wnids = read_class_indices().keys()
+    return bool(folders) and any(path.name in wnids for path in class_folders(folders[0]))
+
+
 def training_folder(folder: Path) -> Path:
     """Return the folder of the training images of a data set.
 

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class Source(NamedTuple):
-    """Where data sets are written to and what they are made from."""
+    """Folder of the data sets, and the archives that they are made from."""
 
     datasets_dir: Path
     archives: Sequence[Path]

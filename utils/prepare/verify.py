@@ -9,7 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from utils.data.imagenet import FOLDER as IMAGENET
-from utils.data.imagenet import read_training_images, read_wnids
+from utils.data.imagenet import is_imagenet, read_training_images, read_wnids
 from utils.data.imagenet_validation import read_validation_images
 from utils.data.open_dataset import labels_kind, read_folder
 from utils.data.oxford_paris import CORRUPT_PARIS_IMAGES, RetrievalDataset
@@ -93,7 +93,7 @@ def find_boxes_outside(data: RetrievalDataset) -> Iterator[str]:
 
 def find_class_problems(folder: Path) -> Iterator[str]:
     """Yield the problems of the classes of ImageNet; none for another data set."""
-    if folder.name != IMAGENET:
+    if folder.name != IMAGENET and not is_imagenet(folder):
         return
     classes = len(read_wnids())
     for read in (
