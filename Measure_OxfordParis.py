@@ -343,7 +343,7 @@ def check_job(options: MeasureOptions, data: RetrievalDataset) -> None:
         UserError: an option does not suit the data set, or a query or its box is invalid.
     """
     if data.protocols and options.eval_binary is not None:
-        raise UserError("--eval-binary does not know the revisited protocols: leave it out")
+        raise UserError("--eval-binary does not know the protocols of this data set: leave it out")
     check_search(options.search, len(data.images))
     check_rerankers(options)
     if approximates_neighbours(options, len(data.images)):

@@ -164,7 +164,7 @@ def test_vggs_program_is_refused_before_any_work(measure, revisited, tmp_path, m
     program.chmod(0o755)
     status, out, err = measure("--dataset", revisited, "--eval-binary", program)
     assert (status, out) == (2, "")
-    assert err == "error: --eval-binary does not know the revisited protocols: leave it out\n"
+    assert err == "error: --eval-binary does not know the protocols of this data set: leave it out\n"
 
 
 def test_a_store_and_two_queries_of_one_image_go_together(measure, revisited, tmp_path):

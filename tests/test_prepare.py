@@ -444,7 +444,7 @@ def test_verify_lists_what_is_wrong(server, prepare, tmp_path):
     result = prepare("verify", "Mine")
     assert "has 3 problems" in error_line(result)
     problems = result[1].splitlines()[1:]
-    assert problems[0] == f"the labels name gone, which is not in {data / 'jpg'}"
+    assert problems[0] == "the labels name gone, which is not an image of the database"
     assert problems[1] == "query all_souls_1: its box 1 1 16 5 is empty or exceeds its image, 8 x 6"
     assert problems[2].startswith(f"{data / 'jpg' / 'broken.jpg'} cannot be decoded")
 

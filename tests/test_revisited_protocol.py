@@ -19,7 +19,8 @@ def query(name, good=(), ok=(), junk=()):
 
 
 def score_protocols(queries, names, similar):
-    return score_ranks(queries, rank_names(names, similar), METRICS)
+    query_names = [query.name for query in next(iter(queries.values()))]
+    return score_ranks(queries, dict(zip(query_names, rank_names(names, similar), strict=True)), METRICS)
 
 
 def protocols(labels):

@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
+from utils.data.google_landmarks import find_solution, read_google_landmarks
 from utils.data.holidays import has_holidays_images, read_holidays
+from utils.data.ilias import is_ilias, read_ilias
 from utils.data.mini import prepare_mini
 from utils.data.oxford_paris import RetrievalDataset, find_dataset, read_dataset
 from utils.data.published_sets import REVISITED_FILES
@@ -14,17 +16,21 @@ from utils.file_names import LABELS_FOLDER, MINI
 
 log = logging.getLogger(__name__)
 
-LabelsKind = Literal["Oxford", "revisited", "Holidays"]
+LabelsKind = Literal["Oxford", "revisited", "Google Landmarks", "ILIAS", "Holidays"]
 
 READERS: Mapping[LabelsKind, Callable[[Path], RetrievalDataset]] = {
     "Oxford": read_dataset,
     "revisited": read_revisited_dataset,
+    "Google Landmarks": read_google_landmarks,
+    "ILIAS": read_ilias,
     "Holidays": read_holidays,
 }
 
 KINDS_BY_NAME: Mapping[str, LabelsKind] = {
     "Oxford": "Oxford",
     "Paris": "Oxford",
+    "GoogleLandmarks": "Google Landmarks",
+    "ILIAS": "ILIAS",
     "Holidays": "Holidays",
     **dict.fromkeys(REVISITED_FILES, "revisited"),
 }
@@ -36,12 +42,17 @@ def labels_kind(folder: Path) -> LabelsKind | None:
 
     Returns:
         "revisited" for the labels of a revisited set, even beside a folder lab/; "Oxford" for labels in lab/;
-        "Holidays" for images with names of that set; None if the folder is not a data set to evaluate on.
+        "Google Landmarks" for the table of its labels; "ILIAS" for the folder of its objects; "Holidays" for
+        images with names of that set; None if the folder is not a data set to evaluate on.
     """
     if has_revisited_labels(folder):
         return "revisited"
     if (folder / LABELS_FOLDER).is_dir():
         return "Oxford"
+    if find_solution(folder) is not None:
+        return "Google Landmarks"
+    if is_ilias(folder):
+        return "ILIAS"
     if has_holidays_images(folder):
         return "Holidays"
     return KINDS_BY_NAME.get(folder.name)

@@ -76,7 +76,7 @@ class RetrievalDataset:
     query_images: dict[str, Path]
     """Image name to file of the query images, which may be in the database or not."""
     protocols: dict[str, list[Query]] = field(default_factory=dict)
-    """Name of a protocol to the same queries with the labels of the protocol; empty if there is only one."""
+    """Name of a protocol to its queries with its labels; empty if there is only one protocol."""
     metrics: tuple[str, ...] = ()
     """Metrics of the data set's published evaluation beside mAP, such as mP@10."""
 

@@ -2,7 +2,12 @@
 
 QUERIES = 55
 
-EXPECTED = {"Oxford": (5063, QUERIES), "Paris": (6392, QUERIES), "Holidays": (1491, 500)}
+EXPECTED = {
+    "Oxford": (5063, QUERIES),
+    "Paris": (6392, QUERIES),
+    "GoogleLandmarks": (761_757, 1129),
+    "Holidays": (1491, 500),
+}
 """Numbers of images and queries of a complete set, without the images that were published corrupt."""
 
 REVISITED_FILES = {"ROxford": "gnd_roxford5k.pkl", "RParis": "gnd_rparis6k.pkl"}

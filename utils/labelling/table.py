@@ -1,7 +1,5 @@
 """Queries and labels from a table in CSV with one labelled image per line."""
 
-import csv
-import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +7,8 @@ from typing import NamedTuple
 
 from utils.data.oxford_paris import Query
 from utils.errors import BadFileError, UserError
-from utils.files.reading import parse_number, read_text
+from utils.files.reading import parse_number
+from utils.files.tables import read_table
 from utils.images.loading import Box, InputImage, check_box
 from utils.labelling.collection import Collection, CollectionImage
 from utils.text import shorten
@@ -46,7 +45,7 @@ def queries_of_table(file: Path, folder: Path, collection: Collection) -> list[Q
     """
     labels: dict[tuple[CollectionImage, Box | None], dict[str, str]] = {}
     boxed: dict[str, bool] = {}
-    for number, cells in _rows(file):
+    for number, cells in read_table(file, COLUMNS, BOX_COLUMNS):
         with _naming_line(file, number):
             line = _parse_line(cells, folder, collection)
             if boxed.setdefault(line.query.name, line.box is not None) != (line.box is not None):
@@ -69,41 +68,6 @@ def queries_of_table(file: Path, folder: Path, collection: Collection) -> list[Q
         name = f"{image.name}_{counts[image.name]}"
         queries.append(Query(name, image.name, box or image.box, good, ok, junk))
     return queries
-
-
-def _rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield the number of each line that is not empty and its cells by column; missing cells are empty.
-
-    Raises:
-        UserError: the table is unreadable, or its first line does not name the columns.
-    """
-    reader = csv.reader(io.StringIO(read_text(file), newline=""), strict=True, skipinitialspace=True)
-    columns: list[str] = []
-    while True:
-        try:
-            cells = [cell.strip() for cell in next(reader)]
-        except StopIteration:
-            break
-        except csv.Error as error:
-            raise BadFileError(f"{file}, line {reader.line_num}: {error}") from error
-        if not any(cells):
-            continue
-        if not columns:
-            columns = [cell.lower() for cell in cells]
-            has_box = set(BOX_COLUMNS) & set(columns)
-            expected = {*COLUMNS, *(BOX_COLUMNS if has_box else ())}
-            if not expected <= set(columns) or len(set(columns)) < len(columns):
-                raise BadFileError(
-                    f"{file}, line {reader.line_num}: expected the columns {','.join(COLUMNS)} or "
-                    f"{','.join((*COLUMNS, *BOX_COLUMNS))}, found {shorten(','.join(cells))}"
-                )
-            continue
-        if len(cells) > len(columns):
-            raise BadFileError(
-                f"{file}, line {reader.line_num}: has {len(cells)} values for {len(columns)} columns"
-            )
-        cells += [""] * (len(columns) - len(cells))
-        yield reader.line_num, dict(zip(columns, cells, strict=True))
 
 
 def _parse_line(cells: Mapping[str, str], folder: Path, collection: Collection) -> Line:

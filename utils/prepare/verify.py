@@ -15,7 +15,6 @@ from utils.data.open_dataset import labels_kind, read_folder
 from utils.data.oxford_paris import CORRUPT_PARIS_IMAGES, RetrievalDataset
 from utils.data.published_sets import EXPECTED
 from utils.errors import UserError
-from utils.file_names import IMAGES_FOLDER
 from utils.images.listing import images_below, report_left_out
 from utils.images.loading import UnreadableImageError, image_size, read_image
 from utils.prepare.data_set import r1m_folders
@@ -71,7 +70,7 @@ def find_missing_images(data: RetrievalDataset) -> Iterator[str]:
     """Yield a problem for each image that is in the labels but missing."""
     labelled = {name for query in data.queries for name in query.good | query.ok | query.junk}
     for name in sorted(labelled - data.images.keys()):
-        yield f"the labels name {name}, which is not in {data.folder / IMAGES_FOLDER}"
+        yield f"the labels name {name}, which is not an image of the database"
 
 
 def find_boxes_outside(data: RetrievalDataset) -> Iterator[str]:

@@ -19,11 +19,14 @@ def labelled_images(data: RetrievalDataset, names: Sequence[str]) -> list[dict[s
         names: names of the database images; labelled images that are not among them are left out.
     """
     index_of = {name: index for index, name in enumerate(names)}
-    labelled = []
-    for queries in zip(*(data.protocols.values() or [data.queries]), strict=True):
-        label_names = sorted(set[str]().union(*(query.good | query.ok | query.junk for query in queries)))
-        labelled.append({name: index_of[name] for name in label_names if name in index_of})
-    return labelled
+    label_names: dict[str, set[str]] = {query.name: set() for query in data.queries}
+    for queries in data.protocols.values() or [data.queries]:
+        for query in queries:
+            label_names[query.name] |= query.good | query.ok | query.junk
+    return [
+        {name: index_of[name] for name in sorted(of_query) if name in index_of}
+        for of_query in label_names.values()
+    ]
 
 
 def ranks_by_name(labelled: Sequence[Mapping[str, int]], ranks: Sequence[np.ndarray]) -> list[dict[str, int]]:

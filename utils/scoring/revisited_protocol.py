@@ -1,4 +1,4 @@
-"""Scores of the revisited Oxford and Paris protocols: mAP and metrics for easy, medium and hard.
+"""Scores of several protocols, as of revisited Oxford and Paris: mAP and metrics for easy, medium and hard.
 
 Radenović et al., "Revisiting Oxford and Paris: Large-Scale Image Retrieval Benchmarking", CVPR 2018, section
 3.3, and its published evaluation code. The average precision is defined as for Oxford, but in float64.
@@ -16,7 +16,7 @@ from utils.scoring.scores import ProtocolScores
 
 
 def score_protocols(
-    protocols: Mapping[str, Sequence[Query]], ranks: Sequence[Ranks], metrics: Sequence[str]
+    protocols: Mapping[str, Sequence[Query]], ranks: Mapping[str, Ranks], metrics: Sequence[str]
 ) -> dict[str, ProtocolScores]:
     """Return the scores of rankings per protocol.
 
@@ -24,8 +24,8 @@ def score_protocols(
     The published labels have no such images.
 
     Args:
-        protocols: queries with the labels of the protocol, in the same order, per protocol name.
-        ranks: ranks of the labelled images of all protocols, per query.
+        protocols: queries with the labels of the protocol, per protocol name.
+        ranks: ranks of the labelled images of all protocols, per query name.
         metrics: names of metrics beside the average precision.
 
     Returns:
@@ -33,11 +33,12 @@ def score_protocols(
     """
     scores = {}
     for protocol, queries in protocols.items():
+        of_queries = [ranks[query.name] for query in queries]
         averages = {
             query.name: average_precision(positive_ranks(query, of_query), len(query.good | query.ok))
-            for query, of_query in zip(queries, ranks, strict=True)
+            for query, of_query in zip(queries, of_queries, strict=True)
         }
-        scores[protocol] = ProtocolScores(averages, score_metrics(queries, ranks, metrics))
+        scores[protocol] = ProtocolScores(averages, score_metrics(queries, of_queries, metrics))
     return scores
 
 

@@ -26,7 +26,8 @@ def score(data: RetrievalDataset, ranks: Sequence[Ranks], metrics: Sequence[str]
     """
     metrics = metrics or data.metrics
     if data.protocols:
-        protocols = score_protocols(data.protocols, ranks, metrics)
+        by_name = {query.name: of_query for query, of_query in zip(data.queries, ranks, strict=True)}
+        protocols = score_protocols(data.protocols, by_name, metrics)
         return Scores({name: scores for name, scores in protocols.items()})  # noqa: C416  keys may be None
     of_queries = score_metrics(data.queries, ranks, metrics)
     return Scores({None: ProtocolScores(score_queries(data.queries, ranks), of_queries)})

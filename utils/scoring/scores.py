@@ -27,7 +27,8 @@ class ProtocolScores:
 class Scores:
     """Scores of one search, per protocol.
 
-    Oxford's evaluation has one protocol, whose name is None; the revisited evaluation has three.
+    Oxford's evaluation has one protocol, whose name is None; the revisited evaluation has three, and Google
+    Landmarks has two.
     """
 
     protocols: dict[str | None, ProtocolScores]
@@ -81,13 +82,19 @@ class Scores:
             yield f"{'Mean' if name == 'mAP' else name}: {100 * mean:.1f}"
 
     def _table(self) -> Iterator[str]:
-        """Yield the lines of a table of means in percent: one row per protocol, named by its first letter."""
+        """Yield the lines of a table of means in percent: one row per protocol.
+
+        Protocols are named by their first letters, or by their names if two begin with the same letter.
+        """
         rows = {str(protocol): scores.means() for protocol, scores in self.protocols.items()}
+        letters = {protocol: protocol[0].upper() for protocol in rows}
+        names = letters if len(set(letters.values())) == len(rows) else {name: name for name in rows}
+        first = max(2, *map(len, names.values()))
         widths = {title: max(6, len(title)) for title in next(iter(rows.values()))}
-        yield " ".join(["  ", *(f"{title:>{width}}" for title, width in widths.items())])
+        yield " ".join([" " * first, *(f"{title:>{width}}" for title, width in widths.items())])
         for protocol, means in rows.items():
             values = [f"{100 * mean:>{widths[title]}.1f}" for title, mean in means.items()]
-            yield " ".join([f"{protocol[0].upper():<2}", *values])
+            yield " ".join([f"{names[protocol]:<{first}}", *values])
 
 
 def mean_over_queries(values: Mapping[str, float]) -> float:
