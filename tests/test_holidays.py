@@ -2,7 +2,7 @@
 
 import pytest
 from conftest import draw_image
-from helpers import score_lines
+from helpers import score_lines, write_run
 
 import Prepare_Datasets
 from utils.data.open_dataset import labels_kind, read_folder
@@ -38,18 +38,11 @@ def test_names_that_end_in_00_are_queries_for_their_group(holidays):
 def test_a_ranking_is_scored_without_the_query(holidays, measure, tmp_path):
     rankings = {
         # Without the query: a wrong image, then both positives: the trapezoids (0 + 1/2 + 1/2 + 2/3) / 4.
-        "100000": "100000 149900 100001 100002",
-        "100100": "100101 100100",
-        "149900": "100000 100001 149901 149900",  # (0 + 1/3) / 2
+        "100000": ["100000", "149900", "100001", "100002"],
+        "100100": ["100101", "100100"],
+        "149900": ["100000", "100001", "149901", "149900"],  # (0 + 1/3) / 2
     }
-    run = tmp_path / "x.run"
-    run.write_text(
-        "".join(
-            f"{query} Q0 {name} {rank} {-rank} x\n"
-            for query, names in rankings.items()
-            for rank, name in enumerate(names.split(), 1)
-        )
-    )
+    run = write_run(tmp_path / "x.run", rankings)
     _, out, _ = measure("--dataset", holidays, "--score-run", run, network=[])
     expected = [(0 + 1 / 2 + 1 / 2 + 2 / 3) / 4, 1, (0 + 1 / 3) / 2]
     lines = [f"{query}: {100 * value:.2f}" for query, value in zip(rankings, expected, strict=True)]
@@ -69,6 +62,12 @@ def test_a_group_without_its_query_is_refused(holidays):
     path.unlink()
     with pytest.raises(UserError, match=r"lacks 1 queries of its images \(100100\)"):
         read_folder(holidays)
+
+
+@pytest.mark.parametrize("name", ["000000", "150000", "10000", "1000000"])
+def test_other_numbers_are_no_holidays(tmp_path, name):
+    draw_image(tmp_path / f"{name}.jpg")
+    assert labels_kind(tmp_path) is None
 
 
 def test_other_names_are_no_holidays(holidays):

@@ -1,7 +1,7 @@
 """ILIAS: a small copy of the published layout, with scores computed by hand."""
 
 import pytest
-from helpers import score_lines
+from helpers import score_lines, write_run
 
 from utils.data.open_dataset import labels_kind, read_folder
 from utils.data.oxford_paris import Query
@@ -54,14 +54,7 @@ def test_average_precision_is_that_of_the_first_1000_images(ilias, measure, tmp_
         "Q999_00": [*distractors[:3], "P999_00"],  # 1 / 4
         "Q999_01": ["P000_00", *distractors],
     }
-    run = tmp_path / "x.run"
-    run.write_text(
-        "".join(
-            f"{query} Q0 {name} {rank} {-rank} x\n"
-            for query, names in rankings.items()
-            for rank, name in enumerate(names, 1)
-        )
-    )
+    run = write_run(tmp_path / "x.run", rankings)
     status, out, err = measure("--dataset", ilias, "--score-run", run, network=[])
     assert status == 0, err
     assert score_lines(out)[-1] == f"mAP@1000: {100 * (1 / 2 + 1 / 4 + 0) / 3:.1f}"

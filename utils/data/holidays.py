@@ -12,8 +12,8 @@ from utils.file_names import IMAGES_FOLDER
 from utils.images.listing import images_in
 from utils.text import first_names
 
-NAME = re.compile(r"([0-9]{4})([0-9]{2})")
-"""Name of an image: the number of its group, and its number in the group."""
+NAME = re.compile("(1[0-4][0-9]{2})[0-9]{2}")
+"""Name of an image: the number of its group, from 1000 to 1499, and its number in the group."""
 
 QUERY_NUMBER = "00"
 

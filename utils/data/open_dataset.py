@@ -84,4 +84,6 @@ def read_folder(folder: Path) -> RetrievalDataset:
     kind = labels_kind(folder) or "Oxford"
     if kind == "revisited" and (folder / LABELS_FOLDER).is_dir():
         log.warning("note: %s has revisited labels, so %s/ in it is ignored", folder, LABELS_FOLDER)
+    if kind == "Holidays":
+        log.info("%s is read as INRIA Holidays, by the names of its images", folder)
     return READERS[kind](folder)
