@@ -166,7 +166,7 @@ def evaluate(options: MeasureOptions) -> dict[str, object]:
         # For each pooling: search, and run the further searches.
         labelled = labelled_images(data, names)
         readable = [image for index, image in enumerate(images) if index not in database.unreadable]
-        inputs = RerankInputs(network, data.query_inputs(), readable, loading)
+        inputs = RerankInputs(lambda: network, data.query_inputs(), readable, loading)
         rerankers = build_rerankers(options, inputs, options.seed)
         searches = search_by_poolings(options, labelled, queries, database, seconds, processes, rerankers)
     if not processes.leads:

@@ -166,7 +166,7 @@ def test_reranking_by_regions_describes_the_images_again(evaluate, images, monke
         seen.append((queries([first.query])[0], database(first.indices)))
         return np.arange(len(first.indices))
 
-    monkeypatch.setattr("utils.search.reranking.registry.regions", last_first)
+    monkeypatch.setattr("utils.search.reranking.regions.regions", last_first)
     results, _, _, _ = evaluate("--qe 0 --rerank 4 --rerank-by regions")
     assert ranks_of(results["AP_regions"]) == [
         3 - rank if rank < 4 else rank for rank in ranks_of(plain["AP"])

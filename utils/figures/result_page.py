@@ -22,6 +22,9 @@ from utils.text import escape_misleading
 THUMBNAIL_SIDE = 320
 """Largest longer side of an image in the page, in pixels."""
 
+EVIDENCE_SIDE = 960
+"""Largest longer side of a figure of what was matched, in pixels."""
+
 JPEG_QUALITY = 80
 
 BOX_COLOR = "#ffd400"
@@ -37,6 +40,14 @@ BEGIN = f"""<!DOCTYPE html>
 """First lines of each page, by which a page is recognised."""
 
 
+class Evidence(NamedTuple):
+    """What a re-ranking matched in an image."""
+
+    figure: Image.Image
+    """The query and the image with what was matched; see `EVIDENCE_SIDE`."""
+    text: str
+
+
 class Hit(NamedTuple):
     """An image in the page: a result or the query."""
 
@@ -47,6 +58,7 @@ class Hit(NamedTuple):
     similarity: float | None = None
     thumbnail: Image.Image | None = None
     heat: Image.Image | None = None
+    evidence: Evidence | None = None
 
 
 class Answer(NamedTuple):
@@ -58,7 +70,14 @@ class Answer(NamedTuple):
     """The results, in the order to show."""
 
 
-def write_page(path: Path, answers: Iterable[Answer], title: str, note: str, has_heat: bool = False) -> None:
+def write_page(
+    path: Path,
+    answers: Iterable[Answer],
+    title: str,
+    note: str,
+    has_heat: bool = False,
+    legend: str | None = None,
+) -> None:
     """Write the results of searches as an HTML page.
 
     Args:
@@ -67,16 +86,19 @@ def write_page(path: Path, answers: Iterable[Answer], title: str, note: str, has
         title: title of the page.
         note: line below the title, for example about the index.
         has_heat: whether to show heat maps.
+        legend: description of the evidence, if there is any.
 
     Raises:
         UserError: the file cannot be written.
     """
     with replace_file(path) as file:
-        for text in page(answers, title, note, has_heat):
+        for text in page(answers, title, note, has_heat, legend):
             file.write(text.encode())
 
 
-def page(answers: Iterable[Answer], title: str, note: str, has_heat: bool) -> Iterator[str]:
+def page(
+    answers: Iterable[Answer], title: str, note: str, has_heat: bool, legend: str | None
+) -> Iterator[str]:
     """Yield parts of the page that `write_page` writes, as text without surrogate escapes."""
     from jinja2 import Environment, StrictUndefined  # here, since the import takes long
 
@@ -98,6 +120,8 @@ def page(answers: Iterable[Answer], title: str, note: str, has_heat: bool) -> It
         has_heat=has_heat,
         colors=scale_colors() if has_heat else [],
         caption=CAPTION,
+        legend=legend,
+        evidence_side=EVIDENCE_SIDE,
     )
 
 
@@ -121,10 +145,10 @@ def thumbnail(pixels: np.ndarray, box: Box | None = None) -> Image.Image:
     return image
 
 
-def data_uri(image: Image.Image) -> str:
-    """Return an image as a JPEG in a data URI, resized for the page and without metadata."""
+def data_uri(image: Image.Image, side: int = THUMBNAIL_SIDE) -> str:
+    """Return an image as a JPEG in a data URI, `side` pixels wide and high at most and without metadata."""
     plain = Image.fromarray(np.asarray(image.convert("RGB")))  # Pillow would keep a comment
-    plain.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    plain.thumbnail((side, side))
     file = io.BytesIO()
     plain.save(file, "JPEG", quality=JPEG_QUALITY)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")

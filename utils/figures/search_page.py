@@ -1,6 +1,6 @@
 """Page with the matches of queries in an index: thumbnails and heat maps of the attention."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -11,10 +11,13 @@ from tqdm import tqdm
 from models.retrieval_network import RetrievalNetwork
 from utils.errors import UserError
 from utils.figures.heat_map import heat_map, image_attention
-from utils.figures.result_page import THUMBNAIL_SIDE, Answer, Hit, thumbnail, write_page
+from utils.figures.result_page import THUMBNAIL_SIDE, Answer, Evidence, Hit, thumbnail, write_page
 from utils.images.loading import InputImage, load_pixels, read_image
 from utils.search.image_index import ImageIndex, QueryMatches
 from utils.search.milvus_index import MilvusIndex
+
+Explain = Callable[[int, Path], Evidence | None]
+"""A function of the index of a query and the path of a match."""
 
 KEPT_IMAGES = 200
 """Number of images whose thumbnail and heat map are kept for further queries."""
@@ -25,6 +28,8 @@ def write_search_page(
     results: Sequence[QueryMatches],
     network: RetrievalNetwork,
     index: ImageIndex | MilvusIndex,
+    explain: Explain | None = None,
+    legend: str | None = None,
 ) -> None:
     """Write a page with the matches of queries.
 
@@ -35,6 +40,8 @@ def write_search_page(
         results: the queries and their matches, in the order to show.
         network: network that described the images. Heat maps are drawn if it has an attention head.
         index: the index that was searched.
+        explain: returns what a re-ranking matched, if there was one that can show it.
+        legend: description of this.
 
     Raises:
         UserError: a query is unreadable, or the page cannot be written.
@@ -58,7 +65,7 @@ def write_search_page(
     def answers() -> Iterator[Answer]:
         count = sum(len(matches) for _, matches in results)
         with tqdm(total=count, desc="page", unit="image", disable=None) as bar:
-            for query, matches in results:
+            for number, (query, matches) in enumerate(results):
                 shown = Hit(
                     None,
                     str(query.path),
@@ -68,13 +75,17 @@ def write_search_page(
                 hits = []
                 for match in matches:
                     name = str(match.path.relative_to(index.folder))
-                    hits.append(Hit(match.rank, name, match.similarity, *match_images(match.path)))
+                    hit = Hit(match.rank, name, match.similarity, *match_images(match.path))
+                    with suppress(UserError):  # it has become unreadable
+                        evidence = None if explain is None else explain(number, match.path)
+                        hit = hit._replace(evidence=evidence)
+                    hits.append(hit)
                     bar.update()
                 yield Answer(shown, hits)
 
     name = results[0].query.path.name if len(results) == 1 else f"{len(results)} queries"
     has_heat = network.attention_pooling is not None
-    write_page(path, answers(), f"Images like {name}", index_note(index), has_heat)
+    write_page(path, answers(), f"Images like {name}", index_note(index), has_heat, legend)
 
 
 def index_note(index: ImageIndex | MilvusIndex) -> str:

@@ -106,7 +106,12 @@ def square_roots(descriptors: np.ndarray) -> np.ndarray:
 
 
 def count_inliers(first: LocalFeatures, second: LocalFeatures, seed: int = 0) -> int:
-    """Return the number of matches that the best homography from the first to the second image explains.
+    """Return the number of `inlier_matches`."""
+    return len(inlier_matches(first, second, seed))
+
+
+def inlier_matches(first: LocalFeatures, second: LocalFeatures, seed: int = 0) -> np.ndarray:
+    """Return the matches that the best homography from the first to the second image explains.
 
     Args:
         first: features of the first image.
@@ -114,11 +119,11 @@ def count_inliers(first: LocalFeatures, second: LocalFeatures, seed: int = 0) ->
         seed: random seed of the samples.
 
     Returns:
-        The number of matches, or 0 if there is no homography.
+        (n, 2) int64, index in the first and in the second image; n is 0 if there is no homography.
     """
     matches = match(first, second)
     if len(matches) < LEAST_MATCHES:
-        return 0
+        return matches[:0]
     cv2 = opencv()
     parameters = cv2.UsacParams()
     parameters.score = cv2.SCORE_METHOD_MAGSAC
@@ -129,4 +134,4 @@ def count_inliers(first: LocalFeatures, second: LocalFeatures, seed: int = 0) ->
     parameters.randomGeneratorState = seed
     source, target = first.points[matches[:, 0]], second.points[matches[:, 1]]
     homography, inliers = cv2.findHomography(source, target, parameters)
-    return 0 if homography is None else int(np.count_nonzero(inliers))
+    return matches[:0] if homography is None else matches[inliers.ravel() != 0]

@@ -199,7 +199,48 @@ class StoreOptions:
 
 
 @options_class
-class SearchOptions:
+class RerankOptions:
+    """Options of the re-ranking of the first images of a search."""
+
+    title = "re-ranking"
+
+    rerank: int = option(
+        default=0,
+        help="first images that are re-ranked after each search; 0 for none",
+        valid=Range(0, 10_000),
+    )
+    rerank_by: tuple[RerankName, ...] = option(
+        default=("k-reciprocal",),
+        help="re-rankings of the first images, each applied to the searches, not one after another",
+        metavar="METHOD,...",
+    )
+    rerank_neighbours: int | None = option(
+        default=None,
+        help="neighbours per image in the re-rankings superglobal and k-reciprocal; chosen if not given",
+        valid=Range(1, 10_000),
+    )
+
+    def check(self) -> None:
+        """Check that the methods differ, and that no option lacks the other without which it has no effect.
+
+        Raises:
+            UserError: a method is given twice, or an option has no effect.
+        """
+        names = ",".join(self.rerank_by)
+        if not self.rerank_by or len(set(self.rerank_by)) < len(self.rerank_by):
+            raise UserError(f"rerank_by {names} is not a list of different re-rankings")
+        if self.rerank_by != RerankOptions.rerank_by and not self.rerank:
+            raise UserError(f"rerank_by {names} has no effect without rerank: give both")
+        uses_neighbours = self.rerank and not {"superglobal", "k-reciprocal"}.isdisjoint(self.rerank_by)
+        if self.rerank_neighbours is not None and not uses_neighbours:
+            raise UserError(
+                f"rerank_neighbours {self.rerank_neighbours} has no effect without re-ranking by superglobal "
+                "or k-reciprocal: leave it out"
+            )
+
+
+@options_class
+class SearchOptions(RerankOptions):
     """Options of the search, query expansion, database augmentation, diffusion and re-ranking."""
 
     title = "search"
@@ -228,22 +269,6 @@ class SearchOptions:
         help="share of the similarity that diffusion passes on per step; smaller for small databases",
         valid=Range(0, 1, exclude_most=True),
     )
-    rerank: int = option(
-        default=0,
-        help="first images that are re-ranked after each search; 0 for none",
-        valid=Range(0, 10_000),
-    )
-    rerank_by: tuple[RerankName, ...] = option(
-        default=("k-reciprocal",),
-        help="re-rankings of the first images, each applied to the searches, not one after another",
-        metavar="METHOD,...",
-    )
-    rerank_neighbours: int | None = option(
-        default=None,
-        help="neighbours per image in the re-rankings superglobal and k-reciprocal; chosen if not given",
-        valid=Range(1, 10_000),
-    )
-
     exact_neighbours: int | None = option(
         default=None,
         help="largest number of images whose neighbours, for --dba and --diffusion, are exact; the "
@@ -267,19 +292,4 @@ class SearchOptions:
             raise UserError(
                 f"exact_neighbours {self.exact_neighbours} has no effect without augmentation and diffusion: "
                 "give dba or diffusion, or leave it out"
-            )
-        self._check_rerank()
-
-    def _check_rerank(self) -> None:
-        """Check the options of the re-ranking."""
-        names = ",".join(self.rerank_by)
-        if not self.rerank_by or len(set(self.rerank_by)) < len(self.rerank_by):
-            raise UserError(f"rerank_by {names} is not a list of different re-rankings")
-        if self.rerank_by != SearchOptions.rerank_by and not self.rerank:
-            raise UserError(f"rerank_by {names} has no effect without rerank: give both")
-        uses_neighbours = self.rerank and not {"superglobal", "k-reciprocal"}.isdisjoint(self.rerank_by)
-        if self.rerank_neighbours is not None and not uses_neighbours:
-            raise UserError(
-                f"rerank_neighbours {self.rerank_neighbours} has no effect without re-ranking by superglobal "
-                "or k-reciprocal: leave it out"
             )

@@ -20,9 +20,11 @@ from utils.options.saved_options import from_json
 from utils.photo_search.excluding import excluder, without_excluded
 from utils.photo_search.options import DescribeOptions, MatchOptions, ServeOptions
 from utils.photo_search.queries import describe_queries
+from utils.photo_search.reranking import QueryReranking
 from utils.saved_settings import check_same_settings
 from utils.search.image_index import ImageIndex, Match, QueryMatches
 from utils.search.milvus_index import MilvusIndex
+from utils.search.reranking.registry import check_rerankers
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +35,9 @@ class Nearest(NamedTuple):
     part: ImageIndex
     """The index, or the part of it that has these images."""
     pairs: list[tuple[int, float]]
-    """Index of each image in the part, and its similarity, by falling similarity."""
+    """Index of each image in the part, and its similarity, in the order of the ranks."""
+    query_row: int | None
+    """Index of the query image in the part; None if it is not indexed or has a box."""
 
 
 def find_each(
@@ -64,15 +68,40 @@ def find_each(
     def network() -> RetrievalNetwork:
         return prepared_network(described, settings, device)
 
+    check_rerankers(options)
     queries, descriptors = query_descriptors(images, index, described.longer_side, network)
     nearest = find_nearest(queries, descriptors, options, index)
-    results = [
-        QueryMatches(query, matches_of(one, options)) for query, one in zip(queries, nearest, strict=True)
-    ]
+    reranking = None
+    if options.rerank:
+        reranking = QueryReranking(options, queries, network, described.longer_side)
+        nearest = [
+            one._replace(pairs=reranking.order(number, descriptor, *one))
+            for number, (descriptor, one) in enumerate(zip(descriptors, nearest, strict=True))
+        ]
+    nearest = [one._replace(pairs=similar_enough(one.pairs, options)) for one in nearest]
     note_changed(nearest)
+    results = [QueryMatches(query, matches_of(one)) for query, one in zip(queries, nearest, strict=True)]
     if options.html is not None:
-        write_search_page(options.html, results, network(), index)
+        write_results(options.html, results, network(), index, reranking)
     return results
+
+
+def write_results(
+    path: Path,
+    results: Sequence[QueryMatches],
+    network: RetrievalNetwork,
+    index: ImageIndex | MilvusIndex,
+    reranking: QueryReranking | None,
+) -> None:
+    """Write the page of the matches, with what a re-ranking matched if it can show it.
+
+    Raises:
+        UserError: a query has become unreadable, or the page cannot be written.
+    """
+    if reranking is None or reranking.legend is None:
+        write_search_page(path, results, network, index)
+    else:
+        write_search_page(path, results, network, index, reranking.evidence, reranking.legend)
 
 
 def query_descriptors(
@@ -125,18 +154,19 @@ def find_nearest(
     Raises:
         UserError: Milvus does not answer, or FAISS is not installed, which an approximate index needs.
     """
-    count = options.top
+    count = max(options.top, options.rerank + 1)  # the query image itself is not re-ranked
     if isinstance(index, ImageIndex):
         part = without_excluded(index, options.exclude)
         exact = options.exact or bool(options.exclude)
-        nearest = part.nearest_each(descriptors, count, query_rows(part, queries), exact)
-        return [Nearest(part, pairs) for pairs in nearest]
+        rows = query_rows(part, queries)
+        nearest = part.nearest_each(descriptors, count, rows, exact)
+        return [Nearest(part, *one) for one in zip(nearest, rows, strict=True)]
     results = []
     is_excluded = excluder(options.exclude)
     for query, descriptor in zip(queries, descriptors, strict=True):
         part = index.nearest(descriptor, count, index.with_images([query]), is_excluded)
         (query_row,) = query_rows(part, [query])
-        results.append(Nearest(part, part.nearest(descriptor, count, query_row)))
+        results.append(Nearest(part, part.nearest(descriptor, count, query_row), query_row))
     return results
 
 
@@ -145,20 +175,24 @@ def query_rows(part: ImageIndex, images: Iterable[InputImage]) -> list[int | Non
     return [None if image.box is not None else part.index_of(image) for image in images]
 
 
-def matches_of(nearest: Nearest, options: MatchOptions) -> list[Match]:
-    """Return the images of a search that are similar enough, as matches."""
+def similar_enough(pairs: Sequence[tuple[int, float]], options: MatchOptions) -> list[tuple[int, float]]:
+    """Return the first images of at least the similarity of the options, as many as they ask for."""
     least = -np.inf if options.min_similarity is None else options.min_similarity
-    enough = [(row, similarity) for row, similarity in nearest.pairs if similarity >= least]
+    return [pair for pair in pairs if pair[1] >= least][: options.top]
+
+
+def matches_of(nearest: Nearest) -> list[Match]:
+    """Return the images of a search as matches."""
     return [
         Match(rank, similarity, nearest.part.path(row))
-        for rank, (row, similarity) in enumerate(enough[: options.top], start=1)
+        for rank, (row, similarity) in enumerate(nearest.pairs, start=1)
     ]
 
 
 def note_changed(nearest: Iterable[Nearest]) -> None:
     """Log the number of images that were deleted or changed after indexing."""
     changed: dict[Path, bool] = {}
-    for part, pairs in nearest:
+    for part, pairs, _ in nearest:
         for row, _ in pairs:
             if (path := part.path(row)) not in changed:
                 changed[path] = part.count_changed([row]) > 0

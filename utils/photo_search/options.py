@@ -14,6 +14,7 @@ from utils.options.shared import (
     COUNTS,
     DescriptorOptions,
     DeviceOptions,
+    RerankOptions,
     StoreOptions,
     StorePrecision,
 )
@@ -109,7 +110,7 @@ class IndexOptions(DescribeOptions, MilvusOptions, ExcludeOptions):
 
 
 @options_class
-class MatchOptions(MilvusOptions, ExcludeOptions):
+class MatchOptions(MilvusOptions, ExcludeOptions, RerankOptions):
     """Options of a search for images."""
 
     title = "query"
@@ -134,13 +135,15 @@ class MatchOptions(MilvusOptions, ExcludeOptions):
     )
 
     def check(self) -> None:
-        """Check that no option is given that has no effect in Milvus.
+        """Check that no option is given that has no effect in Milvus, and only one re-ranking.
 
         Raises:
-            UserError: an option has no effect.
+            UserError: an option has no effect, or there are several re-rankings.
         """
         if self.milvus is not None and self.exact:
             raise UserError("exact has no effect in Milvus: leave one out")
+        if len(self.rerank_by) > 1:
+            raise UserError(f"rerank_by {','.join(self.rerank_by)}: a query has one re-ranking, name one")
 
 
 @options_class

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from utils.images.loading import InputImage, UnreadableImageError
-from utils.images.local_features import LocalFeatures, count_inliers, local_features
+from utils.images.local_features import LocalFeatures, count_inliers, inlier_matches, local_features
 from utils.search.reranking.reranker import FirstImages
 
 log = logging.getLogger(__name__)
@@ -65,14 +65,10 @@ class Geometry:
             indices: indices of the images.
         """
         pending = [index for index in indices if (query, index) not in self._inliers]
-        if query not in self._query_features:
-            self._query_features[query] = features_or_note(self._queries[query])
-        of_query = self._query_features[query]
+        of_query = self._features_of_query(query)
 
         def count(index: int) -> int | None:
-            if index not in self._image_features:
-                self._image_features[index] = features_or_note(self._images[index])
-            of_image = self._image_features[index]
+            of_image = self._features_of_image(index)
             if of_query is None or of_image is None:
                 return None
             return count_inliers(of_query, of_image, self._seed)
@@ -81,6 +77,31 @@ class Geometry:
             counts = pool.map(count, pending)
             self._inliers |= {(query, index): number for index, number in zip(pending, counts, strict=True)}
         return np.array([self._inliers[query, index] for index in indices], np.float64)
+
+    def matched_points(self, query: int, index: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return the inliers of an image if it has a bonus, else None.
+
+        Returns:
+            Points in the query and in the image, both (n, 2) float32, x and y in pixels of the image after
+            resizing to `local_features.LONGER_SIDE` and cropping to its box.
+        """
+        of_query, of_image = self._features_of_query(query), self._features_of_image(index)
+        if of_query is None or of_image is None:
+            return None
+        matches = inlier_matches(of_query, of_image, self._seed)
+        if len(matches) <= CHANCE:
+            return None
+        return of_query.points[matches[:, 0]], of_image.points[matches[:, 1]]
+
+    def _features_of_query(self, query: int) -> LocalFeatures | None:
+        if query not in self._query_features:
+            self._query_features[query] = features_or_note(self._queries[query])
+        return self._query_features[query]
+
+    def _features_of_image(self, index: int) -> LocalFeatures | None:
+        if index not in self._image_features:
+            self._image_features[index] = features_or_note(self._images[index])
+        return self._image_features[index]
 
 
 def features_or_note(image: InputImage) -> LocalFeatures | None:

@@ -6,6 +6,8 @@ and Jégou, "Particular object retrieval with integral max-pooling of CNN activa
 object by regions. Here, the regions are those of the descriptor, weighted by its attention.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from utils.descriptors.region_vectors import ImageRegions, RegionsOf
@@ -13,6 +15,43 @@ from utils.search.reranking.reranker import FirstImages
 
 WEIGHT = 2.0
 """Weight of the similarity of the regions; the similarity of the descriptors has the weight 1."""
+
+
+class RegionPair(NamedTuple):
+    """A region of a query and the most similar region of an image."""
+
+    query_region: int
+    """Index of the region of the query."""
+    image_region: int
+    """Index of the region of the image."""
+    similarity: float
+
+
+class RegionReranking:
+    """Re-ranking of queries by regions.
+
+    Args:
+        queries: function that returns the regions of queries.
+        database: function that returns the regions of images.
+    """
+
+    def __init__(self, queries: RegionsOf, database: RegionsOf) -> None:
+        self._queries = queries
+        self._database = database
+
+    def __call__(self, first: FirstImages) -> np.ndarray:
+        """Return the scores of `regions`."""
+        return regions(first, self._queries, self._database)
+
+    def best_pair(self, query: int, index: int) -> RegionPair | None:
+        """Return the `best_pair` of a query and an image; None if one is unreadable.
+
+        Args:
+            query: index of the query.
+            index: index of the image.
+        """
+        (of_query,), (of_image,) = self._queries([query]), self._database([index])
+        return None if of_query is None or of_image is None else best_pair(of_query, of_image)
 
 
 def regions(first: FirstImages, queries: RegionsOf, database: RegionsOf) -> np.ndarray:
@@ -56,3 +95,11 @@ def region_similarities(query: ImageRegions, images: list[ImageRegions]) -> np.n
     weights = query.weights.astype(np.float32)
     similarities: np.ndarray = (weights / weights.sum()) @ best
     return similarities
+
+
+def best_pair(query: ImageRegions, image: ImageRegions) -> RegionPair:
+    """Return the pair of regions that adds most to the similarity of `region_similarities`."""
+    similarities = query.vectors.astype(np.float32) @ image.vectors.astype(np.float32).T
+    best = similarities.argmax(axis=1)
+    region = int((query.weights.astype(np.float32) * similarities.max(axis=1)).argmax())
+    return RegionPair(region, int(best[region]), float(similarities[region, best[region]]))
