@@ -62,10 +62,34 @@ class RetrievalNetwork(nn.Module):
         """
         descriptors = []
         for pooling in self.poolings:
-            vectors, weights = self._whitened_regions(pooling, maps, image_size)
-            weighted_mean = (weights.unsqueeze(1) @ vectors).squeeze(1) / weights.shape[1]
-            descriptors.append(F.normalize(weighted_mean, dim=1))
+            descriptors.append(weighted_mean(self._whitened_regions(pooling, maps, image_size)))
         return torch.stack(descriptors, dim=1)
+
+    def describe_with_attention(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the descriptors and the attention map of images of one size, by one pass.
+
+        The scales of the network are not applied.
+
+        Args:
+            images: (N, 3, H, W), prepared by `backbone.prepare`.
+
+        Returns:
+            Descriptors (N, P, D), as returned by `describe_maps`, and maps (N, h, w), as returned by
+            `attention_map`.
+
+        Raises:
+            ValueError: no pooling has learned weights.
+        """
+        maps, (height, width) = self.backbone(images), images.shape[-2:]
+        descriptors, attention = [], None
+        for pooling in self.poolings:
+            regions = self._whitened_regions(pooling, maps, (height, width))
+            descriptors.append(weighted_mean(regions))
+            if pooling is self.attention_pooling:
+                attention = self.attention_pooling.weight_map(regions.weights, maps, (height, width))
+        if attention is None:
+            raise ValueError("the network has no pooling with attention")
+        return torch.stack(descriptors, dim=1), attention
 
     def region_vectors(self, images: Tensor) -> Tensor:
         """Return the region vectors of the first pooling, (N, R, C), neither whitened nor normalised.
@@ -127,6 +151,13 @@ class RetrievalNetwork(nn.Module):
             raise ValueError("the network has no pooling with attention")
         height, width = images.shape[-2:]
         return pooling.attention_map(self.backbone(images), (height, width))
+
+
+def weighted_mean(regions: Regions) -> Tensor:
+    """Return the weighted mean of region vectors, normalised to length 1, (N, D)."""
+    vectors, weights = regions
+    mean = (weights.unsqueeze(1) @ vectors).squeeze(1) / weights.shape[1]
+    return F.normalize(mean, dim=1)
 
 
 def resize(images: Tensor, scale: float) -> Tensor:

@@ -125,7 +125,8 @@ def test_attention_is_the_networks(searcher, index, box):
     network = searcher._network
     expected_heat = image_attention(network, image, 64)
     assert np.ptp(expected_heat) > 0
-    np.testing.assert_allclose(searcher.attention(Query("images/2", image, 2)), expected_heat, atol=1e-6)
+    indexed = searcher.attention(Query("images/2", image, 2))  # of a complete image, in float16 in the index
+    np.testing.assert_allclose(indexed, expected_heat, atol=1e-6 if box else 1e-3)
     fresh = PhotoSearcher(index, network, 64, 20)
     fresh.search(Query("images/x", image, 2 if box is None else None))
     np.testing.assert_allclose(fresh.attention(Query("images/x", image)), expected_heat, atol=1e-6)

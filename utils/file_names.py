@@ -60,6 +60,7 @@ FIGURE_SUFFIX = ".png"
 SEARCH_INDEX = Path("search_index")
 CATALOGUE = "catalogue.json"
 INDEX_STORE = "descriptors"
+INDEX_ATTENTION = "attention"
 INDEX_LOCK = "lock"
 INDEX_LOOKUP = "lookup"
 LOOKUP_RECORD = "lookup.json"

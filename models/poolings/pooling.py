@@ -78,7 +78,16 @@ class Pooling(nn.Module, ABC):
             (N, h, w) float32, 0 for a cell that no region covers. With R-MAC, only images more than seven
             times as long as wide have such cells.
         """
-        weights = self(maps, image_size).weights
+        return self.weight_map(self(maps, image_size).weights, maps, image_size)
+
+    def weight_map(self, weights: Tensor, maps: Tensor, image_size: tuple[int, int]) -> Tensor:
+        """Return the `attention_map` for weights of the regions that are known.
+
+        Args:
+            weights: (N, R).
+            maps: (N, C, h, w) float32.
+            image_size: height and width of the network's input in pixels.
+        """
         covers = self.coverage(maps, image_size)
         regions = covers.sum(0).clamp(min=1)  # avoids 0 / 0 in cells without a region
         return (weights @ covers / regions).unflatten(1, maps.shape[-2:])

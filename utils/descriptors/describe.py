@@ -4,12 +4,14 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from models.retrieval_network import RetrievalNetwork
+from utils.descriptors.attention_maps import descriptors_and_maps, map_width
 from utils.descriptors.constant import check_not_constant
 from utils.descriptors.extraction import network_outputs
 from utils.descriptors.keys import image_keys
@@ -62,6 +64,7 @@ def describe(
     title: str = "images",
     store: DescriptorStore | None = None,
     names: Sequence[str] | None = None,
+    maps: DescriptorStore | None = None,
 ) -> Descriptors:
     """Compute the descriptors of images; each process computes a part of them.
 
@@ -75,6 +78,8 @@ def describe(
         store: the store to write descriptors to and to read existing ones from; None to keep the descriptors
             in memory.
         names: the names of the images in the store; file names by default.
+        maps: the store of attention maps to write the maps of newly described images to, under the same keys;
+            it needs a network with attention and one scale.
 
     Returns:
         The descriptors, in all processes.
@@ -88,8 +93,9 @@ def describe(
     keys, pending = find_pending(images, names, title, store, processes)
     share = [pending[index] for index in processes.share(range(len(pending)))]
     start = time.perf_counter()
-    with flush_afterwards(store):
-        computed = _compute(network, images, share, keys, loading, store, processes, title, skip_bad_images)
+    targets = _Targets(store, maps)
+    with flush_afterwards(store), flush_afterwards(maps):
+        computed = _compute(network, images, share, keys, loading, targets, processes, title, skip_bad_images)
     unreadable = dict(sorted(processes.gather(list(computed.unreadable.items()))))
     if pending:
         count, seconds = len(pending) - len(unreadable), time.perf_counter() - start
@@ -167,13 +173,20 @@ class _Computed(NamedTuple):
     """Indices of images with descriptors of zeros."""
 
 
+class _Targets(NamedTuple):
+    """The stores to write to, if there are any."""
+
+    store: DescriptorStore | None
+    maps: DescriptorStore | None
+
+
 def _compute(
     network: RetrievalNetwork,
     images: Sequence[InputImage],
     share: Sequence[int],
     keys: Sequence[str],
     loading: Loading,
-    store: DescriptorStore | None,
+    targets: _Targets,
     processes: Processes,
     title: str,
     skip_bad_images: bool,
@@ -183,8 +196,13 @@ def _compute(
     unreadable: dict[int, UnreadableImageError] = {}
     empty: list[int] = []
     hidden = None if processes.leads and share else True
+    store, maps = targets
+    compute, width = None, 0
+    if maps is not None:
+        width = map_width(loading.longer_side, network.backbone.stride)
+        compute = partial(descriptors_and_maps, network=network, width=width)
     with tqdm(total=len(share), desc=title, unit="image", disable=hidden) as bar:
-        for output in network_outputs(network, [images[index] for index in share], loading):
+        for output in network_outputs(network, [images[index] for index in share], loading, compute=compute):
             if isinstance(output, UnreadableImage):
                 if not skip_bad_images:
                     raise output.error
@@ -193,6 +211,9 @@ def _compute(
                 continue
             indices = [share[index] for index in output.indices]
             values = output.values.reshape(len(indices), -1)
+            if maps is not None:
+                maps.add([keys[index] for index in indices], values[:, -width:])
+                values = values[:, :-width]
             empty += [index for index, value in zip(indices, values, strict=True) if not value.any()]
             if store is not None:
                 store.add([keys[index] for index in indices], values)

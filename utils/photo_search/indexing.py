@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from utils.descriptors.attention_maps import compact_maps, have_maps, open_map_store
 from utils.descriptors.describe import Descriptors
 from utils.descriptors.describe import describe as describe_images
 from utils.descriptors.prepared_network import prepared_network
@@ -14,6 +15,7 @@ from utils.errors import UserError, advising
 from utils.file_names import (
     APPROXIMATE_FOLDER,
     CATALOGUE,
+    INDEX_ATTENTION,
     INDEX_LOCK,
     INDEX_PENDING,
     INDEX_STORE,
@@ -64,13 +66,18 @@ def build(options: IndexOptions) -> ImageIndex | MilvusIndex:
         with advising("give the options that the index was made with, or name another --index"):
             precision = options.store_precision
             store = open_store(options.index / INDEX_STORE, settings, precision=precision, tidy=True)
+            maps = None
+            if have_maps(options):
+                maps = open_map_store(options.index / INDEX_ATTENTION, settings, tidy=True)
         if not paths:  # all indexed images were deleted
             write_index(options.index, folder, [], settings, store)
             return read_index(options.index)
         note_preprocessing(options, paths)
         names = [str(path.relative_to(folder)) for path in paths]
-        descriptors = describe_into(store, names, options, settings)
+        descriptors = describe_into(store, names, options, settings, maps)
         write_index(options.index, folder, descriptors.keys, settings, store)
+        if maps is not None:
+            compact_maps(maps, descriptors.keys)
         made = read_index(options.index)
         if options.approximate or is_approximate(options.index):
             update_approximate(options.index, made.keys, made.rows, made.settings)
@@ -100,7 +107,11 @@ def build_in_milvus(options: IndexOptions, address: Address) -> Changes:
 
 
 def describe_into(
-    store: DescriptorStore, names: Sequence[str], options: IndexOptions, settings: Mapping[str, object]
+    store: DescriptorStore,
+    names: Sequence[str],
+    options: IndexOptions,
+    settings: Mapping[str, object],
+    maps: DescriptorStore | None = None,
 ) -> Descriptors:
     """Describe images of the folder that are not in a store, add them to it, and log unreadable images.
 
@@ -109,6 +120,7 @@ def describe_into(
         names: path of each image, relative to the folder.
         options: options of the description.
         settings: settings of the descriptors.
+        maps: store of the attention maps of images that are described now; None to keep none.
 
     Returns:
         The descriptors of all readable images.
@@ -123,6 +135,7 @@ def describe_into(
         title="images",
         store=store,
         names=names,
+        maps=maps,
     )
     for error in descriptors.unreadable.values():
         log.warning("note: left out %s", error)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from models.retrieval_network import RetrievalNetwork
+from utils.descriptors.attention_maps import read_maps
 from utils.descriptors.extraction import computation_errors
-from utils.file_names import CATALOGUE
+from utils.file_names import CATALOGUE, INDEX_ATTENTION
 from utils.files.digests import file_version
 from utils.images.loading import Box, InputImage, load_pixels
 from utils.search.image_index import ImageIndex
@@ -69,6 +70,7 @@ class PhotoSearcher:
         self._network = network
         self._catalogue = Path(index.location) / CATALOGUE
         self._version = file_version(self._catalogue)
+        self._stored = read_maps(Path(index.location) / INDEX_ATTENTION, index.settings, index.keys)
         self._maps: Recent[tuple[str, Box | None], np.ndarray] = Recent(KEPT_MAPS)
 
     @property
@@ -100,10 +102,19 @@ class PhotoSearcher:
         """
         heat = self._maps.get(query.key)
         if heat is None:
+            heat = self._stored_map(query)
+        if heat is None:
             with computation_errors(), torch.inference_mode():
                 heat = self._network.attention_map(self._prepare(query))[0].cpu().numpy()
             self._maps.add(query.key, heat)
         return heat
+
+    def _stored_map(self, query: Query) -> np.ndarray | None:
+        """Return the map of a complete image from the index; None if it has none or the image has changed."""
+        if self._stored is None or query.row is None or query.image.box is not None:
+            return None
+        heat = self._stored[query.row]
+        return None if heat is None or self.index.count_changed([query.row]) else heat
 
     def warm_up(self) -> None:
         """Search for a black image, since the first search of a process takes longer."""
@@ -115,13 +126,11 @@ class PhotoSearcher:
         network = self._network
         with computation_errors(), torch.inference_mode():
             prepared = self._prepare(query)
-            if network.scales != (1.0,):
+            if network.scales != (1.0,) or network.attention_pooling is None:
                 return _first_row(network(prepared))
-            maps, (height, width) = network.backbone(prepared), prepared.shape[-2:]
-            if network.attention_pooling is not None:
-                heat = network.attention_pooling.attention_map(maps, (height, width))
-                self._maps.add(query.key, heat[0].cpu().numpy())
-            return _first_row(network.describe_maps(maps, (height, width)))
+            descriptors, heat = network.describe_with_attention(prepared)
+            self._maps.add(query.key, heat[0].cpu().numpy())
+            return _first_row(descriptors)
 
     def _prepare(self, query: Query) -> Tensor:
         """Return the input of the network for a query, (1, 3, H, W)."""
