@@ -46,7 +46,7 @@ from utils.scoring.protocol import protocol_line
 from utils.scoring.queries import labelled_images, ranks_by_name
 from utils.scoring.run_files import check_run
 from utils.scoring.score_rankings import named_rankings, score, score_by_binary
-from utils.scoring.score_runs import score_runs
+from utils.scoring.score_runs import check_run_options, score_runs
 from utils.scoring.scores import Scores
 from utils.scoring.summary import summarise
 from utils.search.approximate import check_search
@@ -111,14 +111,13 @@ class MeasureOptions(DescriptorOptions, RunOptions, StoreOptions, SearchOptions)
         return self.compare or (self.pooling,)
 
     def check(self) -> None:
-        """Check that --compare names different poolings, and that --output does not replace --score-run.
+        """Check that --compare names different poolings, and the options beside --score-run.
 
         Raises:
             UserError: an option is invalid.
         """
-        for path in self.score_run:
-            if self.output is not None and path.resolve().parent == self.output.resolve():
-                raise UserError(f"output {self.output} would replace {path}: name another folder")
+        if self.score_run:
+            check_run_options(self.score_run, self.output, to_json(self))
         if self.compare and (len(self.compare) < 2 or len(set(self.compare)) < len(self.compare)):
             raise UserError(f"compare {','.join(self.compare)} is not two or more different poolings")
 

@@ -125,12 +125,29 @@ def test_unreadable_images_are_left_out_with_a_note(labels, tmp_path, photograph
     assert "castle_c" not in read(tmp_path).images
 
 
+def test_images_without_a_suffix_may_be_in_a_folder_with_a_dot(labels, tmp_path, photographs):
+    for name in ("a", "b"):
+        path = photographs / "castle" / f"{name}.jpg"
+        (photographs / "st. peter").mkdir(exist_ok=True)
+        path.rename(photographs / "st. peter" / name)
+    assert labels()[0] == 0
+    data = read(tmp_path)
+    assert [name for name in data.images if "peter" in name] == ["st_ peter_a", "st_ peter_b"]
+    queries = [query for query in data.queries if "peter" in query.name]
+    assert [(query.name, query.image, *query.good) for query in queries] == [
+        ("st. peter_1", "st_ peter_a", "st_ peter_b"),
+        ("st. peter_2", "st_ peter_b", "st_ peter_a"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("make", "options", "message"),
     [
         (lambda folder: draw_image(folder / "castle" / "a.png"), (), "would have the same name, castle_a"),
         (lambda folder: (folder / "lab").mkdir(), (), "it is a data set already"),
         (lambda folder: None, ("--name", "Oxford"), "is the name of a published data set"),
+        (lambda folder: None, ("--name", "Holidays"), "is the name of a published data set"),
+        (lambda folder: None, ("--name", "RParis1M"), "is the name of a published data set"),
         (lambda folder: None, ("--name", "a/b"), "'a/b' cannot be the name of a data set"),
         (lambda folder: None, ("--csv", "x.csv", "--queries", "1"), "--queries has no effect with --csv"),
         (lambda folder: None, ("--datasets-dir", "photographs"), "give another --datasets-dir"),

@@ -164,6 +164,14 @@ def test_a_name_may_have_spaces(dataset):
     assert query.good == {"mill, 2", "c"}
 
 
+def test_a_query_of_an_image_with_the_prefix_of_oxford_is_not_the_image_without_it(dataset):
+    (dataset / "jpg" / "b.png").rename(dataset / "jpg" / "oxc1_a.png")
+    write_query(dataset, "q_1", "oxc1_a 1 2 30 40")
+    write_query(dataset, "q_2", "oxc1_a")
+    write_query(dataset, "q_3", "oxc1_c 1 2 30 40")
+    assert [query.image for query in read_dataset(dataset).queries] == ["oxc1_a", "oxc1_a", "c"]
+
+
 def test_labels_may_begin_with_the_mark_of_windows_editors(dataset):
     (dataset / "lab" / "q_1_good.txt").write_bytes("\ufeffb\n".encode())
     assert read_dataset(dataset).queries[0].good == {"b"}

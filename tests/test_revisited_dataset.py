@@ -216,6 +216,25 @@ def test_distractors_added_to_distractors_are_all_listed(with_distractors, tmp_p
     assert read_distractors(with_distractors) == before
 
 
+def test_distractors_without_a_suffix_in_folders_with_a_dot_are_in_the_database(folder, tmp_path):
+    (tmp_path / "more" / "part.1").mkdir(parents=True)
+    for name in ("1", "2"):
+        draw_image(tmp_path / "image.jpg")
+        (tmp_path / "image.jpg").rename(tmp_path / "more" / "part.1" / name)
+    target = add_distractors(folder, [tmp_path / "more"], tmp_path / "data" / "Mine")
+    assert list(read_revisited_dataset(target).images)[4:] == ["part_1_1", "part_1_2"]
+
+
+def test_a_distractor_that_is_a_relative_link_is_the_image_that_it_points_to(folder, tmp_path):
+    draw_image(tmp_path / "image.jpg")
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "x.jpg").symlink_to("../image.jpg")
+    target = add_distractors(folder, [tmp_path / "more"], tmp_path / "data" / "Mine")
+    image = read_revisited_dataset(target).images["x"]
+    assert not image.is_symlink()
+    assert image.read_bytes() == (tmp_path / "image.jpg").read_bytes()
+
+
 def test_strays_are_left_out_with_a_note(with_distractors, caplog):
     for name in ("z", "paris_louvre_000136"):
         draw_image(with_distractors / "jpg" / f"{name}.jpg")

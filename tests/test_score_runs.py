@@ -111,6 +111,27 @@ def test_a_run_that_does_not_fit_is_one_line(measure, run_file, text, message):
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        (("--figures", "figures"), "figures"),
+        (("--eval-binary", "compute_ap"), "eval_binary"),
+        (("--compare", "ra,mac"), "compare"),
+        (("--rerank", "10"), "rerank"),
+        (("--no-boxes",), "no_boxes"),
+    ],
+)
+def test_options_without_effect_on_runs_are_refused(measure, run_file, options, name):
+    message = f"error: {name} has no effect on the run files of score_run: leave one out\n"
+    assert measure("--score-run", run_file, *options, network=[]) == (2, "", message)
+
+
+def test_a_run_given_twice_is_refused(measure, run_file):
+    status, out, err = measure("--score-run", f"{run_file},{run_file}", network=[])
+    assert (status, out) == (2, "")
+    assert "names a file twice" in err
+
+
 def test_a_missing_run_is_named(tmp_path):
     with pytest.raises(UserError, match=r"none\.run is missing"):
         read_run(tmp_path / "none.run")

@@ -247,7 +247,7 @@ def test_precomputed_features_are_of_the_same_weights(run, tmp_path, other_weigh
     status, _, err = run(Training_ImageNet, tmp_path / "two", *given)
     assert (status, err.splitlines()[-1]) == (
         2,
-        f"error: {features} was made with another backbone_digest: remove it or name another file",
+        f"error: {features} was made with other settings (backbone_digest): remove it or name another file",
     )
     path = tmp_path / "features.npy.json"
     saved = json.loads(path.read_text())

@@ -331,7 +331,7 @@ def test_precomputed_features_are_made_once_and_resumed(data, tmp_path, train, m
     assert calls == []
     status, _, err = train(tmp_path / "crop", "--precompute", store, "--crop", "60")
     assert status == 2
-    assert "made with another crop" in err
+    assert "made with other settings (crop)" in err
 
 
 def test_an_epoch_has_each_image_once(tmp_path):

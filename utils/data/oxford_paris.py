@@ -3,7 +3,7 @@
 import logging
 import os
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -248,17 +248,22 @@ def _read_query(path: Path, images: dict[str, Path]) -> Query:
     name = path.name.removesuffix(QUERY_SUFFIX)
     text = read_text(path).strip()
     box: Box | None = None
-    if (image := text.removeprefix(QUERY_PREFIX)) not in images:
+    if (image := _without_prefix(text, images)) not in images:
         try:
             image, *sides = text.rsplit(maxsplit=4)
             x1, y1, x2, y2 = (parse_number(side) for side in sides)
         except ValueError as error:
             raise UserError(f"{path} is not valid: expected '<image name> x1 y1 x2 y2' ({error})") from error
-        image, box = image.removeprefix(QUERY_PREFIX), (x1, y1, x2, y2)
+        image, box = _without_prefix(image, images), (x1, y1, x2, y2)
     if image not in images:
         raise UserError(f"query {name}: its image {image} is not in the data set")
     good, ok, junk = (_read_names(path.with_name(f"{name}_{label}.txt")) for label in ("good", "ok", "junk"))
     return Query(name, image, box, good, ok, junk)
+
+
+def _without_prefix(name: str, images: Container[str]) -> str:
+    """Return the image name in a query file without the prefix of Oxford5k, unless an image has it."""
+    return name if name in images else name.removeprefix(QUERY_PREFIX)
 
 
 def _read_names(path: Path) -> frozenset[str]:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from utils.errors import UserError
 from utils.images.listing import images_below, report_left_out
 from utils.images.loading import Box, UnreadableImageError, image_size
+from utils.prepare.layout import joined_name
 from utils.text import ESCAPED_CATEGORIES, first_names
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ def read_collection(folder: Path) -> Collection:
         except UnreadableImageError:
             unreadable.append(str(relative))
             continue
-        name = Path("_".join(relative.parts)).stem.strip()
+        name = Path(joined_name(relative)).stem.strip()
         if any(unicodedata.category(character) in ESCAPED_CATEGORIES for character in name):
             raise UserError(f"{str(path)!a}: a label cannot hold this name: rename the file or its folder")
         if name in named:

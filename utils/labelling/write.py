@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from utils.data.open_dataset import KINDS_BY_NAME
 from utils.data.oxford_paris import Query
 from utils.errors import UserError
 from utils.file_names import IMAGES_FOLDER, LABELS_FOLDER, LABELS_RECORD, MINI, QUERY_SUFFIX
@@ -18,10 +19,13 @@ from utils.labelling.options import LabelsOptions
 from utils.labelling.table import queries_of_table
 from utils.options.saved_options import to_json
 from utils.prepare.layout import link_files
-from utils.prepare.recipes import RECIPES
+from utils.prepare.recipes import RECIPES, WITH_DISTRACTORS
 from utils.scoring.compute_ap import write_label_files
 
 log = logging.getLogger(__name__)
+
+PUBLISHED = {*RECIPES, *KINDS_BY_NAME, *WITH_DISTRACTORS.values(), MINI}
+"""Names of published data sets."""
 
 RECORD_BEGIN = b'{\n  "settings": {\n    "folder"'
 """First bytes of labels.json, which identify data sets that this program wrote."""
@@ -71,7 +75,7 @@ def find_target(options: LabelsOptions) -> Path:
     name = folder.resolve().name if options.name is None else options.name
     if not name or name != Path(name).name or name.startswith("."):
         raise UserError(f"{name!r} cannot be the name of a data set: give another --name")
-    if name in (*RECIPES, MINI):
+    if name in PUBLISHED:
         raise UserError(f"{name} is the name of a published data set: give another --name")
     target = options.datasets_dir / name
     if os.path.lexists(target):
@@ -96,9 +100,7 @@ def write_dataset(folder: Path, collection: Collection, queries: Sequence[Query]
     images, labels = folder / IMAGES_FOLDER, folder / LABELS_FOLDER
     images.mkdir()
     labels.mkdir()
-    link_files(
-        {image.name + image.path.suffix: image.path.resolve() for image in collection.values()}, images
-    )
+    link_files({image.name + image.path.suffix: image.path for image in collection.values()}, images)
     for query in queries:
         write_label_files(labels, query.name, query.good, query.ok, query.junk)
         line = " ".join([query.image, *(f"{side:.10g}" for side in query.box or ())])

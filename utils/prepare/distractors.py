@@ -10,7 +10,7 @@ from utils.file_names import DISTRACTORS_LIST, IMAGES_FOLDER
 from utils.files.folders import replace_folder
 from utils.files.writing import replace_file
 from utils.images.listing import images_below, report_left_out
-from utils.prepare.layout import link_files
+from utils.prepare.layout import joined_name, link_files
 from utils.text import first_names
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def add_distractors(folder: Path, sources: Sequence[Path], target: Path) -> Path
     for source in sources:
         for path in _images_below(source):
             # R1M has images of the same name in several folders.
-            name = "_".join(path.relative_to(source).parts)
+            name = joined_name(path.relative_to(source))
             if Path(name).stem in named:
                 raise UserError(f"{path} and {named[Path(name).stem]} would have the same name: rename one")
             files[name] = named[Path(name).stem] = path

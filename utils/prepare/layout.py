@@ -5,7 +5,7 @@ import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from utils.errors import BadFileError, UserError
 from utils.file_names import IMAGES_FOLDER
@@ -159,16 +159,30 @@ def fetch_file(
 def link_files(files: Mapping[str, Path], folder: Path) -> None:
     """Add files to a folder under new names, as hard links or, across file systems, as copies.
 
+    Of a symbolic link, the file that it points to is added: a relative link would be broken in the folder.
+
     Raises:
         UserError: the folder has a file of this name.
     """
     for name, path in files.items():
         try:
-            os.link(path, folder / name)
+            os.link(path.resolve(), folder / name)
         except FileExistsError as error:
             raise UserError(f"{path} cannot be added: {folder / name} exists already") from error
         except OSError:
             shutil.copy2(path, folder / name)
+
+
+def joined_name(path: PurePath) -> str:
+    """Return the name in one folder of a file from a tree of folders: its path, joined by underscores.
+
+    Dots in the folders of a file without suffix become underscores, too, since a suffix would begin there.
+
+    Args:
+        path: the path of the file in the tree.
+    """
+    name = "_".join(path.parts)
+    return name if path.suffix else name.replace(".", "_")
 
 
 def remove_if_empty(folder: Path) -> None:

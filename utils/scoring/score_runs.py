@@ -15,6 +15,31 @@ from utils.text import first_names
 log = logging.getLogger(__name__)
 
 
+WITHOUT_EFFECT = ("compare", "eval_binary", "figures", "descriptors", "rerank", "dba", "diffusion")
+"""Options that select results of an evaluation which run files cannot have."""
+
+
+def check_run_options(paths: Sequence[Path], output: Path | None, options: Mapping[str, object]) -> None:
+    """Check the options of the scoring of run files.
+
+    Args:
+        paths: run files.
+        output: folder to write to.
+        options: all options of the evaluation by name.
+
+    Raises:
+        UserError: a run is given twice or would be replaced, or an option has no effect.
+    """
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise UserError(f"score_run {','.join(map(str, paths))} names a file twice: name each file once")
+    for path in paths:
+        if output is not None and path.resolve().parent == output.resolve():
+            raise UserError(f"output {output} would replace {path}: name another folder")
+    ignored = [name for name in WITHOUT_EFFECT if options[name]] + ["no_boxes"] * (not options["boxes"])
+    if ignored:
+        raise UserError(f"{ignored[0]} has no effect on the run files of score_run: leave one out")
+
+
 def score_runs(
     data: RetrievalDataset, paths: Sequence[Path], metrics: Sequence[str] = ()
 ) -> dict[str, Scores]:

@@ -148,7 +148,7 @@ def _read_record(path: Path, record: Path, settings: Mapping[str, object], count
     if saved != settings:
         differing = [name for name in settings if saved.get(name) != settings[name]]
         raise UserError(
-            f"{path} was made with another {', '.join(differing)}: remove it or name another file"
+            f"{path} was made with other settings ({', '.join(differing)}): remove it or name another file"
             if differing
             else f"{record} is unreadable: it has further settings; {REMOVE}"
         )
