@@ -53,7 +53,8 @@ from utils.photo_search.queries import is_one_image, query_images
 from utils.photo_search.results import check_outputs, match_lines, write_matches
 from utils.program.run_command import run_command
 from utils.search.approximate_update import MATCHES
-from utils.search.image_index import ImageIndex, Match, QueryMatches, read_catalogue, read_index
+from utils.search.catalogue import read_catalogue
+from utils.search.image_index import ImageIndex, Match, QueryMatches, read_index
 from utils.search.milvus_index import Changes, MilvusIndex
 from utils.serve.searcher import PhotoSearcher
 from utils.text import escape_misleading, log_to_stderr

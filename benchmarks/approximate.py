@@ -26,7 +26,8 @@ from utils.options.shared import COUNTS
 from utils.program.run_command import run_command
 from utils.search.approximate import load_faiss
 from utils.search.approximate_update import update_approximate
-from utils.search.image_index import ImageIndex, read_index, write_index
+from utils.search.catalogue import write_index
+from utils.search.image_index import ImageIndex, read_index
 
 WIDTH = 512
 TOPICS = 200

@@ -33,7 +33,7 @@ from utils.options.parser import parse_options
 from utils.options.shared import COUNTS
 from utils.photo_search.options import DescribeOptions
 from utils.program.run_command import run_command
-from utils.search.image_index import write_index
+from utils.search.catalogue import write_index
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = (10, 10_000)

@@ -36,7 +36,8 @@ from utils.options.parser import read_settings
 from utils.options.saved_options import from_json, to_json
 from utils.prepare import download
 from utils.processes import Processes
-from utils.search.image_index import read_index, write_index
+from utils.search.catalogue import write_index
+from utils.search.image_index import read_index
 from utils.training import state as training_state
 from utils.training.precomputed_features import precompute
 from utils.weights.classifiers import Classifier, read_classifier, save_classifier

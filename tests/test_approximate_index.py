@@ -15,7 +15,8 @@ from utils.descriptors.store import open_store
 from utils.search import approximate_index, approximate_update
 from utils.search.approximate_index import image_ids
 from utils.search.approximate_update import update_approximate
-from utils.search.image_index import read_index, write_index
+from utils.search.catalogue import write_index
+from utils.search.image_index import read_index
 
 pytest.importorskip("faiss")
 

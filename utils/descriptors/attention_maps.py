@@ -17,7 +17,7 @@ from torch import Tensor
 from models.poolings.registry import need_attention
 from models.retrieval_network import RetrievalNetwork
 from utils.descriptors.rows import StoredRows
-from utils.descriptors.store import DescriptorStore, open_store
+from utils.descriptors.store import LARGEST_STORE_RATIO, DescriptorStore, open_store
 from utils.errors import UserError
 from utils.options.shared import DescriptorOptions, StorePrecision
 
@@ -27,9 +27,6 @@ PRECISION: StorePrecision = "float16"
 
 BEFORE_VALUES = 4
 """Number of values of a row before the values of the map."""
-
-LARGEST_STORE_RATIO = 2
-"""Ratio of stored maps to indexed images above which the store is compacted."""
 
 
 class StoredMaps:

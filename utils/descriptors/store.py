@@ -38,6 +38,9 @@ SHARD_ROWS = 4096
 SHARD_SECONDS = 30.0
 """A shard is written after this many rows or seconds; a killed run loses at most so many."""
 
+LARGEST_STORE_RATIO = 2
+"""Ratio of stored rows to the rows in use above which a store is compacted."""
+
 FORMAT = 2
 """Version of the files and keys of a store; stores of other versions are refused."""
 NAME_ANOTHER = "name another folder for the descriptors"

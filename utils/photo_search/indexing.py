@@ -31,7 +31,8 @@ from utils.processes import Processes
 from utils.search.approximate import load_faiss
 from utils.search.approximate_index import is_approximate
 from utils.search.approximate_update import update_approximate
-from utils.search.image_index import ImageIndex, check_same_folder, read_index, write_index
+from utils.search.catalogue import check_same_folder, write_index
+from utils.search.image_index import ImageIndex, read_index
 from utils.search.milvus import Address
 from utils.search.milvus_index import Changes, MilvusIndex, update_milvus_index
 from utils.text import first_names

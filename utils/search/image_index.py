@@ -1,50 +1,32 @@
-"""Index of a folder of images: a descriptor store, and a catalogue of the images that are in the index.
+"""Index of a folder of images: a descriptor store, and a catalogue of the images that are in the index."""
 
-The catalogue is written last, in one step. If indexing is killed, the previous index remains valid, and the
-next run reuses the descriptors that are already in the store.
-"""
-
-import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, NotRequired, TypedDict
+from typing import NamedTuple
 
 import numpy as np
 
-from models.poolings.attention_head import Activation
-from models.poolings.registry import PoolingName
 from utils.descriptors.keys import image_key
 from utils.descriptors.rows import StoredRows
 from utils.descriptors.shards import MappedShards
-from utils.descriptors.store import DescriptorStore, open_store
-from utils.errors import BadFileError, UnreadableFileError, UserError
+from utils.descriptors.store import open_store
+from utils.errors import UserError
 from utils.file_names import CATALOGUE, INDEX_STORE
-from utils.files.reading import read_bytes
-from utils.files.records import read_json
-from utils.files.writing import replace_file
 from utils.images.loading import InputImage
-from utils.options.shared import Precision, StorePrecision
 from utils.search.approximate_index import ApproximateIndex, read_approximate
+from utils.search.catalogue import invalid_catalogue, read_catalogue
 from utils.search.exact import top_rows
 from utils.search.index_lookup import Names, index_versions, read_lookup, write_lookup
 from utils.search.similarity import compute_similarities, first_indices
-
-INDEX_INSTRUCTIONS = "create it with python Search_Images.py index FOLDER"
-
-REINDEX_INSTRUCTIONS = "index the images again, which is quick"
 
 CANDIDATES_PER_MATCH = 5
 """Images of the approximate index that are compared exactly, per match."""
 
 QUERIES = 256
 """Queries per pass over the index, which limits the memory."""
-
-LARGEST_STORE_RATIO = 2
-"""Ratio of stored to indexed descriptors above which the store is compacted."""
 
 
 class Match(NamedTuple):
@@ -60,38 +42,6 @@ class QueryMatches(NamedTuple):
 
     query: InputImage
     matches: list[Match]
-
-
-class SavedSettings(TypedDict):
-    """Settings of the descriptors that a query needs; other keys are allowed."""
-
-    backbone: str
-    pooling: PoolingName
-    whiten: bool
-    S: int
-    L: NotRequired[int]
-    activation: NotRequired[Activation]
-    gem_p: NotRequired[float]
-    scales: list[float]
-    precision: Precision
-
-
-class CatalogueRecord(TypedDict):
-    """Contents of the catalogue file."""
-
-    folder: str
-    keys: list[str]
-    settings: SavedSettings
-    precision: StorePrecision
-
-
-class Catalogue(NamedTuple):
-    """The indexed folder, the keys of its images, and the settings and number type of the descriptors."""
-
-    folder: Path
-    keys: list[str]
-    settings: dict[str, object]
-    precision: StorePrecision
 
 
 @dataclass(frozen=True)
@@ -251,7 +201,7 @@ def _read_index(folder: Path) -> ImageIndex:
     catalogue = read_catalogue(folder)
     store = open_store(folder / INDEX_STORE, catalogue.settings, precision=catalogue.precision)
     if any(key not in store for key in catalogue.keys):
-        raise _invalid(folder)
+        raise invalid_catalogue(folder)
     stored = store.find(catalogue.keys)
     with suppress(UserError):  # the index cannot be written: each query verifies it
         write_lookup(folder, catalogue.folder, catalogue.keys, catalogue.settings, stored, versions)
@@ -259,97 +209,3 @@ def _read_index(folder: Path) -> ImageIndex:
     names = Names(catalogue.keys)
     version = versions[CATALOGUE]
     return ImageIndex(catalogue.folder, names, catalogue.keys, rows, catalogue.settings, folder, version)
-
-
-def read_catalogue(folder: Path) -> Catalogue:
-    """Read the catalogue of an index, without the descriptors.
-
-    Args:
-        folder: folder of the index.
-
-    Raises:
-        UserError: the index does not exist, or its catalogue is unreadable or not valid.
-    """
-    path = folder / CATALOGUE
-    try:
-        record = read_json(path, CatalogueRecord)
-    except FileNotFoundError as error:
-        raise UserError(f"no index at {folder}: {INDEX_INSTRUCTIONS}") from error
-    except UnreadableFileError:
-        raise
-    except BadFileError as error:
-        raise BadFileError(f"{error}; {REINDEX_INSTRUCTIONS}") from error
-    names = [key.split("\0")[0] for key in record["keys"]]
-    if not all(map(_is_path, [record["folder"], *names])):
-        raise _invalid(folder)
-    return Catalogue(Path(record["folder"]), record["keys"], dict(record["settings"]), record["precision"])
-
-
-def _is_path(text: str) -> bool:
-    """Return True if a text can name a file or folder."""
-    try:
-        return bool(os.fsencode(text)) and "\0" not in text
-    except UnicodeEncodeError:  # JSON strings can contain lone surrogates
-        return False
-
-
-def _invalid(folder: Path) -> UserError:
-    return UserError(f"{folder / CATALOGUE} is not valid: {REINDEX_INSTRUCTIONS}")
-
-
-def write_index(
-    folder: Path,
-    images: Path,
-    keys: Sequence[str],
-    settings: Mapping[str, object],
-    store: DescriptorStore,
-) -> None:
-    """Write the catalogue of an index, and compact the store if most of its descriptors are unused.
-
-    Args:
-        folder: folder of the index.
-        images: folder that was indexed.
-        keys: keys of its images, in the order of their names; all must be in the store.
-        settings: settings of the descriptors.
-        store: the descriptor store.
-
-    Raises:
-        UserError: the index cannot be written.
-    """
-    catalogue = {
-        "folder": str(images.resolve()),
-        "settings": settings,
-        "precision": store.precision,
-        "keys": keys,
-    }
-    contents = json.dumps(catalogue).encode()
-    if not _has_contents(folder / CATALOGUE, contents):  # lookup files stay valid if it is not replaced
-        with replace_file(folder / CATALOGUE) as file:
-            file.write(contents)
-    if store.stored > LARGEST_STORE_RATIO * len(keys):
-        store.compact(keys)
-
-
-def _has_contents(path: Path, contents: bytes) -> bool:
-    try:
-        return read_bytes(path) == contents
-    except (FileNotFoundError, UserError):
-        return False
-
-
-def check_same_folder(folder: Path, images: Path) -> None:
-    """Check that an index, if it exists, does not belong to another existing folder.
-
-    Args:
-        folder: folder of the index.
-        images: folder to be indexed.
-
-    Raises:
-        UserError: the index belongs to another folder.
-    """
-    try:
-        indexed = read_catalogue(folder).folder
-    except UserError:
-        return  # there is no index, or it will be replaced
-    if indexed != images.resolve() and indexed.exists():
-        raise UserError(f"{folder} is the index of {indexed}: name another --index for {images}")

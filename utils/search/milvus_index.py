@@ -21,7 +21,8 @@ from utils.errors import UserError, advising
 from utils.files.writing import user_error_if_unwritable
 from utils.images.loading import InputImage
 from utils.saved_settings import check_same_settings
-from utils.search.image_index import INDEX_INSTRUCTIONS, ImageIndex, name_in
+from utils.search.catalogue import INDEX_INSTRUCTIONS
+from utils.search.image_index import ImageIndex, name_in
 from utils.search.milvus import SECONDS, Address, close_client, connected, milvus_errors, open_client
 from utils.search.milvus_rows import (
     MOST_ROWS,

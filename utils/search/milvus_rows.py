@@ -15,7 +15,7 @@ import numpy as np
 from utils.descriptors.describe import Descriptors
 from utils.errors import UserError
 from utils.files.records import parse_json
-from utils.search.image_index import SavedSettings
+from utils.search.catalogue import SavedSettings
 from utils.search.milvus import SECONDS, Address, Client, remove_incomplete
 
 SETTINGS_SUFFIX = "_settings"
