@@ -138,7 +138,7 @@ def search(
 def search_each(images: Sequence[str | Path], options: MatchOptions) -> list[QueryMatches]:
     """Find the images of an index that are most similar to each of several images.
 
-    The options are those of the command `query`, by name. Image files and folders of images can be given. An
+    The options are those of `query` except `json`, by name. Image files and folders of images can be given. An
     unreadable image is left out, with a note.
 
     Returns:

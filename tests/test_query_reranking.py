@@ -273,7 +273,19 @@ def test_boxes_are_drawn_where_they_are():
         assert part.min(axis=0).tolist() == [top, left]
         assert part.max(axis=0).tolist() == [bottom - 1, right - 1]
     assert (pixels[100:200, 150:330] == GREY).all()
-    assert (pixels[321:325] == 255).all()
+    assert (pixels[321:325] == (0x8C, 0x8C, 0x88)).all()
+
+
+def test_an_upright_image_is_centred_above_a_wide_one():
+    whole = [np.array([0, 0, 100, 200]), np.array([0, 0, 600, 300])]
+    figure = draw_boxes(plain(100, 200), plain(600, 300), *whole)
+    assert figure.size == (480, 480 + GAP + 240)
+    pixels = np.asarray(figure).astype(int)
+    background = (pixels == (0x8C, 0x8C, 0x88)).all(axis=2)
+    assert background[:480, :120].all()
+    assert background[:480, 360:].all()
+    assert not background[:480, 120:360].any()
+    assert not background[480 + GAP :].any()
 
 
 def test_points_are_drawn_and_connected():

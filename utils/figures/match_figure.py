@@ -9,10 +9,12 @@ from PIL import Image, ImageDraw
 from utils.figures.result_page import BOX_COLOR
 
 SIDE = 480
-"""Width of both images if one is drawn above the other, or height if they are side by side, in pixels."""
+"""Longer side of both images, in pixels."""
 
 GAP = 6
 """Pixels between the images."""
+
+BACKGROUND = "#8c8c88"
 
 MOST_LINES = 30
 """Maximum number of points that lines connect; all points have dots."""
@@ -22,14 +24,13 @@ SMOOTHING = 2
 
 
 class _Pair(NamedTuple):
-    """A query and a result in one image."""
+    """A query and a result in one image. The query is the first item of each pair of values."""
 
     figure: Image.Image
-    query_scale: float
-    """Pixels of the figure per pixel of the query."""
-    result_scale: float
-    result_corner: tuple[int, int]
-    """Left and top of the result in the figure, in pixels."""
+    scales: tuple[float, float]
+    """Pixels of the figure per pixel of each image."""
+    corners: tuple[np.ndarray, np.ndarray]
+    """Left and top of each image in the figure, in pixels."""
 
 
 def draw_points(
@@ -47,8 +48,12 @@ def draw_points(
     """
     pair = _pair(query, result)
     draw = ImageDraw.Draw(pair.figure)
-    starts = query_points * pair.query_scale
-    ends = result_points * pair.result_scale + np.array(pair.result_corner)
+    starts, ends = (
+        points * scale + corner
+        for points, scale, corner in zip(
+            (query_points, result_points), pair.scales, pair.corners, strict=True
+        )
+    )
     lines = {int(index) for index in np.linspace(0, len(starts) - 1, min(MOST_LINES, len(starts)))}
     for index, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
         hue = 0.8 * query_points[index, 0] / query.shape[1]
@@ -75,9 +80,8 @@ def draw_boxes(
     """
     pair = _pair(query, result)
     draw = ImageDraw.Draw(pair.figure)
-    corner = np.array(pair.result_corner * 2)
-    for box in (query_box * pair.query_scale, result_box * pair.result_scale + corner):
-        left, top, right, bottom = np.rint(box).tolist()
+    for box, scale, corner in zip((query_box, result_box), pair.scales, pair.corners, strict=True):
+        left, top, right, bottom = np.rint(box * scale + np.tile(corner, 2)).tolist()
         # with a black outline, to be visible on bright images
         for color, width in (("black", 4 * SMOOTHING), (BOX_COLOR, 2 * SMOOTHING)):
             draw.rectangle((left, top, right - 1, bottom - 1), outline=color, width=width)
@@ -89,17 +93,21 @@ def _pair(query: np.ndarray, result: np.ndarray) -> _Pair:
     side, gap = SIDE * SMOOTHING, GAP * SMOOTHING
     sizes = [np.array([image.shape[1], image.shape[0]]) for image in (query, result)]
     is_upright = sum(width / height for width, height in sizes) < 2
-    query_scale, result_scale = (side / float(size[1 if is_upright else 0]) for size in sizes)
-    parts = [
-        Image.fromarray(image).resize(np.maximum(np.rint(size * scale), 1).astype(int).tolist())
-        for image, size, scale in zip((query, result), sizes, (query_scale, result_scale), strict=True)
+    across = 1 if is_upright else 0  # the axis in which they are centred: y if they are side by side
+    scales = (side / float(sizes[0].max()), side / float(sizes[1].max()))
+    scaled = [
+        np.maximum(np.rint(size * scale), 1).astype(int) for size, scale in zip(sizes, scales, strict=True)
     ]
-    first, second = parts
-    corner = (first.width + gap, 0) if is_upright else (0, first.height + gap)
-    figure = Image.new("RGB", (corner[0] + second.width, corner[1] + second.height), "white")
-    figure.paste(first, (0, 0))
-    figure.paste(second, corner)
-    return _Pair(figure, query_scale, result_scale, corner)
+    extent = np.maximum(*scaled)
+    extent[1 - across] = scaled[0][1 - across] + gap + scaled[1][1 - across]
+    corners = (np.zeros(2, int), np.zeros(2, int))
+    for size, corner in zip(scaled, corners, strict=True):
+        corner[across] = (extent[across] - size[across]) // 2
+    corners[1][1 - across] = scaled[0][1 - across] + gap
+    figure = Image.new("RGB", (int(extent[0]), int(extent[1])), BACKGROUND)
+    for image, size, corner in zip((query, result), scaled, corners, strict=True):
+        figure.paste(Image.fromarray(image).resize(size.tolist()), tuple(corner.tolist()))
+    return _Pair(figure, scales, corners)
 
 
 def _reduced(figure: Image.Image) -> Image.Image:
