@@ -138,8 +138,8 @@ def search(
 def search_each(images: Sequence[str | Path], options: MatchOptions) -> list[QueryMatches]:
     """Find the images of an index that are most similar to each of several images.
 
-    The options are those of `query` except `json`, by name. Image files and folders of images can be given. An
-    unreadable image is left out, with a note.
+    Image files and folders of images can be given. The options are those of `query`, by name, except `json`.
+    An unreadable image is left out, with a note.
 
     Returns:
         The queries with their matches, in the order of the images.
