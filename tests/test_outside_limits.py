@@ -59,7 +59,8 @@ def test_ctrl_c_while_modules_are_imported_is_quiet(script, seconds):
     time.sleep(seconds)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert (process.returncode, err) in ((130, "interrupted\n"), (0, ""))
+    # Python restores the default action of the signal just before its process ends.
+    assert (process.returncode, err) in ((130, "interrupted\n"), (0, ""), (-signal.SIGINT, ""))
 
 
 @pytest.mark.slow
