@@ -282,6 +282,17 @@ def test_a_small_index_is_searched_exactly_with_a_note(command, images, monkeypa
     assert not Path("search_index", "approximate").exists()
 
 
+def test_an_index_that_became_small_has_no_approximate_index(command, images, monkeypatch, caplog):
+    assert "approximate index: " in command("index", images, "--approximate", *FAST_INDEX)[1]
+    (images / "1.png").unlink()
+    monkeypatch.setattr(approximate_update, "FEWEST_IMAGES", 6)
+    status, out, _ = command("index", images, *FAST_INDEX)
+    assert (status, out.count("\n")) == (0, 1)
+    assert "note: all images are compared, since there are fewer than 6" in caplog.text
+    assert not Path("search_index", "approximate").exists()
+    assert len(command("query", images / "2.png")[1].splitlines()) == 5
+
+
 def test_without_faiss_the_errors_say_what_to_do(command, images, monkeypatch):
     assert command("index", images, "--approximate", *FAST_INDEX)[0] == 0
     monkeypatch.setitem(sys.modules, "faiss", None)

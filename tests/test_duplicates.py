@@ -119,6 +119,16 @@ def images(tmp_path):
     return folder
 
 
+def test_copies_are_as_similar_as_possible(command, images):
+    (images / "z.png").unlink()
+    (images / "more" / "brighter.png").unlink()
+    for name in "abdef":
+        shutil.copy(images / f"{name}.png", images / "more")
+    assert command("index", images, *FAST_INDEX)[0] == 0
+    out = command("duplicates", "--threshold", "1")[1]
+    assert [line.split("\t")[0] for line in out.splitlines()] == list("112233445566")
+
+
 def test_copies_are_listed_by_group(command, images):
     assert command("index", images, *FAST_INDEX)[0] == 0
     status, out, err = command("duplicates", "--threshold", "0.98", "--json", "groups.json")

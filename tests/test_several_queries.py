@@ -134,6 +134,7 @@ def test_an_unreadable_query_is_left_out_unless_there_is_no_other(command, index
     status, out, err = command("query", queries / "broken.jpg", "absent.png")
     assert (status, out) == (2, "")
     assert err.splitlines()[-1].startswith("error: none of the 2 queries can be decoded: ")
+    assert "described 0" not in caplog.text
     status, out, err = command("query", "absent.png")
     assert (status, out, err) == (2, "", "error: absent.png cannot be decoded: No such file or directory\n")
 
@@ -159,6 +160,9 @@ def test_matches_are_as_similar_as_asked(command, indexed, queries):
     for query in NAMES:
         assert_same(rows[str(indexed / query)], ranked(indexed, indexed / query, least=least))
     assert command("query", queries / "x.png", "--min-similarity", "1")[:2] == (0, "")
+    for name in NAMES:  # an image has similarity 1 to itself, also if rounding makes it a little less
+        out = command("query", indexed / name, "--min-similarity", "1")[1]
+        assert out == f"1\t1.0000\t{indexed / name}\n"
     assert "from -1 to 1" in command("query", "x.png", "--min-similarity", "1.1")[2]
 
 

@@ -97,8 +97,8 @@ def describe(
     with flush_afterwards(store), flush_afterwards(maps):
         computed = _compute(network, images, share, keys, loading, targets, processes, title, skip_bad_images)
     unreadable = dict(sorted(processes.gather(list(computed.unreadable.items()))))
-    if pending:
-        count, seconds = len(pending) - len(unreadable), time.perf_counter() - start
+    if count := len(pending) - len(unreadable):
+        seconds = time.perf_counter() - start
         log.info("described %d %s in %.1f s (%.2f per second)", count, title, seconds, count / seconds)
     empty = sorted(processes.gather(computed.empty))
     if len(unreadable) == len(images):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from utils.files.outputs import check_output_file
 from utils.files.records import write_json
 from utils.photo_search.excluding import without_excluded
-from utils.photo_search.options import DuplicatesOptions
+from utils.photo_search.options import ROUNDING, DuplicatesOptions
 from utils.search.duplicates import duplicate_groups
 from utils.search.image_index import read_index
 from utils.text import escape_misleading
@@ -41,7 +41,7 @@ def find_duplicates(options: DuplicatesOptions) -> list[list[Duplicate]]:
     if options.json is not None:
         check_output_file(options.json, JSON_BEGIN)
     index = without_excluded(read_index(options.index), options.exclude)
-    rows, similarities = duplicate_groups(index.rows, options.threshold)
+    rows, similarities = duplicate_groups(index.rows, options.threshold - ROUNDING)
     groups = [[Duplicate(float(similarities[row]), index.path(row)) for row in group] for group in rows]
     if changed := sum(index.count_changed(group.tolist()) for group in rows):
         log.warning("note: %d of these images were deleted or changed after indexing: index again", changed)

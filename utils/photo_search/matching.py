@@ -18,7 +18,7 @@ from utils.images.loading import InputImage, check_box
 from utils.options.options_class import declared_options, make
 from utils.options.saved_options import from_json
 from utils.photo_search.excluding import excluder, without_excluded
-from utils.photo_search.options import DescribeOptions, MatchOptions, ServeOptions
+from utils.photo_search.options import ROUNDING, DescribeOptions, MatchOptions, ServeOptions
 from utils.photo_search.queries import describe_queries
 from utils.photo_search.reranking import QueryReranking
 from utils.saved_settings import check_same_settings
@@ -177,7 +177,7 @@ def query_rows(part: ImageIndex, images: Iterable[InputImage]) -> list[int | Non
 
 def similar_enough(pairs: Sequence[tuple[int, float]], options: MatchOptions) -> list[tuple[int, float]]:
     """Return the first images of at least the similarity of the options, as many as they ask for."""
-    least = -np.inf if options.min_similarity is None else options.min_similarity
+    least = -np.inf if options.min_similarity is None else options.min_similarity - ROUNDING
     return [pair for pair in pairs if pair[1] >= least][: options.top]
 
 

@@ -20,6 +20,10 @@ from utils.options.shared import (
 )
 from utils.search.milvus import Address, check_address
 
+ROUNDING = 0.00005
+"""Half of the last printed digit of a similarity. Similarities that are less by no more than this count as
+equal to the least similarity of an option: of a descriptor and itself, rounding can make 0.99999994."""
+
 
 @options_class
 class DescribeOptions(DescriptorOptions, DeviceOptions):

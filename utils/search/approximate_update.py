@@ -7,6 +7,7 @@ of a sample of queries. New files are written beside the old ones; the record is
 
 import logging
 import secrets
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,8 @@ RECALL = 0.995
 def update_approximate(index: Path, keys: Sequence[str], rows: Rows, settings: dict[str, object]) -> None:
     """Build the approximate index of an index, or update the one that exists.
 
+    An index of few images has none: the one that it had when it was larger is removed.
+
     Args:
         index: folder of the index, whose lock this process holds.
         keys: keys of the images of the index.
@@ -73,6 +76,9 @@ def update_approximate(index: Path, keys: Sequence[str], rows: Rows, settings: d
     load_faiss()
     if len(keys) < FEWEST_IMAGES:
         log.warning("note: all images are compared, since there are fewer than %d", FEWEST_IMAGES)
+        if (index / APPROXIMATE_FOLDER).exists():
+            with user_error_if_unwritable(index / APPROXIMATE_FOLDER):
+                shutil.rmtree(index / APPROXIMATE_FOLDER)
         return
     record = read_record(index, settings)
     catalogue = digest_of_files([index / CATALOGUE])
