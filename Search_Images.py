@@ -29,6 +29,10 @@ from utils.device import choose_device
 from utils.errors import UserError
 from utils.figures.search_page import index_note
 from utils.files.paths import optional_path, user_path
+from utils.image_index.approximate_update import MATCHES
+from utils.image_index.catalogue import read_catalogue
+from utils.image_index.image_index import ImageIndex, Match, QueryMatches, read_index
+from utils.image_index.milvus_index import Changes, MilvusIndex
 from utils.images.loading import Box, InputImage
 from utils.options.parser import (
     ArgumentParser,
@@ -52,10 +56,6 @@ from utils.photo_search.options import (
 from utils.photo_search.queries import is_one_image, query_images
 from utils.photo_search.results import check_outputs, match_lines, write_matches
 from utils.program.run_command import run_command
-from utils.search.approximate_update import MATCHES
-from utils.search.catalogue import read_catalogue
-from utils.search.image_index import ImageIndex, Match, QueryMatches, read_index
-from utils.search.milvus_index import Changes, MilvusIndex
 from utils.serve.searcher import PhotoSearcher
 from utils.text import escape_misleading, log_to_stderr
 

@@ -20,14 +20,14 @@ from benchmarks.search import keys_of
 from benchmarks.timing import machine, timed
 from utils.descriptors.store import SHARD_ROWS, open_store
 from utils.file_names import INDEX_STORE
+from utils.image_index.approximate_update import update_approximate
+from utils.image_index.catalogue import write_index
+from utils.image_index.image_index import ImageIndex, read_index
 from utils.options.options_class import option, options_class
 from utils.options.parser import parse_options
 from utils.options.shared import COUNTS
 from utils.program.run_command import run_command
 from utils.search.approximate import load_faiss
-from utils.search.approximate_update import update_approximate
-from utils.search.catalogue import write_index
-from utils.search.image_index import ImageIndex, read_index
 
 WIDTH = 512
 TOPICS = 200

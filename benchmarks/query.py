@@ -27,13 +27,13 @@ from utils.descriptors.keys import image_key
 from utils.descriptors.settings import descriptor_settings
 from utils.descriptors.store import SHARD_ROWS, open_store
 from utils.file_names import INDEX_STORE
+from utils.image_index.catalogue import write_index
 from utils.images.loading import InputImage
 from utils.options.options_class import make, option, options_class
 from utils.options.parser import parse_options
 from utils.options.shared import COUNTS
 from utils.photo_search.options import DescribeOptions
 from utils.program.run_command import run_command
-from utils.search.catalogue import write_index
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = (10, 10_000)

@@ -29,6 +29,8 @@ from utils.data.revisited import read_revisited_dataset
 from utils.data.revisited_labels import as_json, read_labels, read_pickled_labels
 from utils.descriptors.store import open_store
 from utils.files.reading import read_text
+from utils.image_index.catalogue import write_index
+from utils.image_index.image_index import read_index
 from utils.images.loading import InputImage, UnreadableImageError, image_size, read_image
 from utils.labelling.collection import read_collection
 from utils.labelling.table import queries_of_table
@@ -36,8 +38,6 @@ from utils.options.parser import read_settings
 from utils.options.saved_options import from_json, to_json
 from utils.prepare import download
 from utils.processes import Processes
-from utils.search.catalogue import write_index
-from utils.search.image_index import read_index
 from utils.training import state as training_state
 from utils.training.precomputed_features import precompute
 from utils.weights.classifiers import Classifier, read_classifier, save_classifier

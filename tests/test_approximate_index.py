@@ -12,11 +12,11 @@ from conftest import draw_image
 from helpers import FAST_INDEX, INDEX_SETTINGS
 
 from utils.descriptors.store import open_store
-from utils.search import approximate_index, approximate_update
-from utils.search.approximate_index import image_ids
-from utils.search.approximate_update import update_approximate
-from utils.search.catalogue import write_index
-from utils.search.image_index import read_index
+from utils.image_index import approximate_index, approximate_update
+from utils.image_index.approximate_index import image_ids
+from utils.image_index.approximate_update import update_approximate
+from utils.image_index.catalogue import write_index
+from utils.image_index.image_index import read_index
 
 pytest.importorskip("faiss")
 

@@ -15,9 +15,9 @@ from models.retrieval_network import RetrievalNetwork
 from utils.descriptors.attention_maps import decode_map, descriptors_and_maps, map_width
 from utils.figures.heat_map import image_attention
 from utils.file_names import INDEX_ATTENTION
+from utils.image_index.image_index import read_index
 from utils.images.loading import InputImage
 from utils.photo_search.options import ServeOptions
-from utils.search.image_index import read_index
 from utils.serve.searcher import Query
 
 SIZES = [(64, 48), (48, 64), (64, 64), (64, 20), (64, 48)]

@@ -29,9 +29,9 @@ from benchmarks import (
     timing,
 )
 from utils.descriptors import store as descriptor_store
+from utils.image_index import image_index
 from utils.images.loading import InputImage
 from utils.processes import ALONE
-from utils.search import image_index
 
 ROOT = Path(__file__).parents[1]
 

@@ -8,10 +8,10 @@ from helpers import INDEX_SETTINGS
 
 from utils.descriptors.store import open_store
 from utils.errors import UserError
-from utils.search import image_index
-from utils.search.catalogue import write_index
-from utils.search.image_index import read_index
-from utils.search.index_lookup import MappedKeys, Names, read_lookup
+from utils.image_index import image_index
+from utils.image_index.catalogue import write_index
+from utils.image_index.image_index import read_index
+from utils.image_index.index_lookup import MappedKeys, Names, read_lookup
 
 KEYS = ["b.jpg\x001", "a\udcff.jpg\x002", "é/c.jpg\x003", "b\x004", "", "a.jpg\x005"]
 

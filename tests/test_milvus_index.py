@@ -18,10 +18,10 @@ import Search_Images
 from utils.descriptors.describe import Descriptors, NoReadableImageError
 from utils.descriptors.keys import image_keys
 from utils.errors import UserError
+from utils.image_index import milvus, milvus_index, milvus_rows
+from utils.image_index.milvus import Address
+from utils.image_index.milvus_index import Changes, MilvusIndex, update_milvus_index
 from utils.images.loading import InputImage
-from utils.search import milvus, milvus_index, milvus_rows
-from utils.search.milvus import Address
-from utils.search.milvus_index import Changes, MilvusIndex, update_milvus_index
 
 pytest.importorskip("pymilvus")
 pytest.importorskip("milvus_lite")

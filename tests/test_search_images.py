@@ -25,11 +25,11 @@ from utils.descriptors.rows import StoredRows
 from utils.errors import UserError
 from utils.file_names import CATALOGUE, INDEX_STORE, STORE_SETTINGS
 from utils.files.lock import only_writer
+from utils.image_index.image_index import ImageIndex, read_index
 from utils.images import batches as size_batches
 from utils.images.loading import InputImage
 from utils.photo_search import matching
 from utils.saved_settings import METHOD
-from utils.search.image_index import ImageIndex, read_index
 from utils.weights.backbone_weights import read_backbone_weights
 
 ROOT = Path(__file__).parents[1]

@@ -17,9 +17,9 @@ from starlette.testclient import TestClient
 
 import Search_Images
 from utils.figures.heat_map import image_attention
+from utils.image_index import approximate_update
 from utils.images import reduced
 from utils.images.loading import InputImage, read_image
-from utils.search import approximate_update
 from utils.serve import application as page_application
 from utils.serve.jobs import Jobs
 from utils.serve.searcher import PhotoSearcher, Query

@@ -15,9 +15,9 @@ import Search_Images
 from utils.descriptors import prepared_network
 from utils.descriptors.rows import StoredRows
 from utils.errors import UserError
+from utils.image_index import image_index
+from utils.image_index.image_index import ImageIndex, read_index
 from utils.photo_search.excluding import excluder
-from utils.search import image_index
-from utils.search.image_index import ImageIndex, read_index
 
 NAMES = ["a.png", "b.png", "c.jpg", "more/d.png", "more/still/e.png", "more/still/f.jpg"]
 

@@ -12,9 +12,9 @@ from models.retrieval_network import RetrievalNetwork
 from utils.errors import UserError
 from utils.figures.heat_map import heat_map, image_attention
 from utils.figures.result_page import THUMBNAIL_SIDE, Answer, Evidence, Hit, thumbnail, write_page
+from utils.image_index.image_index import ImageIndex, QueryMatches
+from utils.image_index.milvus_index import MilvusIndex
 from utils.images.loading import InputImage, load_pixels, read_image
-from utils.search.image_index import ImageIndex, QueryMatches
-from utils.search.milvus_index import MilvusIndex
 
 Explain = Callable[[int, Path], Evidence | None]
 """A function of the index of a query and the path of a match."""

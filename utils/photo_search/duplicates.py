@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from utils.files.outputs import check_output_file
 from utils.files.records import write_json
+from utils.image_index.image_index import read_index
 from utils.photo_search.excluding import without_excluded
 from utils.photo_search.options import ROUNDING, DuplicatesOptions
 from utils.search.duplicates import duplicate_groups
-from utils.search.image_index import read_index
 from utils.text import escape_misleading
 
 log = logging.getLogger(__name__)

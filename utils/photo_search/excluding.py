@@ -8,7 +8,7 @@ from pathlib import PurePath
 
 import numpy as np
 
-from utils.search.image_index import ImageIndex
+from utils.image_index.image_index import ImageIndex
 
 
 def excluder(patterns: Sequence[str]) -> Callable[[str], bool]:

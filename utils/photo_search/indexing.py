@@ -22,6 +22,12 @@ from utils.file_names import (
 )
 from utils.files.lock import only_writer
 from utils.files.writing import check_writable, make_folder
+from utils.image_index.approximate_index import is_approximate
+from utils.image_index.approximate_update import update_approximate
+from utils.image_index.catalogue import check_same_folder, write_index
+from utils.image_index.image_index import ImageIndex, read_index
+from utils.image_index.milvus import Address
+from utils.image_index.milvus_index import Changes, MilvusIndex, update_milvus_index
 from utils.images.batches import Loading
 from utils.images.loading import InputImage
 from utils.photo_search.excluding import excluder
@@ -29,12 +35,6 @@ from utils.photo_search.options import IndexOptions
 from utils.photo_search.queries import list_images
 from utils.processes import Processes
 from utils.search.approximate import load_faiss
-from utils.search.approximate_index import is_approximate
-from utils.search.approximate_update import update_approximate
-from utils.search.catalogue import check_same_folder, write_index
-from utils.search.image_index import ImageIndex, read_index
-from utils.search.milvus import Address
-from utils.search.milvus_index import Changes, MilvusIndex, update_milvus_index
 from utils.text import first_names
 from utils.weights.check_on_images import note_preprocessing
 

@@ -14,6 +14,8 @@ from utils.device import choose_device
 from utils.figures.result_page import BEGIN
 from utils.figures.search_page import write_search_page
 from utils.files.outputs import check_output_file
+from utils.image_index.image_index import ImageIndex, Match, QueryMatches
+from utils.image_index.milvus_index import MilvusIndex
 from utils.images.loading import InputImage, check_box
 from utils.options.options_class import declared_options, make
 from utils.options.saved_options import from_json
@@ -22,8 +24,6 @@ from utils.photo_search.options import ROUNDING, DescribeOptions, MatchOptions, 
 from utils.photo_search.queries import describe_queries
 from utils.photo_search.reranking import QueryReranking
 from utils.saved_settings import check_same_settings
-from utils.search.image_index import ImageIndex, Match, QueryMatches
-from utils.search.milvus_index import MilvusIndex
 from utils.search.reranking.registry import check_rerankers
 
 log = logging.getLogger(__name__)

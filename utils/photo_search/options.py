@@ -8,6 +8,7 @@ from utils.file_names import (
     PROJECT_WEIGHTS_DIR,
     SEARCH_INDEX,
 )
+from utils.image_index.milvus import Address, check_address
 from utils.options.option import Range
 from utils.options.options_class import option, options_class, redefault
 from utils.options.shared import (
@@ -18,7 +19,6 @@ from utils.options.shared import (
     StoreOptions,
     StorePrecision,
 )
-from utils.search.milvus import Address, check_address
 
 ROUNDING = 0.00005
 """Half of the last printed digit of a similarity. Similarities that are less by no more than this count as

@@ -11,11 +11,11 @@ from models.poolings.rmac import RMAC
 from models.retrieval_network import RetrievalNetwork
 from utils.figures.match_figure import draw_boxes, draw_points
 from utils.figures.result_page import Evidence
+from utils.image_index.image_index import ImageIndex
 from utils.images import local_features
 from utils.images.batches import Loading
 from utils.images.loading import InputImage, load_pixels
 from utils.options.shared import RerankOptions
-from utils.search.image_index import ImageIndex
 from utils.search.reranking.geometry import Geometry
 from utils.search.reranking.regions import RegionReranking
 from utils.search.reranking.registry import RerankInputs, build_reranker

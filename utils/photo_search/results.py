@@ -7,7 +7,7 @@ from pathlib import Path
 from utils.errors import UserError
 from utils.files.outputs import check_output_file
 from utils.files.records import write_json
-from utils.search.image_index import QueryMatches
+from utils.image_index.image_index import QueryMatches
 from utils.text import escape_misleading
 
 JSON_BEGIN = b'{\n  "query": "'

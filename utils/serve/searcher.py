@@ -12,8 +12,8 @@ from utils.descriptors.attention_maps import read_maps
 from utils.descriptors.extraction import computation_errors
 from utils.file_names import CATALOGUE, INDEX_ATTENTION
 from utils.files.digests import file_version
+from utils.image_index.image_index import ImageIndex
 from utils.images.loading import Box, InputImage, load_pixels
-from utils.search.image_index import ImageIndex
 from utils.serve.recent import Recent
 
 KEPT_MAPS = 100_000

@@ -20,8 +20,7 @@ from utils.file_names import APPROXIMATE_FOLDER, APPROXIMATE_RECORD, CATALOGUE
 from utils.files.arrays import map_array
 from utils.files.records import write_json
 from utils.files.writing import make_folder, user_error_if_unwritable
-from utils.search.approximate import load_faiss
-from utils.search.approximate_index import (
+from utils.image_index.approximate_index import (
     FEWEST_CANDIDATES,
     FORMAT,
     ApproximateRecord,
@@ -30,6 +29,7 @@ from utils.search.approximate_index import (
     image_ids,
     read_record,
 )
+from utils.search.approximate import load_faiss
 from utils.search.exact import top_rows
 
 log = logging.getLogger(__name__)

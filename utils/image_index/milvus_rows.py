@@ -15,8 +15,8 @@ import numpy as np
 from utils.descriptors.describe import Descriptors
 from utils.errors import UserError
 from utils.files.records import parse_json
-from utils.search.catalogue import SavedSettings
-from utils.search.milvus import SECONDS, Address, Client, remove_incomplete
+from utils.image_index.catalogue import SavedSettings
+from utils.image_index.milvus import SECONDS, Address, Client, remove_incomplete
 
 SETTINGS_SUFFIX = "_settings"
 MOST_BYTES = 65535

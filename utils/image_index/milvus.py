@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from utils.errors import UserError
 from utils.files.writing import check_writable
-from utils.search.catalogue import INDEX_INSTRUCTIONS
+from utils.image_index.catalogue import INDEX_INSTRUCTIONS
 
 LOCAL_SUFFIX = ".db"
 LOCAL_LOCK = "LOCK"

@@ -15,11 +15,11 @@ from utils.descriptors.shards import MappedShards
 from utils.descriptors.store import open_store
 from utils.errors import UserError
 from utils.file_names import CATALOGUE, INDEX_STORE
+from utils.image_index.approximate_index import ApproximateIndex, read_approximate
+from utils.image_index.catalogue import invalid_catalogue, read_catalogue
+from utils.image_index.index_lookup import Names, index_versions, read_lookup, write_lookup
 from utils.images.loading import InputImage
-from utils.search.approximate_index import ApproximateIndex, read_approximate
-from utils.search.catalogue import invalid_catalogue, read_catalogue
 from utils.search.exact import top_rows
-from utils.search.index_lookup import Names, index_versions, read_lookup, write_lookup
 from utils.search.similarity import compute_similarities, first_indices
 
 CANDIDATES_PER_MATCH = 5

@@ -19,12 +19,10 @@ from utils.descriptors.rows import StoredRows
 from utils.descriptors.store import DescriptorStore, open_store
 from utils.errors import UserError, advising
 from utils.files.writing import user_error_if_unwritable
-from utils.images.loading import InputImage
-from utils.saved_settings import check_same_settings
-from utils.search.catalogue import INDEX_INSTRUCTIONS
-from utils.search.image_index import ImageIndex, name_in
-from utils.search.milvus import SECONDS, Address, close_client, connected, milvus_errors, open_client
-from utils.search.milvus_rows import (
+from utils.image_index.catalogue import INDEX_INSTRUCTIONS
+from utils.image_index.image_index import ImageIndex, name_in
+from utils.image_index.milvus import SECONDS, Address, close_client, connected, milvus_errors, open_client
+from utils.image_index.milvus_rows import (
     MOST_ROWS,
     MilvusRecord,
     all_ids,
@@ -34,6 +32,8 @@ from utils.search.milvus_rows import (
     send,
     write_record,
 )
+from utils.images.loading import InputImage
+from utils.saved_settings import check_same_settings
 
 DESCRIBED_IMAGES = 16384
 """Number of images after whose description the descriptors are sent to Milvus."""

@@ -1,0 +1,1 @@
+"""Index of a folder of photographs: descriptors and catalogue in a folder or in Milvus."""
