@@ -135,7 +135,7 @@ def search(
 
 
 @called_with_first(MatchOptions)
-def search_each(images: Sequence[str | Path], options: MatchOptions) -> list[QueryMatches]:
+def search_each(images: str | Path | Sequence[str | Path], options: MatchOptions) -> list[QueryMatches]:
     """Find the images of an index that are most similar to each of several images.
 
     Image files and folders of images can be given. The options are those of `query`, by name, except `json`.
@@ -147,7 +147,8 @@ def search_each(images: Sequence[str | Path], options: MatchOptions) -> list[Que
     Raises:
         UserError: there is no index, it was made with other weights, or no image is readable.
     """
-    return open_and_find([user_path(image, "images") for image in images], options)
+    paths = [images] if isinstance(images, str | Path) else images
+    return open_and_find([user_path(path, "images") for path in paths], options)
 
 
 duplicates = called_with(DuplicatesOptions)(find_duplicates)

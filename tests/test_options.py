@@ -56,6 +56,12 @@ def test_python_callers_give_options_by_name_and_the_first_by_position():
     assert main().S == 800
     with pytest.raises(UserError, match=r"^S True is not a whole number from 1 to 4096$"):
         main(S=True)
+    with pytest.raises(
+        UserError, match=r"^scales '1,2' is not a list of any number of values, each a number f"
+    ):
+        main(scales="1,2")
+    with pytest.raises(UserError, match=r"^scales '1' is not a number from 0 to 10$"):
+        main(scales=["1"])
     with pytest.raises(UserError, match=r"^mac is not whitened here$"):
         main(pooling="mac")
     with pytest.raises(TypeError, match="unknown"):

@@ -123,6 +123,7 @@ def test_the_network_and_the_index_are_read_once(command, indexed, queries, monk
 
 
 def test_an_unreadable_query_is_left_out_unless_there_is_no_other(command, indexed, queries, caplog):
+    caplog.set_level("INFO")
     (queries / "broken.jpg").write_bytes(b"no image")
     status, out, _ = command("query", queries, "absent.png", "--top", "1")
     assert status == 0
@@ -149,6 +150,10 @@ def test_python_callers_search_for_several_images(indexed, queries, monkeypatch)
         assert_same([(*match[:2], str(match.path)) for match in matches], ranked(indexed, query.path)[:2])
     with pytest.raises(UserError, match="images is empty"):
         Search_Images.search_each([""])
+    with pytest.raises(UserError, match="images is empty"):
+        Search_Images.search_each([])
+    (alone,) = Search_Images.search_each(paths[0], top=2, device="cpu")
+    assert alone == results[0]
 
 
 def test_matches_are_as_similar_as_asked(command, indexed, queries):

@@ -110,7 +110,7 @@ class Option:
         if kind.count is None:
             return self._check_item(value)
         if not isinstance(value, list | tuple) or kind.count not in (0, len(value)):
-            raise self._invalid(value)
+            raise self._invalid(value, f"a list of {kind.count or 'any number of'} values, each ")
         return tuple(self._check_item(item) for item in value)
 
     def parse(self, word: str) -> object:
@@ -131,10 +131,7 @@ class Option:
             return f"one of {valid}"
         return NAMES[kind.item] if valid is None else f"{NAMES[kind.item]} {valid}"
 
-    def _invalid(self, value: object) -> InvalidValueError:
-        count = self.value_type.count
-        is_list = count is not None and not isinstance(value, str)
-        several = f"a list of {count or 'any number'} values, each " if is_list else ""
+    def _invalid(self, value: object, several: str = "") -> InvalidValueError:
         return InvalidValueError(f"{shorten(value)} is not {several}{self.describe_valid()}")
 
     def _parse_item(self, word: str) -> object:

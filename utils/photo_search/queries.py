@@ -42,6 +42,8 @@ def query_images(paths: Sequence[Path], box: Box | None = None) -> list[InputIma
     images: list[Path] = []
     for path in paths:
         images += list_images(path).images if path.is_dir() else [path]
+    if not paths:
+        raise UserError("images is empty: give at least one image")
     if not images:
         raise UserError(f"no images in {first_names([str(path) for path in paths])}")
     return [InputImage(path, box) for path in images]
