@@ -1,6 +1,7 @@
 """Data sets made from a user's images by Prepare_Datasets.py labels."""
 
 import json
+from unicodedata import normalize
 
 import pytest
 from conftest import EMBEDDED, draw_image
@@ -202,6 +203,14 @@ def test_a_table_gives_queries_boxes_and_labels(table, tmp_path):
         ),
     ]
     assert len(data.images) == 7
+
+
+@pytest.mark.parametrize(("written", "named"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_table_knows_both_forms_of_letters_with_accents(table, tmp_path, photographs, written, named):
+    (photographs / "tower").rename(photographs / normalize(written, "Türme"))
+    status, _, err = table(f"castle/a.jpg,{normalize(named, 'Türme')}\\a.jpg,good")
+    assert status == 0, err
+    assert [query.good for query in read(tmp_path).queries] == [{normalize(written, "Türme_a")}]
 
 
 def test_the_columns_of_a_table_can_have_any_order(table, tmp_path):

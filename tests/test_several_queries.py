@@ -4,6 +4,7 @@ import json
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -188,6 +189,13 @@ def test_matches_are_as_similar_as_asked(command, indexed, queries):
 def test_patterns_leave_out_names_and_folders(patterns, kept):
     is_excluded = excluder(patterns)
     assert [name for name in NAMES if not is_excluded(name)] == kept
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_patterns_know_both_forms_of_letters_with_accents(form):
+    is_excluded = excluder([normalize(form, "Entwürfe"), normalize(form, "/b/x?ä.jpg")])
+    names = [normalize(other, name) for name in ("Entwürfe/a.jpg", "b/xyä.jpg") for other in ("NFC", "NFD")]
+    assert list(map(is_excluded, [*names, "Entwurfe/a.jpg"])) == [True] * 4 + [False]
 
 
 def test_a_query_leaves_out_images_and_finds_as_many_others(command, indexed, queries):

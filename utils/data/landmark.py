@@ -51,7 +51,8 @@ def find_images(folders: Sequence[Path], samples: int | None, seed: int) -> list
     by_file: dict[Path, Path] = {}
     for folder in folders:
         if not folder.is_dir():
-            raise UserError(f"no images to learn from: {folder} is missing (see datasets/README.md)")
+            reason = "is not a folder" if folder.exists() else "is missing"
+            raise UserError(f"no images to learn from: {folder} {reason} (see datasets/README.md)")
         contents = images_below(folder)
         report_left_out(contents, folder)
         if not contents.images:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
+from unicodedata import normalize
 
 from utils.data.oxford_paris import Query
 from utils.errors import BadFileError, UserError
@@ -43,11 +44,12 @@ def queries_of_table(file: Path, folder: Path, collection: Collection) -> list[Q
     Raises:
         UserError: the table is unreadable, or a line is not valid. The message names the line.
     """
+    by_path = {**{normalize("NFC", path): image for path, image in collection.items()}, **collection}
     labels: dict[tuple[CollectionImage, Box | None], dict[str, str]] = {}
     boxed: dict[str, bool] = {}
     for number, cells in read_table(file, COLUMNS, BOX_COLUMNS):
         with _naming_line(file, number):
-            line = _parse_line(cells, folder, collection)
+            line = _parse_line(cells, folder, by_path)
             if boxed.setdefault(line.query.name, line.box is not None) != (line.box is not None):
                 raise BadFileError("some lines of this query have a box, others have none")
             of_query = labels.setdefault((line.query, line.box), {})
@@ -93,10 +95,13 @@ def _parse_line(cells: Mapping[str, str], folder: Path, collection: Collection) 
 def _find(path: str, folder: Path, collection: Collection) -> CollectionImage:
     """Return the image of a path relative to the folder, with slashes or, as on Windows, backslashes.
 
+    Letters with accents may be composed or, as in names written by macOS, decomposed.
+
     Raises:
         UserError: there is no such image.
     """
-    image = collection.get(path) or collection.get(path.replace("\\", "/"))
+    forms = (path, path.replace("\\", "/"), normalize("NFC", path.replace("\\", "/")))
+    image = next((collection[form] for form in forms if form in collection), None)
     if image is None:
         raise BadFileError(f"no readable image {shorten(path)} in {folder}")
     return image

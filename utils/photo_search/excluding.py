@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from fnmatch import translate
 from pathlib import PurePath
+from unicodedata import normalize
 
 import numpy as np
 
@@ -17,7 +18,8 @@ def excluder(patterns: Sequence[str]) -> Callable[[str], bool]:
     A pattern without `/` is compared with the name of the image and of each folder that contains it. A
     pattern with `/` is compared with the paths of the image and of these folders. All images in a matching
     folder are left out. `*` stands for any characters, also `/`, `?` for one character, `[abc]` for one of
-    several. Upper and lower case differ.
+    several. Upper and lower case differ. Letters with accents may be composed or, as in names written by
+    macOS, decomposed.
 
     Args:
         patterns: the patterns.
@@ -26,7 +28,7 @@ def excluder(patterns: Sequence[str]) -> Callable[[str], bool]:
     from_top = _any_of([one.strip("/") for one in patterns if "/" in one.rstrip("/")])
 
     def is_excluded(name: str) -> bool:
-        parts = PurePath(name).parts
+        parts = PurePath(normalize("NFC", name)).parts
         paths = ("/".join(parts[:length]) for length in range(1, len(parts) + 1))
         return any(map(in_any_folder, parts)) or any(map(from_top, paths))
 
@@ -50,5 +52,5 @@ def without_excluded(index: ImageIndex, patterns: Sequence[str]) -> ImageIndex:
 
 def _any_of(patterns: Sequence[str]) -> Callable[[str], bool]:
     """Return a function that tells whether a text matches one of some patterns."""
-    expressions = [re.compile(translate(pattern)) for pattern in patterns]
+    expressions = [re.compile(translate(normalize("NFC", pattern))) for pattern in patterns]
     return lambda text: any(expression.match(text) for expression in expressions)
