@@ -149,6 +149,11 @@ def test_images_without_a_suffix_may_be_in_a_folder_with_a_dot(labels, tmp_path,
         (lambda folder: None, ("--name", "Oxford"), "is the name of a published data set"),
         (lambda folder: None, ("--name", "Holidays"), "is the name of a published data set"),
         (lambda folder: None, ("--name", "RParis1M"), "is the name of a published data set"),
+        (
+            lambda folder: draw_image(folder / "castle" / f"{'ä' * 123}.png"),  # 7 + 246 + 4 bytes
+            (),
+            "ä.png: the name of its file in the data set, with those of its folders, has more than 255",
+        ),
         (lambda folder: None, ("--name", "a/b"), "'a/b' cannot be the name of a data set"),
         (lambda folder: None, ("--csv", "x.csv", "--queries", "1"), "--queries has no effect with --csv"),
         (lambda folder: None, ("--datasets-dir", "photographs"), "give another --datasets-dir"),

@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 PUBLISHED = {*RECIPES, *KINDS_BY_NAME, *WITH_DISTRACTORS.values(), MINI}
 """Names of published data sets."""
 
+LONGEST_NAME = 255
+"""Largest number of bytes of a file name on usual file systems."""
+
 RECORD_BEGIN = b'{\n  "settings": {\n    "folder"'
 """First bytes of labels.json, which identify data sets that this program wrote."""
 
@@ -95,8 +98,9 @@ def write_dataset(folder: Path, collection: Collection, queries: Sequence[Query]
     """Write the images and the labels of a data set to a folder.
 
     Raises:
-        UserError: a file cannot be written.
+        UserError: a name is too long for a file, or a file cannot be written.
     """
+    check_lengths(collection, queries)
     images, labels = folder / IMAGES_FOLDER, folder / LABELS_FOLDER
     images.mkdir()
     labels.mkdir()
@@ -106,3 +110,19 @@ def write_dataset(folder: Path, collection: Collection, queries: Sequence[Query]
         line = " ".join([query.image, *(f"{side:.10g}" for side in query.box or ())])
         with replace_file(labels / f"{query.name}{QUERY_SUFFIX}") as file:
             file.write(f"{line}\n".encode())
+
+
+def check_lengths(collection: Collection, queries: Sequence[Query]) -> None:
+    """Check the lengths of the names of the files of a data set.
+
+    Raises:
+        UserError: a name is too long.
+    """
+    names = {str(image.path): image.name + image.path.suffix for image in collection.values()}
+    names |= {f"query {query.name}": f"{query.name}{QUERY_SUFFIX}" for query in queries}
+    for source, name in names.items():
+        if len(os.fsencode(name)) > LONGEST_NAME:
+            raise UserError(
+                f"{source}: the name of its file in the data set, with those of its folders, has more than "
+                f"{LONGEST_NAME} bytes: give it or its folders shorter names"
+            )
