@@ -37,7 +37,7 @@ from utils.options.options_class import option, options_class
 from utils.options.parser import called_with, parse_options
 from utils.options.saved_options import to_json
 from utils.options.shared import DescriptorOptions, RunOptions, SearchOptions, StoreOptions
-from utils.processes import ALONE, Processes, join_processes, log_level, process_device
+from utils.processes import ALONE, Processes, is_first_process, join_processes, log_level, process_device
 from utils.program.run_command import run_command
 from utils.scoring import report
 from utils.scoring.compute_ap import check_program
@@ -136,7 +136,7 @@ def evaluate(options: MeasureOptions) -> dict[str, object]:
     """
     check_paths(options)
     if options.score_run:
-        return evaluate_runs(options)
+        return evaluate_runs(options) if is_first_process() else {}
     device = choose_device(process_device(options.device))
     loading = Loading.on(device, options.longer_side, options.batch_size, options.workers)
     seconds: dict[str, float] = {}

@@ -132,6 +132,14 @@ def test_a_run_given_twice_is_refused(measure, run_file):
     assert "names a file twice" in err
 
 
+def test_only_the_first_process_of_torchrun_scores_runs(measure, run_file, monkeypatch, tmp_path):
+    monkeypatch.setenv("RANK", "1")
+    assert measure("--score-run", run_file, "--output", tmp_path / "o", network=[]) == (0, "", "")
+    assert not (tmp_path / "o" / "results.json").exists()
+    monkeypatch.setenv("RANK", "0")
+    assert "Mean" in measure("--score-run", run_file, network=[])[1]
+
+
 def test_a_missing_run_is_named(tmp_path):
     with pytest.raises(UserError, match=r"none\.run is missing"):
         read_run(tmp_path / "none.run")

@@ -108,7 +108,12 @@ def process_device(name: str) -> str:
 
 def log_level() -> int:
     """Return the logging level: INFO in the first process, ERROR in all further processes."""
-    return logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR
+    return logging.INFO if is_first_process() else logging.ERROR
+
+
+def is_first_process() -> bool:
+    """Return whether this is the first process of torchrun or the only process, without joining them."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager
