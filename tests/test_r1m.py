@@ -152,6 +152,22 @@ def test_a_later_run_downloads_only_the_archives_that_are_missing(server, reques
     assert tree(folder) == unpacked(1, 2, 3)
 
 
+@pytest.mark.parametrize("name", ["@eaDir/x.jpg", "x.jpg", "other/x.jpg"])
+def test_other_files_beside_the_unpacked_archives_do_not_end_the_download(
+    server, requests, prepare, tmp_path, name
+):
+    archives = [path.rename(tmp_path / path.name) for path in sorted(server.glob("revisitop1m.2.tar.gz"))]
+    assert prepare("get", "revisitop1m")[0] == 2
+    stray = tmp_path / "data" / "revisitop1m" / "jpg" / name
+    stray.parent.mkdir(exist_ok=True)
+    stray.write_bytes(image(0))
+    for path in archives:
+        path.rename(server / path.name)
+    status, _, err = prepare("get", "revisitop1m")
+    assert status == 0, err
+    assert (tmp_path / "data" / "revisitop1m" / "jpg" / "revisitop1m.2").is_dir()
+
+
 def test_archives_on_disk_are_unpacked_and_kept(server, requests, prepare, tmp_path):
     given = [(server / f"revisitop1m.{number}.tar.gz").rename(tmp_path / f"revisitop1m.{number}.tar.gz")
              for number in (3, 1)]  # fmt: skip

@@ -235,6 +235,16 @@ def test_a_distractor_that_is_a_relative_link_is_the_image_that_it_points_to(fol
     assert image.read_bytes() == (tmp_path / "image.jpg").read_bytes()
 
 
+def test_folders_and_broken_links_in_jpg_are_not_in_the_set_with_distractors(folder, tmp_path):
+    (folder / "jpg" / "@eaDir").mkdir()
+    (folder / "jpg" / "broken.jpg").symlink_to("nowhere.jpg")
+    (tmp_path / "more").mkdir()
+    draw_image(tmp_path / "more" / "x.jpg")
+    target = add_distractors(folder, [tmp_path / "more"], tmp_path / "data" / "Mine")
+    assert list(read_revisited_dataset(target).images) == [*"caeb", "x"]
+    assert not (target / "jpg" / "@eaDir").exists()
+
+
 def test_strays_are_left_out_with_a_note(with_distractors, caplog):
     for name in ("z", "paris_louvre_000136"):
         draw_image(with_distractors / "jpg" / f"{name}.jpg")

@@ -9,7 +9,7 @@ from utils.data.imagenet import FOLDER as IMAGENET
 from utils.data.revisited_labels import as_json, read_pickled_labels
 from utils.file_names import IMAGES_FOLDER
 from utils.files.writing import replace_file
-from utils.images.listing import FolderContents, images_in
+from utils.images.listing import FolderContents, images_in, is_thumbnail
 from utils.prepare.archives import Limits
 from utils.prepare.distractors import add_distractors
 from utils.prepare.imagenet_labels import copy_labels_beside, write_validation_list
@@ -81,6 +81,8 @@ def prepare_with_r1m(name: str, source: Source) -> Path:
 def r1m_folders(folder: Path) -> list[Path]:
     """Return the folders of the images of R1M: one per archive, or jpg/ if it was unpacked by other means.
 
+    Folders of thumbnails, which network disks add, and files beside the folders of archives are ignored.
+
     The names of images are their paths in these folders, which are those in the archives.
 
     Args:
@@ -89,7 +91,8 @@ def r1m_folders(folder: Path) -> list[Path]:
     images = folder / IMAGES_FOLDER
     of_archives = [folder / part.folder for part in RECIPES[R1M]]
     contents = images_in(images) if images.is_dir() else FolderContents.empty()
-    is_foreign = contents.images or not set(contents.folders) <= set(of_archives)
+    folders = {path for path in contents.folders if not is_thumbnail(path.name)}
+    is_foreign = (contents.images or folders) and folders.isdisjoint(of_archives)
     return [images] if is_foreign else of_archives
 
 

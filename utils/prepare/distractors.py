@@ -20,7 +20,8 @@ def add_distractors(folder: Path, sources: Sequence[Path], target: Path) -> Path
     """Create a data set from another one and folders of distractors, by hard links if possible.
 
     The new data set has a list of the names of the distractors, one per line. In revisited sets, the list
-    distinguishes them from images that are not part of the data set.
+    distinguishes them from images that are not part of the data set. Folders in the folders of the data set,
+    such as thumbnails of network disks, are left out.
 
     Args:
         folder: the folder of the data set.
@@ -49,8 +50,9 @@ def add_distractors(folder: Path, sources: Sequence[Path], target: Path) -> Path
         for path in folder.iterdir():
             if path.is_dir():
                 (draft / path.name).mkdir()
-                link_files({inner.name: inner for inner in path.iterdir()}, draft / path.name)
-            else:
+                inner = {file.name: file for file in path.iterdir() if file.is_file()}
+                link_files(inner, draft / path.name)
+            elif path.is_file():
                 link_files({path.name: path}, draft)
         link_files(files, draft / IMAGES_FOLDER)
         listed = [*read_distractors(folder), *(Path(name).stem for name in files)]
