@@ -197,6 +197,34 @@ def test_a_deleted_image_keeps_its_results_and_is_reported(index, tmp_path):
     jobs.close()
 
 
+def test_an_image_that_was_replaced_is_shown_and_searched_as_it_is_now(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for seed in range(3):
+        draw_image(folder / f"{seed}.png", seed)
+    made = Search_Images.index(folder, index=tmp_path / "index", **SETTINGS)
+    jobs = Jobs()
+    client = TestClient(
+        guarded_application(make_searcher(made), jobs, "", "127.0.0.1"), OWN, headers={"Origin": OWN}
+    )
+
+    def shown(row):
+        parts = ["thumbnail", "preview", "attention", "attention?box=0,0,40,40"]
+        return [client.get(f"/images/{row}/{part}").content for part in parts]
+
+    before = shown(1)
+    assert found(search(client, "images/1"))[0][1:] == ("1.png", pytest.approx(1))
+    (folder / "1.png").write_bytes((folder / "2.png").read_bytes())
+    after = shown(1)
+    assert all(old != new for old, new in zip(before, after, strict=True))
+    assert after[:2] == shown(2)[:2]
+    answer = search(client, "images/1")
+    assert found(answer) == expected(Search_Images.search(folder / "1.png", index=made), made)
+    assert found(answer)[0][1:] == ("2.png", pytest.approx(1))
+    assert answer.json()["changed"] == 1
+    jobs.close()
+
+
 def test_an_index_without_images_has_no_results(photo, tmp_path):
     folder = tmp_path / "photos"
     folder.mkdir()

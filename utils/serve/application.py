@@ -26,6 +26,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from utils.errors import UserError
+from utils.files.digests import file_version
 from utils.images.loading import Box, InputImage
 from utils.serve.jobs import Jobs, Priority, UnwantedError
 from utils.serve.jpegs import PREVIEW_SIDE, THUMBNAIL_SIDE, Jpegs, shape
@@ -152,7 +153,8 @@ class Pages:
         if kind == "images":
             row = _whole(key)
             if row < len(self._names):
-                return Query(name, InputImage(self._searcher.index.path(row), box), row)
+                path = self._searcher.index.path(row)
+                return Query(name, InputImage(path, box), row, file_version(path))
         elif kind == "uploads" and (pixels := self._uploads.get(key)) is not None:
             return Query(name, InputImage(Path(NAME), box, in_memory=as_tensor(pixels)))
         raise HTTPException(404, "there is no such image")

@@ -8,10 +8,10 @@ from PIL import Image
 from torch import Tensor
 
 from utils.figures.heat_map import heat_map
-from utils.images.loading import Box, image_size
+from utils.images.loading import image_size
 from utils.images.reduced import read_reduced, reduce
 from utils.serve.recent import Recent
-from utils.serve.searcher import PhotoSearcher, Query
+from utils.serve.searcher import PhotoSearcher, Query, QueryKey
 
 THUMBNAIL_SIDE = 400
 PREVIEW_SIDE = 1200
@@ -32,7 +32,7 @@ class Jpegs:
 
     def __init__(self, searcher: PhotoSearcher) -> None:
         self._searcher = searcher
-        self._kept: Recent[tuple[int | str, str, Box | None], bytes] = Recent(KEPT_BYTES, len)
+        self._kept: Recent[tuple[int | str, QueryKey], bytes] = Recent(KEPT_BYTES, len)
 
     def image(self, query: Query, side: int) -> bytes:
         """Return the complete image, its longer side at most `side`.
@@ -40,7 +40,7 @@ class Jpegs:
         Raises:
             UserError: the image is unreadable.
         """
-        return self._get((side, query.name, None), lambda: _reduced(query, side))
+        return self._get((side, (query.name, query.version, None)), lambda: _reduced(query, side))
 
     def heat_map(self, query: Query) -> bytes:
         """Return the attention over an image, or over the part inside its box.
@@ -49,9 +49,9 @@ class Jpegs:
             UserError: the image is unreadable, or its box has no pixel inside it.
             ValueError: the network has no attention.
         """
-        return self._get(("heat map", *query.key), lambda: self._draw(query))
+        return self._get(("heat map", query.key), lambda: self._draw(query))
 
-    def _get(self, key: tuple[int | str, str, Box | None], draw: Callable[[], Image.Image]) -> bytes:
+    def _get(self, key: tuple[int | str, QueryKey], draw: Callable[[], Image.Image]) -> bytes:
         data = self._kept.get(key)
         if data is None:
             file = io.BytesIO()

@@ -20,6 +20,9 @@ KEPT_MAPS = 100_000
 """Number of attention maps in memory; one has less than 1 KB at S 512."""
 
 
+QueryKey = tuple[str, str | None, Box | None]
+
+
 class Query(NamedTuple):
     """An image to search for, or to show."""
 
@@ -28,11 +31,13 @@ class Query(NamedTuple):
     image: InputImage
     row: int | None = None
     """Row of an image of the index; None for an upload."""
+    version: str | None = None
+    """Version of its file, see `file_version`; None for an upload."""
 
     @property
-    def key(self) -> tuple[str, Box | None]:
-        """A key of the image and its box."""
-        return self.name, self.image.box
+    def key(self) -> QueryKey:
+        """A key of the contents of the image and its box."""
+        return self.name, self.version, self.image.box
 
 
 class Found(NamedTuple):
@@ -71,7 +76,7 @@ class PhotoSearcher:
         self._catalogue = Path(index.location) / CATALOGUE
         self._version = file_version(self._catalogue)
         self._stored = read_maps(Path(index.location) / INDEX_ATTENTION, index.settings, index.keys)
-        self._maps: Recent[tuple[str, Box | None], np.ndarray] = Recent(KEPT_MAPS)
+        self._maps: Recent[QueryKey, np.ndarray] = Recent(KEPT_MAPS)
 
     @property
     def has_attention(self) -> bool:
@@ -81,11 +86,13 @@ class PhotoSearcher:
     def search(self, query: Query) -> Results:
         """Search for the most similar images, as `Search_Images.search` does.
 
+        For an image of the index that was deleted, the result is the one that it had.
+
         Raises:
             UserError: the image is unreadable, its box has no pixel inside it, or files of the index were
                 deleted.
         """
-        if query.row is not None and query.image.box is None:
+        if query.row is not None and query.image.box is None and not self._was_replaced(query.row):
             descriptor, itself = self.index.rows[np.array([query.row])][0], query.row
         else:
             descriptor, itself = self._describe(query), None
@@ -115,6 +122,10 @@ class PhotoSearcher:
             return None
         heat = self._stored[query.row]
         return None if heat is None or self.index.count_changed([query.row]) else heat
+
+    def _was_replaced(self, row: int) -> bool:
+        """Return whether an image of the index has other contents now."""
+        return self.index.path(row).exists() and self.index.count_changed([row]) > 0
 
     def warm_up(self) -> None:
         """Search for a black image, since the first search of a process takes longer."""
