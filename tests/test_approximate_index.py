@@ -293,6 +293,15 @@ def test_an_index_that_became_small_has_no_approximate_index(command, images, mo
     assert len(command("query", images / "2.png")[1].splitlines()) == 5
 
 
+def test_an_index_that_became_empty_has_no_approximate_index(command, images):
+    assert "approximate index: " in command("index", images, "--approximate", *FAST_INDEX)[1]
+    for path in images.iterdir():
+        path.unlink()
+    status, out, _ = command("index", images, *FAST_INDEX)
+    assert (status, out) == (0, f"0 images of {images} are in search_index: 0 new or changed, 6 removed\n")
+    assert not Path("search_index", "approximate").exists()
+
+
 def test_without_faiss_the_errors_say_what_to_do(command, images, monkeypatch):
     assert command("index", images, "--approximate", *FAST_INDEX)[0] == 0
     monkeypatch.setitem(sys.modules, "faiss", None)

@@ -131,6 +131,10 @@ def test_maps_of_deleted_images_are_removed_once_they_are_most(command, indexed,
     refuse_passes(monkeypatch)
     for row in range(2):
         assert_same(search.attention(query_of(search, row)), expected[row])
+    shutil.rmtree(indexed)
+    indexed.mkdir()
+    assert command("index", indexed, *OPTIONS, *weights)[0] == 0
+    assert stored() == 0
 
 
 def test_an_unreadable_store_is_noted(indexed, weights, caplog):

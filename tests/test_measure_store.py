@@ -162,7 +162,7 @@ def test_a_store_of_another_exponent_is_refused_before_any_work(measure, store, 
     decoded.clear()
     assert measure("--descriptors", store, "--pooling", "gem", "--gem-p", "3", "--L", "2")[0] == 0
     line = error_line(measure("--descriptors", store, "--pooling", "gem", "--gem-p", "4"))
-    assert f"{store} was saved with other settings: gem_p 3.0 (now 4.0)" in line
+    assert f"{store} was saved with other settings: gem_p 3.0 (now 4.0); give the options" in line
     assert not decoded
 
 

@@ -117,6 +117,16 @@ def local(tmp_path):
     return Address(str(tmp_path / "photos.db"), "photos")
 
 
+def test_the_options_of_a_run_that_described_nothing_do_not_bind_the_next_run(files, local):
+    def interrupt(names, store):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        update(files, local, interrupt, {**INDEX_SETTINGS, "S": 128})
+    update(files, local)
+    assert_complete(files, local)
+
+
 def test_results_are_those_of_a_local_index(command, images, tmp_path):
     draw_image(tmp_path / "other.png", 77)
     assert command("index", images, *FAST_INDEX)[0] == 0

@@ -246,9 +246,28 @@ def test_an_index_is_refused_for_other_options_other_weights_and_another_folder(
     torch.save(state, head)
     status, out, err = command("query", images / "a.png", "--weights-dir", head_folder)
     assert (status, out) == (2, "")
-    assert "attention weights" in err
+    assert "; give the weights that it was made with by --weights-dir and --backbone-weights\n" in err
     assert err.startswith("error: ")
     assert err.count("\n") == 1
+
+
+def test_the_options_of_a_run_that_described_nothing_do_not_bind_the_next_run(
+    command, images, head_folder, monkeypatch
+):
+    weights = head_folder / "efficientnet_lite0"
+    (weights / "network.json").write_text('{"backbone": "another"}')
+    options = ["--no-whiten", "--S", "64", "--device", "cpu", "--workers", "0", "--weights-dir", head_folder]
+    assert "error: " in command("index", images, *options)[2]
+    (weights / "network.json").unlink()
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(size_batches, "load_pixels", interrupt)
+        assert command("index", images, *options)[0] == 130
+    assert command("index", images, *FAST_INDEX)[1].endswith("6 new or changed, 0 removed\n")
+    assert "pooling rmac (now ra)" in command("index", images, *options)[2]
 
 
 def test_an_index_with_other_backbone_weights_is_searched_with_the_same_file(command, images, tmp_path):

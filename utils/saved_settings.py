@@ -20,7 +20,7 @@ BACKBONE_DIGEST = "backbone_digest"
 
 
 def check_same_settings(
-    path: Path | str, saved: Mapping[str, object], settings: Mapping[str, object]
+    path: Path | str, saved: Mapping[str, object], settings: Mapping[str, object], advice: str | None = None
 ) -> None:
     """Check that a saved state has the settings of the current run.
 
@@ -28,6 +28,7 @@ def check_same_settings(
         path: file or other location of the saved state, for the error message.
         saved: settings of the saved state; keys that are not in `settings` are ignored.
         settings: settings of the current run.
+        advice: what to do if a setting differs, for the error message.
 
     Raises:
         UserError: a setting differs. The message names each differing setting with both values.
@@ -40,4 +41,5 @@ def check_same_settings(
     differing = [name for name in settings if saved.get(name) != settings[name]]
     if differing:
         differences = ", ".join(f"{name} {saved.get(name)} (now {settings[name]})" for name in differing)
-        raise UserError(f"{path} was saved with other settings: {differences}")
+        message = f"{path} was saved with other settings: {differences}"
+        raise UserError(message if advice is None else f"{message}; {advice}")

@@ -17,7 +17,7 @@ from torch import Tensor
 from models.poolings.registry import need_attention
 from models.retrieval_network import RetrievalNetwork
 from utils.descriptors.rows import StoredRows
-from utils.descriptors.store import LARGEST_STORE_RATIO, DescriptorStore, open_store
+from utils.descriptors.store import LARGEST_STORE_RATIO, SAME_OPTIONS, DescriptorStore, open_store
 from utils.errors import UserError
 from utils.options.shared import DescriptorOptions, StorePrecision
 
@@ -52,18 +52,21 @@ def have_maps(options: DescriptorOptions) -> bool:
     return need_attention(options.poolings) and options.scales == (1.0,)
 
 
-def open_map_store(folder: Path, settings: Mapping[str, object], tidy: bool = False) -> DescriptorStore:
+def open_map_store(
+    folder: Path, settings: Mapping[str, object], tidy: bool = False, advice: str = SAME_OPTIONS
+) -> DescriptorStore:
     """Open the store of the maps; create it if it is missing.
 
     Args:
         folder: the folder of the store.
         settings: settings of the descriptors.
         tidy: delete files of killed processes.
+        advice: as for `open_store`.
 
     Raises:
         UserError: it has other settings, is not valid, or cannot be written.
     """
-    return open_store(folder, settings, precision=PRECISION, tidy=tidy)
+    return open_store(folder, settings, precision=PRECISION, tidy=tidy, advice=advice)
 
 
 def read_maps(folder: Path, settings: Mapping[str, object], keys: Sequence[str]) -> StoredMaps | None:

@@ -29,7 +29,7 @@ from utils.descriptors.shards import (
 from utils.errors import UserError, advising
 from utils.file_names import SHARD_PREFIX, SHARD_ROWS_SUFFIX, STORE_SETTINGS
 from utils.files.records import Setting, read_json
-from utils.files.writing import make_folder, new_file
+from utils.files.writing import make_folder, new_file, user_error_if_unwritable
 from utils.options.shared import StorePrecision
 from utils.processes import Processes
 from utils.saved_settings import check_same_settings
@@ -44,6 +44,7 @@ LARGEST_STORE_RATIO = 2
 FORMAT = 2
 """Version of the files and keys of a store; stores of other versions are refused."""
 NAME_ANOTHER = "name another folder for the descriptors"
+SAME_OPTIONS = f"give the options that it was made with, or {NAME_ANOTHER}"
 
 
 class StoredPositions(NamedTuple):
@@ -217,6 +218,7 @@ def open_store(
     precision: StorePrecision = "float32",
     verify: bool = True,
     tidy: bool = False,
+    advice: str = SAME_OPTIONS,
 ) -> DescriptorStore:
     """Open a store; create it if it is missing.
 
@@ -226,6 +228,7 @@ def open_store(
         precision: the number type of the stored rows.
         verify: compare the checksum of each shard, which reads all its rows.
         tidy: delete files of killed processes.
+        advice: what to do if the store has other settings, for the error message.
 
     Raises:
         UserError: the store has other settings or is not valid, or the folder cannot be written or holds
@@ -243,12 +246,26 @@ def open_store(
     # The error names the folder, not the settings file: with only the file deleted, the shards would be
     # taken for descriptors with the new settings.
     converted = json.loads(json.dumps(settings))  # JSON converts tuples to lists
-    check_same_settings(folder, saved, converted)
+    check_same_settings(folder, saved, converted, advice)
     if tidy:
         remove_leftovers(folder)
     store = DescriptorStore(folder, precision)
     store.read(verify)
     return store
+
+
+def forget_empty(folder: Path) -> None:
+    """Delete the settings of a store that has no descriptors, so that it takes any; for its only writer.
+
+    Args:
+        folder: the folder of the store, which may be missing.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    if not shard_records(folder):
+        with user_error_if_unwritable(folder):
+            (folder / STORE_SETTINGS).unlink(missing_ok=True)
 
 
 def _check_can_become_store(folder: Path) -> None:

@@ -16,8 +16,8 @@ import numpy as np
 from utils.descriptors.describe import Descriptors, NoReadableImageError
 from utils.descriptors.keys import image_key, image_keys
 from utils.descriptors.rows import StoredRows
-from utils.descriptors.store import DescriptorStore, open_store
-from utils.errors import UserError, advising
+from utils.descriptors.store import DescriptorStore, forget_empty, open_store
+from utils.errors import UserError
 from utils.files.writing import user_error_if_unwritable
 from utils.image_index.catalogue import INDEX_INSTRUCTIONS
 from utils.image_index.image_index import ImageIndex, name_in
@@ -190,8 +190,8 @@ def update_milvus_index(
         _check_record(address, saved, folder, settings)
     keys = image_keys([InputImage(folder / name) for name in names], names)
     shutil.rmtree(_removed(pending), ignore_errors=True)
-    with advising(RESUME):
-        store = open_store(pending, settings, tidy=True)
+    forget_empty(pending)
+    store = open_store(pending, settings, tidy=True, advice=RESUME)
     missing = [
         (key not in store, name) for name, key in zip(names, keys, strict=True) if row_id(key) not in indexed
     ]
@@ -246,5 +246,5 @@ def _check_record(
     indexed = Path(saved["folder"])
     if indexed != folder.resolve() and indexed.exists():
         raise UserError(f"{address} is the index of {indexed}: name another --collection for {folder}")
-    with advising("give the options that the index was made with, or name another --collection"):
-        check_same_settings(str(address), dict(saved["settings"]), json.loads(json.dumps(settings)))
+    advice = "give the options that the index was made with, or name another --collection"
+    check_same_settings(str(address), dict(saved["settings"]), json.loads(json.dumps(settings)), advice)

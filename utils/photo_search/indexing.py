@@ -9,9 +9,9 @@ from utils.descriptors.describe import Descriptors
 from utils.descriptors.describe import describe as describe_images
 from utils.descriptors.prepared_network import prepared_network
 from utils.descriptors.settings import descriptor_settings
-from utils.descriptors.store import DescriptorStore, open_store
+from utils.descriptors.store import DescriptorStore, forget_empty, open_store
 from utils.device import choose_device
-from utils.errors import UserError, advising
+from utils.errors import UserError
 from utils.file_names import (
     APPROXIMATE_FOLDER,
     CATALOGUE,
@@ -40,6 +40,8 @@ from utils.weights.check_on_images import note_preprocessing
 
 log = logging.getLogger(__name__)
 
+SAME_INDEX = "give the options that the index was made with, or name another --index"
+
 
 def build(options: IndexOptions) -> ImageIndex | MilvusIndex:
     """Index all images in a folder and the folders below it.
@@ -64,21 +66,23 @@ def build(options: IndexOptions) -> ImageIndex | MilvusIndex:
     settings = descriptor_settings(options, [options.pooling])
     make_folder(options.index)
     with only_writer(options.index / INDEX_LOCK, options.index):
-        with advising("give the options that the index was made with, or name another --index"):
-            precision = options.store_precision
-            store = open_store(options.index / INDEX_STORE, settings, precision=precision, tidy=True)
-            maps = None
-            if have_maps(options):
-                maps = open_map_store(options.index / INDEX_ATTENTION, settings, tidy=True)
-        if not paths:  # all indexed images were deleted
-            write_index(options.index, folder, [], settings, store)
-            return read_index(options.index)
-        note_preprocessing(options, paths)
-        names = [str(path.relative_to(folder)) for path in paths]
-        descriptors = describe_into(store, names, options, settings, maps)
-        write_index(options.index, folder, descriptors.keys, settings, store)
+        for name in (INDEX_STORE, INDEX_ATTENTION):
+            forget_empty(options.index / name)
+        precision, advice = options.store_precision, SAME_INDEX
+        store = open_store(
+            options.index / INDEX_STORE, settings, precision=precision, tidy=True, advice=advice
+        )
+        maps = None
+        if have_maps(options):
+            maps = open_map_store(options.index / INDEX_ATTENTION, settings, tidy=True, advice=advice)
+        keys: list[str] = []
+        if paths:  # else all indexed images were deleted
+            note_preprocessing(options, paths)
+            names = [str(path.relative_to(folder)) for path in paths]
+            keys = describe_into(store, names, options, settings, maps).keys
+        write_index(options.index, folder, keys, settings, store)
         if maps is not None:
-            compact_maps(maps, descriptors.keys)
+            compact_maps(maps, keys)
         made = read_index(options.index)
         if options.approximate or is_approximate(options.index):
             update_approximate(options.index, made.keys, made.rows, made.settings)

@@ -28,6 +28,8 @@ from utils.search.reranking.registry import check_rerankers
 
 log = logging.getLogger(__name__)
 
+SAME_WEIGHTS = "give the weights that it was made with by --weights-dir and --backbone-weights"
+
 
 class Nearest(NamedTuple):
     """The images of an index that are most similar to a query."""
@@ -207,7 +209,7 @@ def checked_settings(index: ImageIndex | MilvusIndex, described: DescribeOptions
         UserError: the index was made with other weights, or a file of weights is unreadable.
     """
     settings = descriptor_settings(described, [described.pooling])
-    check_same_settings(index.location, index.settings, settings)
+    check_same_settings(index.location, index.settings, settings, SAME_WEIGHTS)
     return settings
 
 
