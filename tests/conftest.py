@@ -44,6 +44,9 @@ def pytest_configure(config):
     os.environ.setdefault("TORCH_HOME", str(CACHES / "torch"))
     os.environ.setdefault("MPLCONFIGDIR", str(CACHES / "matplotlib"))
     os.environ["XDG_CACHE_HOME"] = folder.name
+    if hasattr(config, "workerinput"):  # one of several processes of pytest-xdist, which share the cores
+        os.environ["OMP_NUM_THREADS"] = "1"
+        torch.set_num_threads(1)
 
 
 def pytest_addoption(parser):
