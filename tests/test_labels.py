@@ -113,6 +113,10 @@ def test_only_data_sets_of_this_command_are_replaced(labels, tmp_path):
     assert labels("--queries", 1)[0] == 0
     record = json.loads((tmp_path / "data" / "photographs" / "labels.json").read_text())
     assert (record["images"], record["queries"], record["settings"]["queries"]) == (7, 2, 1)
+    (tmp_path / "data" / "photographs" / "results.json").touch()
+    status, _, err = labels()
+    assert status == 2 and "with files that labels did not write (results.json): move them away" in err
+    assert (tmp_path / "data" / "photographs" / "results.json").exists()
     (tmp_path / "data" / "mine").mkdir()
     status, _, err = labels("--name", "mine")
     assert status == 2 and "mine was not written by the command labels: give another --name" in err

@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 
 import pytest
 from conftest import draw_image, write_query
@@ -140,6 +141,16 @@ def test_a_data_set_is_given_by_name_or_by_path(dataset, tmp_path):
     assert find_dataset(str(dataset), tmp_path) == dataset
     with pytest.raises(UserError, match=r"no data set at .*Oxford.*--dataset Mini"):
         find_dataset("Oxford", tmp_path / "data")
+
+
+def test_a_path_that_begins_with_a_dot_is_no_name(dataset, tmp_path, monkeypatch):
+    (dataset / "datasets" / "jpg").mkdir(parents=True)
+    monkeypatch.chdir(dataset)
+    folders = (
+        find_dataset(path, Path("datasets")).resolve() for path in (".", "./jpg", "../" + dataset.name)
+    )
+    assert list(folders) == [dataset, dataset / "jpg", dataset]
+    assert find_dataset("jpg", Path("datasets")).resolve() == dataset / "datasets" / "jpg"
 
 
 def test_a_box_outside_its_image_names_the_query(dataset):

@@ -99,14 +99,16 @@ def find_dataset(dataset: str, datasets_dir: Path) -> Path:
     """Return the folder of a data set.
 
     Args:
-        dataset: the name of the data set in `datasets_dir`, or the path of its folder.
+        dataset: the name of the data set in `datasets_dir`, or the path of its folder. It is a path if it
+            begins with `.` or `..`.
         datasets_dir: the folder of the data sets.
 
     Raises:
         UserError: the folder is missing, or the name is empty.
     """
     by_path = user_path(dataset, "the data set's name")
-    for folder in (datasets_dir / dataset, by_path):
+    is_path = f"{dataset}/".startswith(("./", "../"))
+    for folder in (by_path,) if is_path else (datasets_dir / dataset, by_path):
         if os.path.isdir(folder):  # noqa: PTH112  Path.is_dir raises OSError if the name is too long
             return folder
     raise UserError(

@@ -21,6 +21,7 @@ from utils.options.saved_options import to_json
 from utils.prepare.layout import link_files
 from utils.prepare.recipes import RECIPES, WITH_DISTRACTORS
 from utils.scoring.compute_ap import write_label_files
+from utils.text import first_names
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +87,12 @@ def find_target(options: LabelsOptions) -> Path:
         if not record.is_file():
             raise UserError(f"{target} was not written by the command labels: give another --name")
         check_replaceable(record, RECORD_BEGIN)
+        written = (IMAGES_FOLDER, LABELS_FOLDER, LABELS_RECORD)
+        if others := {path.name for path in target.iterdir() if not path.name.startswith(".")} - {*written}:
+            raise UserError(
+                f"{target} would be replaced, with files that labels did not write ({first_names(others)}): "
+                "move them away, or give another --name"
+            )
     if target.resolve().is_relative_to(folder.resolve()):
         raise UserError(
             f"{target} is inside {folder}, whose images it would hold: give another --datasets-dir"
