@@ -22,11 +22,11 @@ import torch
 
 from models.poolings.registry import PoolingName
 from utils.data.open_dataset import open_dataset
-from utils.data.oxford_paris import RetrievalDataset, check_queries
+from utils.data.retrieval_dataset import RetrievalDataset, check_queries
 from utils.descriptors.describe import Descriptors, describe
 from utils.descriptors.rows import split_columns
 from utils.descriptors.settings import descriptor_settings
-from utils.descriptors.store import open_shared_store
+from utils.descriptors.shared_store import open_shared_store
 from utils.device import choose_device
 from utils.errors import UserError
 from utils.figures.drawing import RESULTS_SHOWN

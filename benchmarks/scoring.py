@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.timing import machine, time_in_turn
-from utils.data.oxford_paris import Query, RetrievalDataset
+from utils.data.retrieval_dataset import Query, RetrievalDataset
 from utils.scoring.compute_ap import compute_ap
 from utils.scoring.queries import labelled_images, ranks_by_name, score_queries
 from utils.search.similarity import rank, ranks_of_indices

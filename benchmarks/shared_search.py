@@ -17,7 +17,7 @@ import torch
 from benchmarks.evaluation_search import DRAWN, EXPANSION, labels_of
 from benchmarks.search import NEAREST, QUERIES, WIDTH, keys_of, query_descriptors, write_store
 from benchmarks.timing import anonymous_peak, machine
-from utils.descriptors.describe import share_stored_rows
+from utils.descriptors.shared_store import share_stored_rows
 from utils.descriptors.store import DescriptorStore, open_store
 from utils.options.options_class import option, options_class
 from utils.options.parser import parse_options

@@ -10,7 +10,8 @@ The image of the query itself is left out of its ranking.
 import sys
 from pathlib import Path
 
-from utils.data.oxford_paris import Query, RetrievalDataset, read_dataset
+from utils.data.oxford_paris import read_dataset
+from utils.data.retrieval_dataset import Query, RetrievalDataset
 from utils.errors import UserError
 from utils.figures.drawing import Result, Strip, draw_strips
 from utils.figures.evaluation import kind_of

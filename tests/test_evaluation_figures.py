@@ -6,7 +6,7 @@ from PIL import Image
 from scipy.integrate import trapezoid
 
 import Measure_OxfordParis
-from utils.data.oxford_paris import Query, RetrievalDataset
+from utils.data.retrieval_dataset import Query, RetrievalDataset
 from utils.figures.evaluation import kind_of, query_curves
 from utils.program.run_command import run_command
 from utils.scoring.queries import score_queries

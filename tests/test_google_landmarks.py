@@ -7,7 +7,7 @@ from conftest import draw_image
 from helpers import score_lines, write_run
 
 from utils.data.open_dataset import labels_kind, read_folder
-from utils.data.oxford_paris import Query
+from utils.data.retrieval_dataset import Query
 from utils.errors import UserError
 
 SOME, MANY, NONE_FOUND, OUT = (f"{letter}bc{'0' * 13}" for letter in "0123")

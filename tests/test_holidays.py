@@ -6,7 +6,7 @@ from helpers import score_lines, write_run
 
 import Prepare_Datasets
 from utils.data.open_dataset import labels_kind, read_folder
-from utils.data.oxford_paris import Query
+from utils.data.retrieval_dataset import Query
 from utils.errors import UserError
 from utils.program.run_command import run_command
 

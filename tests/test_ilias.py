@@ -4,7 +4,7 @@ import pytest
 from helpers import score_lines, write_run
 
 from utils.data.open_dataset import labels_kind, read_folder
-from utils.data.oxford_paris import Query
+from utils.data.retrieval_dataset import Query
 from utils.errors import UserError
 
 FILES = [

@@ -9,7 +9,7 @@ from conftest import EMBEDDED, draw_image
 import Prepare_Datasets
 from Measure_OxfordParis import command_line as measure
 from utils.data.open_dataset import read_folder
-from utils.data.oxford_paris import Query
+from utils.data.retrieval_dataset import Query
 from utils.program.run_command import run_command
 
 SIZE = (64, 48)

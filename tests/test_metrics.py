@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import pytrec_eval
 
-from utils.data.oxford_paris import Query
+from utils.data.retrieval_dataset import Query
 from utils.scoring.metrics import (
     MetricNames,
     average_precision_at,

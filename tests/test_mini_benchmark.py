@@ -19,7 +19,8 @@ from utils.data.mini.benchmark import VIEWS
 from utils.data.mini.camera import Camera, warp
 from utils.data.mini.facades import draw_facade
 from utils.data.mini.scenes import draw_scene
-from utils.data.oxford_paris import check_queries, read_dataset
+from utils.data.oxford_paris import read_dataset
+from utils.data.retrieval_dataset import check_queries
 from utils.errors import UserError
 
 SMALL = MiniSettings(seed=5, landmarks=2, distractors=5)

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 from conftest import draw_image, write_query
 
-from utils.data.oxford_paris import CORRUPT_PARIS_IMAGES, check_queries, find_dataset, read_dataset
+from utils.data.oxford_paris import CORRUPT_PARIS_IMAGES, find_dataset, read_dataset
+from utils.data.retrieval_dataset import check_queries
 from utils.errors import UserError
 from utils.images.loading import InputImage
 

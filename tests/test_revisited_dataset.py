@@ -8,7 +8,8 @@ import pytest
 from conftest import draw_image, write_query
 
 from utils.data.open_dataset import labels_kind, read_folder
-from utils.data.oxford_paris import check_queries, read_dataset
+from utils.data.oxford_paris import read_dataset
+from utils.data.retrieval_dataset import check_queries
 from utils.data.revisited import has_revisited_labels, read_distractors, read_revisited_dataset
 from utils.errors import UserError
 from utils.images.loading import InputImage

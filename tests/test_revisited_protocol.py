@@ -5,7 +5,7 @@ import pytest
 from helpers import rank_names
 from reference import average_precision
 
-from utils.data.oxford_paris import Query
+from utils.data.retrieval_dataset import Query
 from utils.data.revisited import METRICS
 from utils.scoring.report import write_results
 from utils.scoring.revisited_protocol import score_protocols as score_ranks

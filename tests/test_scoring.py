@@ -5,7 +5,7 @@ import pytest
 from conftest import golden_json
 from helpers import rank_names
 
-from utils.data.oxford_paris import Query, RetrievalDataset
+from utils.data.retrieval_dataset import Query, RetrievalDataset
 from utils.scoring.compute_ap import compute_ap
 from utils.scoring.queries import labelled_images, ranks_by_name, score_queries
 

@@ -7,7 +7,7 @@ import logging
 import re
 from pathlib import Path
 
-from utils.data.oxford_paris import Query, RetrievalDataset
+from utils.data.retrieval_dataset import Query, RetrievalDataset
 from utils.errors import BadFileError, UserError
 from utils.files.tables import read_table
 from utils.images.listing import images_below, report_left_out

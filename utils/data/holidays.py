@@ -6,7 +6,8 @@ Jégou et al., "Hamming Embedding and Weak Geometric Consistency for Large Scale
 import re
 from pathlib import Path
 
-from utils.data.oxford_paris import Query, RetrievalDataset, read_images
+from utils.data.oxford_paris import read_images
+from utils.data.retrieval_dataset import Query, RetrievalDataset
 from utils.errors import UserError
 from utils.file_names import IMAGES_FOLDER
 from utils.images.listing import images_in

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from utils.data.oxford_paris import Query, RetrievalDataset
+from utils.data.retrieval_dataset import Query, RetrievalDataset
 from utils.errors import UserError
 from utils.images.listing import images_below, images_in, report_left_out
 

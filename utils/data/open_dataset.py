@@ -9,8 +9,9 @@ from utils.data.google_landmarks import find_solution, read_google_landmarks
 from utils.data.holidays import has_holidays_images, read_holidays
 from utils.data.ilias import is_ilias, read_ilias
 from utils.data.mini import prepare_mini
-from utils.data.oxford_paris import RetrievalDataset, find_dataset, read_dataset
+from utils.data.oxford_paris import find_dataset, read_dataset
 from utils.data.published_sets import REVISITED_FILES
+from utils.data.retrieval_dataset import RetrievalDataset
 from utils.data.revisited import has_revisited_labels, read_revisited_dataset
 from utils.file_names import LABELS_FOLDER, MINI
 

@@ -9,14 +9,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from utils.data.oxford_paris import (
-    CORRUPT_PARIS_IMAGES,
-    Query,
-    RetrievalDataset,
-    read_images,
-    read_query_images,
-)
+from utils.data.oxford_paris import CORRUPT_PARIS_IMAGES, read_images, read_query_images
 from utils.data.published_sets import REVISITED_FILES
+from utils.data.retrieval_dataset import Query, RetrievalDataset
 from utils.data.revisited_labels import Labels, read_labels, read_pickled_labels
 from utils.errors import UserError
 from utils.file_names import DISTRACTORS_LIST, IMAGES_FOLDER

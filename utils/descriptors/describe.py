@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
@@ -15,8 +15,8 @@ from utils.descriptors.attention_maps import descriptors_and_maps, map_width
 from utils.descriptors.constant import check_not_constant
 from utils.descriptors.extraction import network_outputs
 from utils.descriptors.keys import image_keys
-from utils.descriptors.rows import Rows, StoredRows
-from utils.descriptors.shards import MappedShards
+from utils.descriptors.rows import Rows
+from utils.descriptors.shared_store import share_stored_rows
 from utils.descriptors.store import DescriptorStore
 from utils.errors import UserError
 from utils.images.batches import Loading, UnreadableImage
@@ -24,10 +24,6 @@ from utils.images.loading import InputImage, UnreadableImageError
 from utils.processes import Processes
 
 log = logging.getLogger(__name__)
-
-
-DISK_SECONDS = 60.0
-"""Seconds that a network disk can take until one computer sees the files that another has written."""
 
 
 class NoReadableImageError(UserError):
@@ -233,58 +229,3 @@ def flush_afterwards(store: DescriptorStore | None) -> Iterator[None]:
     finally:
         if store is not None:
             store.flush()
-
-
-def read_stored_rows(store: DescriptorStore, keys: Sequence[str], processes: Processes) -> StoredRows:
-    """Read the descriptors of keys, once the files that other processes have written can be seen.
-
-    Raises:
-        UserError: some are missing, since the processes do not share the store.
-    """
-
-    def find_missing() -> list[str]:
-        store.read()
-        return [key for key in keys if key not in store]
-
-    _wait_for_disk(find_missing, store, processes)
-    return store.rows(keys)
-
-
-def share_stored_rows(store: DescriptorStore, keys: Sequence[str], processes: Processes) -> StoredRows:
-    """Return the descriptors of keys in all processes, which must call this function together.
-
-    The first process reads the store. It sends the names of the shards to the others, so that
-    all have the shards in the same order.
-
-    Raises:
-        UserError: some are missing, since the processes do not share the store.
-    """
-    if processes.count == 1:
-        return read_stored_rows(store, keys, processes)
-    if processes.leads:
-        read_stored_rows(store, keys, processes)
-    stored = processes.from_first(store.find(keys) if processes.leads else None)
-    assert stored is not None
-    paths = [store.folder / path.name for path in stored.paths]
-    _wait_for_disk(lambda: [str(path) for path in paths if not path.exists()], store, processes)
-    return StoredRows(MappedShards(paths), stored.positions, stored.lengths)
-
-
-def _wait_for_disk(
-    find_missing: Callable[[], Sequence[str]], store: DescriptorStore, processes: Processes
-) -> None:
-    """Wait until nothing is missing, or for DISK_SECONDS if other processes can have written it.
-
-    Raises:
-        UserError: something is still missing.
-    """
-    missing = find_missing()
-    deadline = time.monotonic() + (DISK_SECONDS if processes.count > 1 else 0)
-    while missing and time.monotonic() < deadline:
-        time.sleep(1)
-        missing = find_missing()
-    if missing:
-        raise UserError(
-            f"{len(missing)} descriptors are not in {store.folder}: all processes must use the same folder, "
-            "on a file system that their computers share"
-        )

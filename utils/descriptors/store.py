@@ -31,7 +31,6 @@ from utils.file_names import SHARD_PREFIX, SHARD_ROWS_SUFFIX, STORE_SETTINGS
 from utils.files.records import Setting, read_json
 from utils.files.writing import make_folder, new_file, user_error_if_unwritable
 from utils.options.shared import StorePrecision
-from utils.processes import Processes
 from utils.saved_settings import check_same_settings
 
 SHARD_ROWS = 4096
@@ -189,26 +188,6 @@ class DescriptorStore:
         write_shard(self.folder, self._serial, self._writer, keys, np.stack(rows))
         del self._new[:count]
         self._new_since = time.monotonic()
-
-
-def open_shared_store(
-    folder: Path, made_with: Mapping[str, object], precision: StorePrecision, processes: Processes
-) -> DescriptorStore:
-    """Open a store in all processes; the first process creates it if it is missing.
-
-    Args:
-        folder: the folder of the store, which all processes share.
-        made_with: the settings of the descriptors, JSON values.
-        precision: the number type of the stored rows.
-        processes: the processes.
-
-    Raises:
-        UserError: as for `open_store`.
-    """
-    if processes.leads:
-        open_store(folder, made_with, precision=precision, verify=False, tidy=True)
-    processes.gather([])
-    return open_store(folder, made_with, precision=precision)
 
 
 def open_store(

@@ -7,7 +7,7 @@ import numpy as np
 from tqdm import tqdm
 
 from models.retrieval_network import RetrievalNetwork
-from utils.data.oxford_paris import Query, RetrievalDataset
+from utils.data.retrieval_dataset import Query, RetrievalDataset
 from utils.figures.drawing import (
     RESULTS_SHOWN,
     Kind,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.data.oxford_paris import Query
+from utils.data.retrieval_dataset import Query
 from utils.errors import UserError
 from utils.labelling.collection import Collection, CollectionImage
 from utils.text import first_names

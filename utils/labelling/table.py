@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 from unicodedata import normalize
 
-from utils.data.oxford_paris import Query
+from utils.data.retrieval_dataset import Query
 from utils.errors import BadFileError, UserError
 from utils.files.reading import parse_number
 from utils.files.tables import read_table

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from utils.data.open_dataset import KINDS_BY_NAME
-from utils.data.oxford_paris import Query
+from utils.data.retrieval_dataset import Query
 from utils.errors import UserError
 from utils.file_names import IMAGES_FOLDER, LABELS_FOLDER, LABELS_RECORD, MINI, QUERY_SUFFIX
 from utils.files.folders import replace_folder

@@ -12,8 +12,9 @@ from utils.data.imagenet import FOLDER as IMAGENET
 from utils.data.imagenet import is_imagenet, read_training_images, read_wnids
 from utils.data.imagenet_validation import read_validation_images
 from utils.data.open_dataset import labels_kind, read_folder
-from utils.data.oxford_paris import CORRUPT_PARIS_IMAGES, RetrievalDataset
+from utils.data.oxford_paris import CORRUPT_PARIS_IMAGES
 from utils.data.published_sets import EXPECTED
+from utils.data.retrieval_dataset import RetrievalDataset
 from utils.errors import UserError
 from utils.images.listing import images_below, report_left_out
 from utils.images.loading import UnreadableImageError, image_size, read_image

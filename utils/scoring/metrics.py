@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from utils.data.oxford_paris import Query
+from utils.data.retrieval_dataset import Query
 from utils.scoring.queries import Ranks, positive_ranks
 
 LARGEST_K = 10**6

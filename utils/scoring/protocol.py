@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from utils.data.oxford_paris import Query, RetrievalDataset
+from utils.data.retrieval_dataset import Query, RetrievalDataset
 from utils.data.revisited import HARD
 from utils.images.loading import image_size
 from utils.options.shared import DescriptorOptions

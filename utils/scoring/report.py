@@ -15,7 +15,7 @@ import PIL
 import torch
 import torchvision
 
-from utils.data.oxford_paris import RetrievalDataset
+from utils.data.retrieval_dataset import RetrievalDataset
 from utils.descriptors.describe import Descriptors
 from utils.errors import UserError
 from utils.file_names import DESCRIPTORS, RANKING_SUFFIX, RANKINGS_FOLDER, RESULTS, RUN_FILE, SCORE_TABLE

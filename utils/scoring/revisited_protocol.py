@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from utils.data.oxford_paris import Query
+from utils.data.retrieval_dataset import Query
 from utils.scoring.metrics import score_metrics
 from utils.scoring.precision import precision_around
 from utils.scoring.queries import Ranks, positive_ranks

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.data.oxford_paris import RetrievalDataset
+from utils.data.retrieval_dataset import RetrievalDataset
 from utils.scoring.compute_ap import compute_ap_by_binary, write_label_files
 from utils.scoring.metrics import score_metrics
 from utils.scoring.queries import Ranks, score_queries

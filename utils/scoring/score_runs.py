@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from utils.data.oxford_paris import RetrievalDataset
+from utils.data.retrieval_dataset import RetrievalDataset
 from utils.errors import UserError
 from utils.scoring.queries import Ranks
 from utils.scoring.run_files import read_run

@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from utils.descriptors.describe import find_pending, flush_afterwards, read_stored_rows
-from utils.descriptors.store import DescriptorStore, open_shared_store
+from utils.descriptors.describe import find_pending, flush_afterwards
+from utils.descriptors.shared_store import open_shared_store, read_stored_rows
+from utils.descriptors.store import DescriptorStore
 from utils.errors import UserError
 from utils.files.records import Setting
 from utils.images.loading import InputImage
