@@ -33,6 +33,16 @@ def test_folders_of_classes_as_in_pytorchs_examples(tmp_path):
     assert read(tmp_path) == ({"a.JPEG": 0, "c.JPEG": 1, "b.JPEG": 999}, {"v2.JPEG": 1, "v1.JPEG": 999})
 
 
+def test_images_beside_the_folders_of_classes_are_left_out_with_a_note(tmp_path, caplog):
+    draw(tmp_path / "train", f"{FIRST}/a.JPEG", "b.JPEG")
+    draw(tmp_path / "val", f"{FIRST}/v1.JPEG", "v2.JPEG", "v3.JPEG")
+    assert read(tmp_path) == ({"a.JPEG": 0}, {"v1.JPEG": 0})
+    assert [record.message for record in caplog.records][:2] == [
+        f"note: left out 1 images of {tmp_path / 'train'} that have no class",
+        f"note: left out 2 images of {tmp_path / 'val'} that have no class",
+    ]
+
+
 def test_verify_checks_the_classes_of_imagenet_in_a_folder_of_any_name(tmp_path, capsys):
     draw(tmp_path / "train", f"{FIRST}/a.JPEG")
     draw(tmp_path / "val", f"{FIRST}/v.JPEG")

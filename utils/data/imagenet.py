@@ -1,5 +1,6 @@
 """ImageNet (ILSVRC 2012) on disk: its classes and its training images."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import numpy as np
 from utils.data.labelled_images import LabelledImages
 from utils.errors import UserError
 from utils.images.listing import FolderContents, images_below, images_in, is_thumbnail, report_left_out
+
+log = logging.getLogger(__name__)
 
 FOLDER = "ImageNet"
 WNIDS_FILE = Path(__file__).with_name("imagenet_wnids.txt")
@@ -104,6 +107,8 @@ def images_of_classes(
 ) -> LabelledImages:
     """Return the images in the folders of classes, folder by folder.
 
+    Images beside these folders are left out with a note, since their class is unknown.
+
     Args:
         folder: the folder that they are in.
         folders: the folders of classes.
@@ -116,5 +121,7 @@ def images_of_classes(
         all_contents.extend(below)
         images.extend((path, class_indices[class_folder.name]) for path in below.images)
     report_left_out(all_contents, folder)
+    if without_class := images_in(folder).images:
+        log.warning("note: left out %d images of %s that have no class", len(without_class), folder)
     indices = np.array([index for _, index in images], np.int64)
     return LabelledImages([path for path, _ in images], indices)
