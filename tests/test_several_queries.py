@@ -179,6 +179,8 @@ def test_matches_are_as_similar_as_asked(command, indexed, queries):
         (["still"], ["a.png", "b.png", "c.jpg", "more/d.png"]),
         (["more/"], ["a.png", "b.png", "c.jpg"]),
         (["/still"], NAMES),
+        (["./more/still/"], ["a.png", "b.png", "c.jpg", "more/d.png"]),
+        (["./still"], NAMES),
         (["more/still"], ["a.png", "b.png", "c.jpg", "more/d.png"]),
         (["more/*.png"], ["a.png", "b.png", "c.jpg", "more/still/f.jpg"]),
         (["/?.png", "[ef].*"], ["c.jpg", "more/d.png"]),
@@ -211,6 +213,16 @@ def test_a_query_leaves_out_images_and_finds_as_many_others(command, indexed, qu
         ranked(indexed, indexed / "a.png", NAMES[1:]),
     )
     assert command("query", indexed / "a.png", "--exclude", "*")[:2] == (0, "")
+
+
+def test_patterns_without_an_image_are_named_in_a_note(command, images, indexed, queries, caplog):
+    absolute = str(images / "more")
+    patterns = ["--exclude", "a.png", "--exclude", absolute, "--exclude", "A.PNG"]
+    note = f"note: no image is left out by exclude {absolute!r}, 'A.PNG': give names, or paths within"
+    assert command("query", queries / "x.png", *patterns)[0] == 0
+    assert command("duplicates", *patterns)[0] == 0
+    assert command("index", images, *FAST_INDEX, *patterns)[0] == 0
+    assert [record.message.startswith(note) for record in caplog.records].count(True) == 3
 
 
 def test_an_index_leaves_out_images_and_removes_them(command, images, caplog):

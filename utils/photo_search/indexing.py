@@ -30,7 +30,7 @@ from utils.image_index.milvus import Address
 from utils.image_index.milvus_index import Changes, MilvusIndex, update_milvus_index
 from utils.images.batches import Loading
 from utils.images.loading import InputImage
-from utils.photo_search.excluding import excluder
+from utils.photo_search.excluding import excluder, note_unmatched
 from utils.photo_search.options import IndexOptions
 from utils.photo_search.queries import list_images
 from utils.processes import Processes
@@ -174,6 +174,7 @@ def leave_out(images: Sequence[Path], options: IndexOptions) -> list[Path]:
     """
     is_excluded = excluder(options.exclude)
     names = [str(path.relative_to(options.folder)) for path in images]
+    note_unmatched(options.exclude, names)
     excluded = [name for name in names if is_excluded(name)]
     if excluded and len(excluded) == len(images):
         raise UserError(f"exclude leaves out all {len(images)} images in {options.folder}")
