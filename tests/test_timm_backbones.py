@@ -167,3 +167,20 @@ def test_weights_that_fit_in_part_are_refused(tmp_path):
     torch.save(state, tmp_path / "large.pth")
     with pytest.raises(UserError, match=r"network\.pos_embed has shape"):
         load_backbone(backbone_spec("timm/test_vit"), tmp_path, tmp_path / "large.pth")
+
+
+@pytest.mark.parametrize("form", ["{}", "module.{}"])
+def test_weights_of_a_deeper_network_are_refused(tmp_path, form):
+    """ResNet-34 has the parameters of ResNet-18, and eight further blocks with ten parameters each."""
+    deeper = timm.create_model("resnet34").state_dict()
+    torch.save({form.format(name): tensor for name, tensor in deeper.items()}, tmp_path / "34.pth")
+    with pytest.raises(
+        UserError, match=r"larger network, with 80 further .*, network\.layer1\.2\.bn1\.bias "
+    ):
+        load_backbone(backbone_spec("timm/resnet18"), tmp_path, tmp_path / "34.pth")
+    load_backbone(backbone_spec("timm/resnet34"), tmp_path, tmp_path / "34.pth")
+    deeper = torchvision.models.resnet152().state_dict()
+    torch.save({form.format(name): tensor for name, tensor in deeper.items()}, tmp_path / "152.pth")
+    for name in ("resnet101", "resnet101_caffe"):
+        with pytest.raises(UserError, match="larger network"):
+            load_backbone(BACKBONES[name], tmp_path, tmp_path / "152.pth")

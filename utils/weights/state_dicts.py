@@ -3,7 +3,7 @@
 import hashlib
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,9 @@ WRAPPER = "module."
 
 COUNTER = "num_batches_tracked"
 """Suffix of the counters of batch norms, which no output depends on."""
+
+LAYER_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
+"""A part of the name of a parameter that is the number of a layer."""
 
 DIGEST_CHARACTERS = 16
 
@@ -88,7 +91,7 @@ def _reason(error: Exception) -> str:
 
 
 def fill(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Copy a state dict into a module. Tensors that the module does not have are ignored.
+    """Copy a state dict into a module. Tensors of other parts, such as a classifier, are ignored.
 
     Args:
         module: the module.
@@ -96,7 +99,8 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
         source: file or address of the state dict, for errors.
 
     Raises:
-        UserError: a parameter is missing, has another shape or holds values that are not finite.
+        UserError: a parameter is missing, has another shape or holds values that are not finite, or the
+            state dict is of a network with more layers.
     """
     wanted = module.state_dict()
     needed = {name for name in wanted if not name.endswith(COUNTER)}
@@ -104,6 +108,11 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
         raise UserError(
             f"{source} is not the weights file of {type(module).__name__}: "
             f"{len(missing)} of {len(needed)} parameters are missing, {missing[0]} the first"
+        )
+    if further := further_layers(needed, state):
+        raise UserError(
+            f"{source} is not the weights file of {type(module).__name__}: "
+            f"it is of a larger network, with {len(further)} further parameters, {further[0]} the first"
         )
     for name in sorted(needed):
         if state[name].shape != wanted[name].shape:
@@ -116,6 +125,21 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
         if not torch.isfinite(state[name].to(wanted[name].dtype)).all():
             raise UserError(f"{source} is unreadable: {name} holds values that are not finite")
     module.load_state_dict({name: state[name] for name in needed}, strict=False)
+
+
+def further_layers(needed: Collection[str], names: Iterable[str]) -> list[str]:
+    """Return the names that differ from needed names only in the numbers of layers, sorted.
+
+    A ResNet-18 would take a part of the weights of a ResNet-34, which has more layers of the same names and
+    shapes. Counters of batch norms do not count.
+
+    Args:
+        needed: the names of the parameters of a module.
+        names: the names in a state dict.
+    """
+    unnumbered = {LAYER_NUMBER.sub("", name) for name in needed}
+    others = (name for name in names if name not in needed and not name.endswith(COUNTER))
+    return sorted(name for name in others if LAYER_NUMBER.sub("", name) in unnumbered)
 
 
 def digest(state: Mapping[str, Tensor]) -> str:
