@@ -25,22 +25,33 @@ def test_an_images_key_changes_with_its_file_its_name_and_its_box(tmp_path):
     assert first not in others
 
 
-def saved(path, pixels):
+def saved(path, pixels, **options):
     """Save an image to a file with modification time 0."""
     path.parent.mkdir(exist_ok=True)
-    Image.fromarray(pixels).save(path)
+    Image.fromarray(pixels).save(path, **options)
     os.utime(path, ns=(0, 0))
     return InputImage(path)
 
 
-@pytest.mark.parametrize("suffix", ["ppm", "bmp", "tif", "png", "jpg"])
-def test_images_of_one_name_size_and_time_have_different_keys(tmp_path, suffix):
+@pytest.mark.parametrize(
+    ("suffix", "options"),
+    [
+        ("ppm", {}),
+        ("bmp", {}),
+        ("tif", {}),
+        ("tif", {"big_tiff": True}),
+        ("png", {}),
+        ("png", {"compress_level": 0}),
+        ("jpg", {}),
+    ],
+)
+def test_images_of_one_name_size_and_time_have_different_keys(tmp_path, suffix, options):
     """One of 120,000 pixels differs, so that a sample of the file would not show it."""
     one = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
     two = one.copy()
     two[75, 100] ^= 64
     keys = [
-        image_key(saved(tmp_path / name / f"a.{suffix}", pixels), "a")
+        image_key(saved(tmp_path / name / f"a.{suffix}", pixels, **options), "a")
         for name, pixels in (("x", one), ("y", two))
     ]
     assert keys[0] != keys[1]

@@ -12,8 +12,8 @@ from utils.images.loading import Box, InputImage
 BLOCK = 4096
 """Bytes at the start, in the middle and at the end of a file that are in its digest."""
 
-UNCOMPRESSED = (b"P", b"BM", b"II*\0", b"MM\0*")
-"""First bytes of PNM, BMP and TIFF files, in which a changed pixel changes only a few bytes."""
+UNCOMPRESSED = (b"P", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""First bytes of PNM, BMP, TIFF and BigTIFF files, in which a changed pixel changes only a few bytes."""
 
 DIGEST_BYTES = 12
 THREADS = 16
