@@ -1,11 +1,12 @@
 import json
 import os
+import shutil
 import sys
 
 import numpy as np
 import pytest
 import torch
-from conftest import run_on_small_disk
+from conftest import draw_image, run_on_small_disk
 
 from models.attention_classifier import RegionFeatures
 from utils.errors import UserError
@@ -38,6 +39,20 @@ def test_features_are_kept_with_their_record(tmp_path):
     again = precompute(tmp_path / "f.npy", paths(tmp_path), counted, {"L": 5}, channels=3)
     assert starts == [3]  # after the last image: none is computed again
     np.testing.assert_array_equal(again.rows, store.rows)
+
+
+def test_features_of_images_that_were_replaced_are_refused(tmp_path):
+    images = paths(tmp_path)
+    images[0].parent.mkdir()
+    for number, image in enumerate(images):
+        draw_image(image, number)
+    precompute(tmp_path / "f.npy", images, features_from, {}, channels=3)
+    copied = tmp_path / "copy" / "c"
+    shutil.copytree(tmp_path / "c", copied, copy_function=shutil.copyfile)  # with new times
+    precompute(tmp_path / "f.npy", sorted(copied.iterdir()), features_from, {}, channels=3)
+    draw_image(images[1], 7)
+    with pytest.raises(UserError, match=r"f\.npy was made with other settings \(images\): remove it or name"):
+        precompute(tmp_path / "f.npy", images, features_from, {}, channels=3)
 
 
 @pytest.mark.parametrize("name", ["f.npy", "f.npy.part", "f.npy.json"])

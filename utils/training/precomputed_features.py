@@ -11,11 +11,13 @@ import torch
 from tqdm import tqdm
 
 from models.attention_classifier import RegionFeatures
+from utils.descriptors.keys import image_keys
 from utils.errors import BadFileError, UserError
 from utils.files.arrays import map_array
 from utils.files.records import Setting, read_json
 from utils.files.reserved_array import new_mapped_array
 from utils.files.writing import replace_file, user_error_if_unwritable
+from utils.images.loading import InputImage
 from utils.text import digest_of_names
 
 SAVED_EVERY = 32
@@ -85,8 +87,7 @@ def precompute(
             by this program, or cannot be written; or no image can be decoded.
     """
     count = len(images)
-    names = digest_of_names(f"{image.parent.name}/{image.name}" for image in images)
-    settings = {**made_with, "images": names}
+    settings = {**made_with, "images": images_digest(images)}
     part, record = path.with_name(path.name + ".part"), path.with_name(path.name + ".json")
     check_no_user_files(path, part, record)
     state: FeaturesRecord = {"settings": settings, "done": 0, "corrupt": []}
@@ -120,6 +121,16 @@ def precompute(
     if rows is None:
         raise UserError(f"none of the {count} images can be decoded")
     return FeatureStore(path, _mapped(path, count, channels, "r"), state["corrupt"])
+
+
+def images_digest(images: Sequence[Path]) -> str:
+    """Return a digest of the names and contents of images, in their order.
+
+    It does not depend on the times of the files and on the folders above the last one: a set can be copied.
+    """
+    names = [f"{image.parent.name}/{image.name}" for image in images]
+    keys = (key.split("\0") for key in image_keys([InputImage(image) for image in images], names))
+    return digest_of_names(f"{name}/{size}/{contents}" for name, size, _, contents, _ in keys)
 
 
 def _half_precision(image: Path, features: RegionFeatures) -> np.ndarray:
