@@ -173,6 +173,21 @@ def test_images_are_listed_by_row_and_name(client, monkeypatch):
     assert client.get("/images?start=99&name=x").json() == {"total": 0, "images": []}
 
 
+def test_images_are_listed_by_composed_and_decomposed_letters(tmp_path):
+    decomposed = "Mu\N{COMBINING DIAERESIS}nster.png"  # as macOS writes it
+    draw_image(tmp_path / decomposed)
+    draw_image(tmp_path / "\N{LATIN SMALL LETTER O WITH DIAERESIS}.png", 1)
+    made = Search_Images.index(tmp_path, index=tmp_path / "index", **SETTINGS)
+    jobs = Jobs()
+    client = TestClient(guarded_application(make_searcher(made), jobs, "", "127.0.0.1"), OWN)
+    for text in ("M\N{LATIN SMALL LETTER U WITH DIAERESIS}n", "mu\N{COMBINING DIAERESIS}n"):
+        (image,) = client.get("/images", params={"name": text}).json()["images"]
+        assert image["name"] == decomposed
+    answer = client.get("/images", params={"name": "o\N{COMBINING DIAERESIS}"}).json()
+    assert answer["total"] == 1
+    jobs.close()
+
+
 def test_a_deleted_image_keeps_its_results_and_is_reported(index, tmp_path):
     folder = tmp_path / "photos"
     folder.mkdir()

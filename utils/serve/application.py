@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
+from unicodedata import normalize
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -68,8 +69,8 @@ class Pages:
     async def list_images(self, request: Request) -> Response:
         """Return a part of the images of the index whose names contain a text, and the number of all."""
         start = _whole(request.query_params.get("start", "0"))
-        text = request.query_params.get("name", "").casefold()
-        rows = [row for row, name in enumerate(self._names) if text in name.casefold()]
+        text = _folded(request.query_params.get("name", ""))
+        rows = [row for row, name in enumerate(self._names) if text in _folded(name)]
         images = [{"row": row, "name": self._names[row]} for row in rows[start : start + LISTED]]
         return JSONResponse({"total": len(rows), "images": images})
 
@@ -219,6 +220,11 @@ def _box(sides: list) -> Box:
     if not all(math.isfinite(side) and abs(side) <= LARGEST_SIDE for side in (left, top, right, bottom)):
         raise ValueError("a side of the box is not in the range")
     return left, top, right, bottom
+
+
+def _folded(text: str) -> str:
+    """Return a text in lower case, with composed letters: macOS decomposes them in names of files."""
+    return normalize("NFC", text.casefold())
 
 
 def _whole(text: str) -> int:
