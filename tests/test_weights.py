@@ -297,7 +297,12 @@ def test_a_component_of_zeros_is_unreadable(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrap", [lambda s: {"state_dict": s}, lambda s: {f"module.{n}": t for n, t in s.items()}]
+    "wrap",
+    [
+        lambda s: {"state_dict": s},
+        lambda s: {"model": s, "epoch": 90},  # as torchvision's training saves them
+        lambda s: {f"module.{n}": t for n, t in s.items()},
+    ],
 )
 def test_wrapped_state_dicts_are_unwrapped(tmp_path, wrap):
     torch.save(wrap({"weight": torch.arange(3.0)}), tmp_path / "w.pth")

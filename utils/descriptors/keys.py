@@ -62,8 +62,9 @@ def name_and_box(key: str) -> tuple[str, Box | None]:
 def _digest(file: BinaryIO, size: int) -> str:
     """Return a digest of the contents of a file: of three blocks if they are compressed, else of all bytes.
 
-    Three blocks suffice for a compressed file, since a changed image changes its length or all bytes after
-    the first changed byte.
+    Three blocks suffice for a compressed file: a changed image nearly always changes its length or all bytes
+    after the first changed byte. The exception is a JPEG file with restart markers, after which the bytes can
+    be the same. The key has the time of the file, too.
     """
     digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
     first = file.read(BLOCK)

@@ -19,6 +19,9 @@ from utils.weights.saved_pickles import BoundedReader, check_strings
 WRAPPER = "module."
 """Prefix of the names in a state dict of nn.DataParallel."""
 
+CHECKPOINT_KEYS = ("state_dict", "model")
+"""Keys of the state dict in checkpoints, which also hold an optimizer and numbers."""
+
 COUNTER = "num_batches_tracked"
 """Suffix of the counters of batch norms, which no output depends on."""
 
@@ -31,8 +34,8 @@ DIGEST_CHARACTERS = 16
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read a state dict, in the format of today or of 2018, to the CPU. Only tensors are unpickled.
 
-    A state dict under the key `state_dict` of another dict is unwrapped, and the prefix `module.` is removed
-    from names.
+    A state dict under the key `state_dict` or `model` of another dict is unwrapped, and the prefix `module.`
+    is removed from names.
 
     Raises:
         UserError: the file is missing, is unreadable or is no state dict.
@@ -41,8 +44,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         state = load_plain_tensors(path, "a state dict of tensors")
     except FileNotFoundError as error:
         raise UserError(f"no weights at {path}") from error
-    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
-        state = state["state_dict"]
+    if isinstance(state, Mapping):
+        state = next((state[key] for key in CHECKPOINT_KEYS if isinstance(state.get(key), Mapping)), state)
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise BadFileError(f"{path} is no state dict: expected parameter names with a tensor each")
     if any(value.is_meta for value in state.values()):
