@@ -44,9 +44,8 @@ def pytest_configure(config):
     os.environ.setdefault("TORCH_HOME", str(CACHES / "torch"))
     os.environ.setdefault("MPLCONFIGDIR", str(CACHES / "matplotlib"))
     os.environ["XDG_CACHE_HOME"] = folder.name
-    if hasattr(config, "workerinput"):  # one of several processes of pytest-xdist, which share the cores
-        os.environ["OMP_NUM_THREADS"] = "1"
-        torch.set_num_threads(1)
+    if getattr(config.option, "numprocesses", None):  # processes of pytest-xdist, which share the cores
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_addoption(parser):

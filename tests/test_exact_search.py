@@ -99,6 +99,15 @@ def test_the_sum_of_slices_is_the_product(width):
     assert np.abs(output.numpy() - exact).max() < rounding_error_bound(width)
 
 
+def test_is_the_same_in_inference_mode(monkeypatch):
+    monkeypatch.setattr("utils.descriptors.rows.BLOCK", 4)
+    database = np.eye(64, dtype=np.float32)
+    with torch.inference_mode():
+        indices, similarities = top_rows(database[[5, 60]], database, 2)
+    assert indices.tolist() == [[5, 0], [60, 0]]
+    assert similarities.tolist() == [[1, 0], [1, 0]]
+
+
 def test_torch_has_as_many_threads_after_a_search_as_before():
     def count_in_new_thread():
         thread = threading.Thread(target=lambda: thread_counts.append(torch.get_num_threads()))

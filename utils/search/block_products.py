@@ -63,7 +63,8 @@ def block_products(
 
     def process(indices: np.ndarray, rows: np.ndarray, buffer: Tensor) -> tuple[np.ndarray, Tensor, Result]:
         similarities = buffer[: len(queries) * len(rows)].view(len(queries), len(rows))
-        multiply(queries, rows, local.buffer, similarities)
+        with torch.inference_mode():  # which the caller may be in; it holds for one thread
+            multiply(queries, rows, local.buffer, similarities)
         return indices, similarities, examine(indices, rows, similarities)
 
     free: list[Tensor] = []
