@@ -47,13 +47,10 @@ class Candidates:
             # Some queries have fewer than `count` candidates so far. Bound them by this block alone.
             least = similarities.topk(self._count).values[:, -1].cpu().numpy()
             self._bounds = np.maximum(self._bounds, least - 2 * self._margin)
-        bounds = torch.from_numpy(self._bounds).to(similarities.device)
-        may_be_first = (similarities >= bounds[:, None]).cpu().numpy()
-        positions = np.flatnonzero(may_be_first)  # much faster than torch.nonzero
+        positions, values = _at_least(similarities, self._bounds)
         if not len(positions):
             return
         query, column = np.divmod(positions, len(block_indices))
-        values = similarities.flatten()[torch.from_numpy(positions).to(similarities.device)].cpu().numpy()
         self._queries = np.concatenate([self._queries, query])
         self._indices = np.concatenate([self._indices, block_indices[column]])
         self._similarities = np.concatenate([self._similarities, values])
@@ -97,3 +94,22 @@ class Candidates:
         order = np.lexsort((self._indices, -self._similarities, self._queries))
         first = np.searchsorted(self._queries[order], np.arange(len(self._bounds)))
         self._keep(order[(first[:, None] + np.arange(self._count)).ravel()])
+
+
+def _at_least(similarities: Tensor, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the similarities, (Q, n), that reach the bound of their query, (Q,).
+
+    Returns:
+        Positions in the flattened similarities, (K,) int64, and their values, (K,) float32.
+    """
+    if similarities.device.type == "cpu":
+        # NumPy uses one thread. The threads of torch would wait for the ones that multiply other blocks.
+        values = similarities.numpy()
+        positions = np.flatnonzero(values >= bounds[:, None])
+        return positions, values.ravel()[positions]
+    on_device = torch.from_numpy(bounds).to(similarities.device)
+    positions = np.flatnonzero(
+        (similarities >= on_device[:, None]).cpu().numpy()
+    )  # faster than torch.nonzero
+    selected = torch.from_numpy(positions).to(similarities.device)
+    return positions, similarities.flatten()[selected].cpu().numpy()
