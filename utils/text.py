@@ -31,6 +31,11 @@ def escape_misleading(text: str) -> str:
     )
 
 
+def has_control_characters(text: str) -> bool:
+    """Return whether a text has control characters, line ends or undecodable bytes of file names."""
+    return any(unicodedata.category(character) in ESCAPED_CATEGORIES for character in text)
+
+
 def first_names(names: Collection[str]) -> str:
     """Return the first three names in sorted order as text, followed by `...` if there are more."""
     first = sorted(names)[:3]
@@ -71,7 +76,7 @@ def log_to_stderr(level: int = logging.INFO) -> None:
 
 def _misleads(character: str) -> bool:
     return (
-        unicodedata.category(character) in ESCAPED_CATEGORIES
+        has_control_characters(character)
         or unicodedata.bidirectional(character) in ESCAPED_DIRECTIONS
         or character in DIRECTION_MARKS
     )

@@ -3,17 +3,14 @@
 Weyand et al., "Google Landmarks Dataset v2", CVPR 2020, https://github.com/cvdfoundation/google-landmark.
 """
 
-import logging
 import re
 from pathlib import Path
 
-from utils.data.retrieval_dataset import Query, RetrievalDataset
+from utils.data.retrieval_dataset import Query, RetrievalDataset, note_missing_images
 from utils.errors import BadFileError, UserError
 from utils.files.tables import read_table
 from utils.images.listing import images_below, report_left_out
 from utils.text import first_names, shorten
-
-log = logging.getLogger(__name__)
 
 SOLUTION = "retrieval_solution_v2.1.csv"
 SOLUTION_FOLDERS = (".", "test", "metadata")
@@ -60,13 +57,7 @@ def read_google_landmarks(folder: Path) -> RetrievalDataset:
     if missing := [str(path) for path in files.values() if not path.is_file()]:
         raise UserError(f"{len(missing)} images of queries are missing ({first_names(missing)})")
     images = _read_index(folder / INDEX_FOLDER)
-    if unknown := {name for query in queries for name in query.good} - images.keys():
-        log.warning(
-            "note: the labels name %d images that are not in %s (%s): positives count as not retrieved",
-            len(unknown),
-            folder / INDEX_FOLDER,
-            first_names(unknown),
-        )
+    note_missing_images(queries, images, folder / INDEX_FOLDER)
     return RetrievalDataset(folder, images, queries, files, protocols, METRICS)
 
 

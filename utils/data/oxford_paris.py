@@ -2,18 +2,17 @@
 
 import logging
 import os
-import unicodedata
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
-from utils.data.retrieval_dataset import Query, RetrievalDataset
+from utils.data.retrieval_dataset import Query, RetrievalDataset, note_missing_images
 from utils.errors import UserError
 from utils.file_names import IMAGES_FOLDER, LABELS_FOLDER, QUERIES_FOLDER, QUERY_SUFFIX
 from utils.files.paths import user_path
 from utils.files.reading import parse_number, read_text
 from utils.images.listing import FolderContents, images_in, report_left_out
 from utils.images.loading import Box
-from utils.text import ESCAPED_CATEGORIES, first_names
+from utils.text import first_names, has_control_characters
 
 log = logging.getLogger(__name__)
 
@@ -84,14 +83,7 @@ def read_dataset(folder: Path) -> RetrievalDataset:
     images = read_images(folder)
     query_images = read_query_images(folder, images)
     queries = _read_queries(_subfolder(folder, LABELS_FOLDER), query_images)
-    unknown = {name for query in queries for name in query.good | query.ok | query.junk} - images.keys()
-    if unknown:
-        log.warning(
-            "note: the labels name %d images that are not in %s (%s): positives count as not retrieved",
-            len(unknown),
-            folder / IMAGES_FOLDER,
-            first_names(unknown),
-        )
+    note_missing_images(queries, images, folder / IMAGES_FOLDER)
     used = {query.image: query_images[query.image] for query in queries}
     return RetrievalDataset(folder, images, queries, used)
 
@@ -131,7 +123,7 @@ def read_images(folder: Path, name: str = IMAGES_FOLDER) -> dict[str, Path]:
     images: dict[str, Path] = {}
     left_out = []
     for path in contents.images:
-        if any(unicodedata.category(character) in ESCAPED_CATEGORIES for character in path.name):
+        if has_control_characters(path.name):
             raise UserError(f"{path.name!a} in {folder}: a label cannot hold this name: rename the file")
         elif path.stem in CORRUPT_PARIS_IMAGES:
             left_out.append(path.stem)

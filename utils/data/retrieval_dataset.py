@@ -1,10 +1,14 @@
 """A database of images with queries and labels, of any layout."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from utils.images.loading import Box, InputImage, check_box
+from utils.text import first_names
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,24 @@ def check_queries(dataset: RetrievalDataset, longer_side: int) -> None:
     """
     for image in dataset.query_inputs():
         check_box(image, longer_side)
+
+
+def note_missing_images(queries: Sequence[Query], images: Collection[str], folder: Path) -> None:
+    """Log the number of images that the labels name but the database lacks.
+
+    Args:
+        queries: queries with labels.
+        images: names of the images of the database.
+        folder: the folder of these images, for the message.
+    """
+    labelled = {name for query in queries for name in query.good | query.ok | query.junk}
+    if missing := labelled.difference(images):
+        log.warning(
+            "note: the labels name %d images that are not in %s (%s): positives count as not retrieved",
+            len(missing),
+            folder,
+            first_names(missing),
+        )
 
 
 def _without_boxes(queries: Sequence[Query]) -> list[Query]:

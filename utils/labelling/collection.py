@@ -1,7 +1,6 @@
 """The images below a user's folder, with the names that they have in the data set."""
 
 import logging
-import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +9,7 @@ from utils.errors import UserError
 from utils.images.listing import images_below, report_left_out
 from utils.images.loading import Box, UnreadableImageError, image_size
 from utils.prepare.layout import joined_name
-from utils.text import ESCAPED_CATEGORIES, first_names
+from utils.text import first_names, has_control_characters
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +49,7 @@ def read_collection(folder: Path) -> Collection:
             unreadable.append(str(relative))
             continue
         name = Path(joined_name(relative)).stem.strip()
-        if any(unicodedata.category(character) in ESCAPED_CATEGORIES for character in name):
+        if has_control_characters(name):
             raise UserError(f"{str(path)!a}: a label cannot hold this name: rename the file or its folder")
         if name in named:
             raise UserError(f"{named[name]} and {path} would have the same name, {name}: rename one of them")

@@ -175,9 +175,9 @@ def leave_out(images: Sequence[Path], options: IndexOptions) -> list[Path]:
     is_excluded = excluder(options.exclude)
     names = [str(path.relative_to(options.folder)) for path in images]
     note_unmatched(options.exclude, names)
-    excluded = [name for name in names if is_excluded(name)]
+    excluded = set(filter(is_excluded, names))
     if excluded and len(excluded) == len(images):
         raise UserError(f"exclude leaves out all {len(images)} images in {options.folder}")
     if excluded:
         log.info("left out %d images by exclude (%s)", len(excluded), first_names(excluded))
-    return [path for path, name in zip(images, names, strict=True) if not is_excluded(name)]
+    return [path for path, name in zip(images, names, strict=True) if name not in excluded]

@@ -1,6 +1,6 @@
-"""Average precision of all queries, computed from the ranks of their labelled images."""
+"""Scores of all queries, computed from the ranks of their labelled images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -42,21 +42,28 @@ def ranks_by_name(labelled: Sequence[Mapping[str, int]], ranks: Sequence[np.ndar
     ]
 
 
-def score_queries(queries: Sequence[Query], ranks: Sequence[Ranks]) -> dict[str, float]:
-    """Return the average precision per query.
+def score_queries(
+    queries: Sequence[Query],
+    ranks: Sequence[Ranks],
+    score: Callable[[np.ndarray, int], float] = average_precision,
+) -> dict[str, float]:
+    """Return the score per query, by default its average precision.
 
-    The result equals `compute_ap` of a ranking of names. It only needs the ranks of the labelled images.
+    The average precision equals `compute_ap` of a ranking of names. A score only needs the ranks of the
+    labelled images.
 
     Args:
         queries: queries with labels. An image that is both positive and junk is junk, but still counts as a
             positive in recall.
         ranks: ranks of the labelled images, per query.
+        score: function of the ranks of the positives in a ranking without junk and of the number of all
+            positives.
 
     Returns:
-        0..1 per query name, or NaN if no positive is listed.
+        The score per query name; the average precision is 0..1, or NaN if no positive is listed.
     """
     return {
-        query.name: average_precision(positive_ranks(query, of_query), len(query.good | query.ok))
+        query.name: score(positive_ranks(query, of_query), len(query.good | query.ok))
         for query, of_query in zip(queries, ranks, strict=True)
     }
 

@@ -11,7 +11,7 @@ import numpy as np
 from utils.data.retrieval_dataset import Query
 from utils.scoring.metrics import score_metrics
 from utils.scoring.precision import precision_around
-from utils.scoring.queries import Ranks, positive_ranks
+from utils.scoring.queries import Ranks, score_queries
 from utils.scoring.scores import ProtocolScores
 
 
@@ -34,10 +34,7 @@ def score_protocols(
     scores = {}
     for protocol, queries in protocols.items():
         of_queries = [ranks[query.name] for query in queries]
-        averages = {
-            query.name: average_precision(positive_ranks(query, of_query), len(query.good | query.ok))
-            for query, of_query in zip(queries, of_queries, strict=True)
-        }
+        averages = score_queries(queries, of_queries, average_precision)
         scores[protocol] = ProtocolScores(averages, score_metrics(queries, of_queries, metrics))
     return scores
 
