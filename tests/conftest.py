@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import FAST_INDEX
 from PIL import Image
 
 import Measure_OxfordParis
@@ -97,6 +98,13 @@ def draw_image(path, seed=0, size=(64, 48)):
     Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST).save(path)
 
 
+def draw_images(folder, names, size=(64, 48), first_seed=0):
+    """Write different images to a folder and the folders below it, which are created."""
+    for seed, name in enumerate(names, start=first_seed):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        draw_image(folder / name, seed, size)
+
+
 @pytest.fixture
 def dataset(tmp_path):
     """A data set of images a, b, c, d and one query, the upper left of a, with b good, c ok and d junk."""
@@ -152,6 +160,13 @@ def command(tmp_path, capsys, monkeypatch):
         return status, *capsys.readouterr()
 
     return run
+
+
+@pytest.fixture
+def indexed(command, images):
+    """The folder `images` of the test's module, once the command line has indexed it."""
+    assert command("index", images, *FAST_INDEX)[0] == 0
+    return images
 
 
 def run_on_small_disk(folder, size, command, then="true"):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import draw_image
+from conftest import draw_image, draw_images
 from helpers import FAST_INDEX, INDEX_SETTINGS
 
 from utils.descriptors.store import open_store
@@ -256,9 +256,7 @@ def command(command, monkeypatch):
 def images(tmp_path):
     """A folder of six images."""
     folder = tmp_path / "images"
-    folder.mkdir()
-    for seed in range(6):
-        draw_image(folder / f"{seed}.png", seed)
+    draw_images(folder, [f"{number}.png" for number in range(6)])
     return folder
 
 

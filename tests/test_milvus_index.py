@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import draw_image
+from conftest import draw_image, draw_images
 from helpers import FAST_INDEX, INDEX_SETTINGS
 
 import Search_Images
@@ -33,9 +33,7 @@ ROOT = Path(__file__).parents[1]
 def images(tmp_path):
     """A folder of seven images, one of them with a copy that sorts differently as path and as text."""
     folder = tmp_path / "images"
-    for seed, name in enumerate(["a.png", "b.png", "c.jpg", "more/e.png", "more/still/f.png", "z.png"]):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        draw_image(folder / name, seed)
+    draw_images(folder, ["a.png", "b.png", "c.jpg", "more/e.png", "more/still/f.png", "z.png"])
     shutil.copy(folder / "more" / "e.png", folder / "more-e.png")
     return folder
 

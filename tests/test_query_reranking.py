@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import draw_image
+from conftest import draw_image, draw_images
 from helpers import FAST_INDEX, FAST_OPTIONS, unit
 from PIL import Image
 
@@ -31,16 +31,8 @@ from utils.weights.networks import load_network
 def images(tmp_path):
     """A folder of twelve images."""
     folder = tmp_path / "images"
-    folder.mkdir()
-    for seed in range(12):
-        draw_image(folder / f"{seed:02}.png", seed)
+    draw_images(folder, [f"{number:02}.png" for number in range(12)])
     return folder
-
-
-@pytest.fixture
-def indexed(command, images):
-    assert command("index", images, *FAST_INDEX)[0] == 0
-    return images
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import draw_image
+from conftest import draw_image, draw_images
 from helpers import FAST_INDEX, FAST_OPTIONS
 from PIL import Image
 
@@ -39,16 +39,8 @@ ROOT = Path(__file__).parents[1]
 def images(tmp_path):
     """A folder of six images, two of them in folders below it."""
     folder = tmp_path / "images"
-    for seed, name in enumerate(["a.png", "b.png", "c.png", "d.jpg", "more/e.png", "more/still/f.png"]):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        draw_image(folder / name, seed)
+    draw_images(folder, ["a.png", "b.png", "c.png", "d.jpg", "more/e.png", "more/still/f.png"])
     return folder
-
-
-@pytest.fixture
-def indexed(command, images):
-    assert command("index", images, *FAST_INDEX)[0] == 0
-    return images
 
 
 def described(monkeypatch):

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from conftest import draw_image
+from conftest import draw_image, draw_images
 from PIL import Image
 
 pytest.importorskip("starlette")
@@ -39,9 +39,7 @@ def make_searcher(index, top=20):
 @pytest.fixture(scope="module")
 def index(tmp_path_factory):
     folder = tmp_path_factory.mktemp("photos")
-    for seed, name in enumerate(NAMES):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        draw_image(folder / name, seed, size=(64, 48))
+    draw_images(folder, NAMES)
     with Image.open(folder / "d.jpg") as image:
         exif = image.getexif()
         exif[0x0112] = 6  # to be turned clockwise by a quarter
@@ -60,6 +58,21 @@ def client(searcher):
     jobs = Jobs()
     yield TestClient(guarded_application(searcher, jobs, "a note", "127.0.0.1"), OWN, headers={"Origin": OWN})
     jobs.close()
+
+
+@pytest.fixture
+def serve():
+    """A function that returns a client of the page of an index; the page's threads end after the test."""
+    started = []
+
+    def start(searcher, origin=None):
+        started.append(Jobs())
+        application = guarded_application(searcher, started[-1], "", "127.0.0.1")
+        return TestClient(application, OWN, headers=origin and {"Origin": origin})
+
+    yield start
+    for jobs in started:
+        jobs.close()
 
 
 @pytest.fixture
@@ -173,31 +186,24 @@ def test_images_are_listed_by_row_and_name(client, monkeypatch):
     assert client.get("/images?start=99&name=x").json() == {"total": 0, "images": []}
 
 
-def test_images_are_listed_by_composed_and_decomposed_letters(tmp_path):
+def test_images_are_listed_by_composed_and_decomposed_letters(tmp_path, serve):
     decomposed = "Mu\N{COMBINING DIAERESIS}nster.png"  # as macOS writes it
     draw_image(tmp_path / decomposed)
     draw_image(tmp_path / "\N{LATIN SMALL LETTER O WITH DIAERESIS}.png", 1)
     made = Search_Images.index(tmp_path, index=tmp_path / "index", **SETTINGS)
-    jobs = Jobs()
-    client = TestClient(guarded_application(make_searcher(made), jobs, "", "127.0.0.1"), OWN)
+    client = serve(make_searcher(made))
     for text in ("M\N{LATIN SMALL LETTER U WITH DIAERESIS}n", "mu\N{COMBINING DIAERESIS}n"):
         (image,) = client.get("/images", params={"name": text}).json()["images"]
         assert image["name"] == decomposed
     answer = client.get("/images", params={"name": "o\N{COMBINING DIAERESIS}"}).json()
     assert answer["total"] == 1
-    jobs.close()
 
 
-def test_a_deleted_image_keeps_its_results_and_is_reported(index, tmp_path):
+def test_a_deleted_image_keeps_its_results_and_is_reported(index, tmp_path, serve):
     folder = tmp_path / "photos"
-    folder.mkdir()
-    for seed in range(3):
-        draw_image(folder / f"{seed}.png", seed)
+    draw_images(folder, ["0.png", "1.png", "2.png"])
     made = Search_Images.index(folder, index=tmp_path / "index", **SETTINGS)
-    jobs = Jobs()
-    client = TestClient(
-        guarded_application(make_searcher(made), jobs, "", "127.0.0.1"), OWN, headers={"Origin": OWN}
-    )
+    client = serve(make_searcher(made), OWN)
     (folder / "1.png").unlink()
     answer = search(client, "images/1")
     assert found(answer)[0][1] == "1.png"
@@ -209,19 +215,13 @@ def test_a_deleted_image_keeps_its_results_and_is_reported(index, tmp_path):
     assert "No such file" in search(client, "images/1", [0, 0, 9, 9]).json()["error"]
     Search_Images.index(folder, index=tmp_path / "index", **SETTINGS)
     assert search(client, "images/0").json()["outdated"]
-    jobs.close()
 
 
-def test_an_image_that_was_replaced_is_shown_and_searched_as_it_is_now(tmp_path):
+def test_an_image_that_was_replaced_is_shown_and_searched_as_it_is_now(tmp_path, serve):
     folder = tmp_path / "photos"
-    folder.mkdir()
-    for seed in range(3):
-        draw_image(folder / f"{seed}.png", seed)
+    draw_images(folder, ["0.png", "1.png", "2.png"])
     made = Search_Images.index(folder, index=tmp_path / "index", **SETTINGS)
-    jobs = Jobs()
-    client = TestClient(
-        guarded_application(make_searcher(made), jobs, "", "127.0.0.1"), OWN, headers={"Origin": OWN}
-    )
+    client = serve(make_searcher(made), OWN)
 
     def shown(row):
         parts = ["thumbnail", "preview", "attention", "attention?box=0,0,40,40"]
@@ -237,10 +237,9 @@ def test_an_image_that_was_replaced_is_shown_and_searched_as_it_is_now(tmp_path)
     assert found(answer) == expected(Search_Images.search(folder / "1.png", index=made), made)
     assert found(answer)[0][1:] == ("2.png", pytest.approx(1))
     assert answer.json()["changed"] == 1
-    jobs.close()
 
 
-def test_an_index_without_images_has_no_results(photo, tmp_path):
+def test_an_index_without_images_has_no_results(photo, tmp_path, serve):
     folder = tmp_path / "photos"
     folder.mkdir()
     draw_image(folder / "a.png")
@@ -248,11 +247,9 @@ def test_an_index_without_images_has_no_results(photo, tmp_path):
     (folder / "a.png").unlink()
     searcher = make_searcher(Search_Images.index(folder, index=tmp_path / "index", **SETTINGS))
     searcher.warm_up()
-    jobs = Jobs()
-    empty = TestClient(guarded_application(searcher, jobs, "", "127.0.0.1"), OWN, headers={"Origin": OWN})
+    empty = serve(searcher, OWN)
     assert empty.get("/images").json() == {"total": 0, "images": []}
     assert found(search(empty, send(empty, photo.read_bytes()).json()["image"])) == []
-    jobs.close()
 
 
 def test_an_approximate_index_has_the_results_of_the_command(tmp_path, monkeypatch):
@@ -427,25 +424,21 @@ def test_other_origins_are_refused(client, origin, photo):
     assert client.get("/images", headers={"Origin": origin}).status_code == 403
 
 
-def test_a_post_without_an_origin_is_refused(searcher):
-    jobs = Jobs()
-    client = TestClient(guarded_application(searcher, jobs, "", "127.0.0.1"), OWN)
+def test_a_post_without_an_origin_is_refused(searcher, serve):
+    client = serve(searcher)
     assert search_with(client, {}).status_code == 403
     assert client.get("/images").status_code == 200
-    jobs.close()
 
 
 @pytest.mark.parametrize(("mode", "status"), [("no-cors", 403), ("cors", 403), ("navigate", 200)])
-def test_other_sites_can_link_to_the_page_but_not_embed_its_images(searcher, mode, status):
-    jobs = Jobs()
-    client = TestClient(guarded_application(searcher, jobs, "", "127.0.0.1"), OWN)
+def test_other_sites_can_link_to_the_page_but_not_embed_its_images(searcher, mode, status, serve):
+    client = serve(searcher)
     headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": mode}
     for path in ("/", "/images/0/thumbnail"):
         assert client.get(path, headers=headers).status_code == status
     assert (
         client.get("/", headers={"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": mode}).status_code == 200
     )
-    jobs.close()
 
 
 @pytest.mark.parametrize("box", [[64, 0, 70, 10], [0, -9, 64, -1], [10, 10, 10, 20], [20, 10, 10, 20]])
@@ -544,24 +537,20 @@ def test_the_page_has_no_code_and_loads_only_from_here(searcher):
         assert set(addresses) <= {"http://www.w3.org/2000/svg"}, path
 
 
-def test_names_are_shown_as_one_line(tmp_path):
+def test_names_are_shown_as_one_line(tmp_path, serve):
     draw_image(tmp_path / "a\nb\u202e.png", 1)
     draw_image(tmp_path / "c.png", 2)
     made = Search_Images.index(tmp_path, index=tmp_path / "index", **SETTINGS)
-    jobs = Jobs()
-    client = TestClient(guarded_application(make_searcher(made), jobs, "", "127.0.0.1"), OWN)
+    client = serve(make_searcher(made))
     assert client.get("/images").json()["images"][0]["name"] == r"a\nb\u202e.png"
-    jobs.close()
 
 
-def test_without_an_attention_head_there_are_no_heat_maps(tmp_path):
+def test_without_an_attention_head_there_are_no_heat_maps(tmp_path, serve):
     draw_image(tmp_path / "a.png", 1)
     draw_image(tmp_path / "b.png", 2)
     settings = SETTINGS | {"pooling": "rmac", "whiten": False}
     searcher = make_searcher(Search_Images.index(tmp_path, index=tmp_path / "index", **settings))
-    jobs = Jobs()
-    client = TestClient(guarded_application(searcher, jobs, "", "127.0.0.1"), OWN, headers={"Origin": OWN})
+    client = serve(searcher, OWN)
     assert len(found(search(client, "images/0"))) == 2
     assert client.get("/images/0/attention").status_code == 404
     assert "show-heat" not in client.get("/").text
-    jobs.close()

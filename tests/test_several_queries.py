@@ -8,7 +8,7 @@ from unicodedata import normalize
 
 import numpy as np
 import pytest
-from conftest import draw_image
+from conftest import draw_image, draw_images
 from helpers import FAST_INDEX, FAST_OPTIONS
 from PIL import Image
 
@@ -26,25 +26,15 @@ NAMES = ["a.png", "b.png", "c.jpg", "more/d.png", "more/still/e.png", "more/stil
 @pytest.fixture
 def images(tmp_path):
     folder = tmp_path / "images"
-    for seed, name in enumerate(NAMES):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        draw_image(folder / name, seed)
+    draw_images(folder, NAMES)
     return folder
-
-
-@pytest.fixture
-def indexed(command, images):
-    assert command("index", images, *FAST_INDEX)[0] == 0
-    return images
 
 
 @pytest.fixture
 def queries(tmp_path):
     """A folder of three images that are not indexed, and a file that is no image."""
     folder = tmp_path / "queries"
-    (folder / "below").mkdir(parents=True)
-    for seed, name in enumerate(["x.png", "y.png", "below/z.png"], start=40):
-        draw_image(folder / name, seed)
+    draw_images(folder, ["x.png", "y.png", "below/z.png"], first_seed=40)
     (folder / "notes.txt").write_text("no image")
     return folder
 
